@@ -4,8 +4,9 @@ Nothing is seeded here: a test that draws says with which seed.
 """
 
 import os
+import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,59 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # machine; the longer tests, whose figures have tolerances, may use two, if no other test runs.
     long = bool(marks & {"slow", "realdata", "baselines"})
     torch.set_num_threads(2 if long and not IS_WORKER else 1)
+
+
+BUDGET_S = {
+    "architecture": 40,
+    "bench": 40,
+    "conformance": 20,
+    "core": 260,
+    "integration": 120,
+    "text": 70,
+    "vision": 110,
+}
+"""CPU seconds of the quick tests by folder (two cores of 2.8 GHz). What does not fit is slow."""
+
+CPU_SECONDS = "cpu_seconds"
+CPU_BEFORE = pytest.StashKey[float]()
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of the processes that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    item.stash[CPU_BEFORE] = cpu_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Add the CPU seconds of a test, with its fixtures, to its last report."""
+    report = yield
+    if report.when == "teardown":
+        report.user_properties.append((CPU_SECONDS, cpu_seconds() - item.stash[CPU_BEFORE]))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the CPU seconds of each folder beside its budget."""
+    used: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == CPU_SECONDS:
+                    folder = report.nodeid.split("/")[1]
+                    used[folder] = used.get(folder, 0.0) + value
+    if set(used) >= {"core", "text", "vision"}:  # the whole suite ran
+        terminalreporter.section("CPU seconds by folder", sep="-")
+        for folder, seconds in sorted(used.items()):
+            budget = BUDGET_S.get(folder)
+            over = "" if budget is None or seconds <= budget else "  over the budget"
+            terminalreporter.write_line(f"{folder:14}{seconds:6.0f} of {budget}{over}")
 
 
 @pytest.fixture(autouse=True)

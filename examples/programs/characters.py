@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from flambeau import Learner, Task, TensorData
+from flambeau import Learner, TensorData
+from flambeau.task import CustomLoss
 
 TEXT = "she sells sea shells by the sea shore. " * 100
 LENGTH = 32
@@ -31,7 +32,7 @@ codes = torch.tensor([alphabet.index(character) for character in TEXT])
 windows = codes.unfold(0, LENGTH + 1, 4)
 data = TensorData.from_tensors(windows[:, :-1], windows[:, 1:])
 model = CharacterModel(len(alphabet))
-learner = Learner(data, model, task=Task.from_loss(character_loss))
+learner = Learner(data, model, task=CustomLoss(character_loss))
 learner.fit(5, lr=0.01)
 
 written = codes[:LENGTH].tolist()

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import pairwise_distance
 
-from flambeau import Learner, Task, TensorData
+from flambeau import Learner, TensorData
+from flambeau.task import CustomLoss
 
 
 class Siamese(nn.Module):
@@ -25,5 +26,5 @@ a, b = torch.randn(2, 2000, 8)
 same = (a[:, 0] > 0) == (b[:, 0] > 0)
 data = TensorData.from_tensors({"a": a, "b": b}, same)
 model = Siamese()
-learner = Learner(data, model, task=Task.from_loss(contrastive))
+learner = Learner(data, model, task=CustomLoss(contrastive))
 learner.fit(20, lr=0.01)

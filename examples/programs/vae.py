@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from flambeau import Learner, Task, TensorData
+from flambeau import Learner, TensorData
+from flambeau.task import CustomLoss
 
 
 class Vae(nn.Module):
@@ -29,5 +30,5 @@ torch.manual_seed(0)
 angle = 2 * torch.pi * torch.rand(2000, 1)
 points = torch.cat([angle.cos(), angle.sin()], 1) + 0.05 * torch.randn(2000, 2)
 vae = Vae()
-learner = Learner(TensorData.from_tensors(points), vae, task=Task.from_loss(elbo_terms))
+learner = Learner(TensorData.from_tensors(points), vae, task=CustomLoss(elbo_terms))
 learner.fit(20, lr=0.01)

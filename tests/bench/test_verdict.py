@@ -118,6 +118,18 @@ def test_a_few_invalid_pairs_are_dropped(toy: Any) -> None:
     assert outcome.interval == Interval(5.0, 5.0, 5.0, 11)
 
 
+@pytest.mark.parametrize(("count", "verdict"), [(5, "met"), (6, "INVALID"), (7, "INVALID")])
+def test_half_of_the_pairs_must_be_valid_and_one_more(count: int, verdict: str, toy: Any) -> None:
+    class Shorter(toy):
+        def measure(self, comparison: Any, side: str, size: Size, pair: int) -> Any:
+            done = super().measure(comparison, side, size, pair)
+            return replace(done, steps=1) if side == "candidate" and pair < count else done
+
+    outcome = outcome_of(Shorter(5.0))  # 12 pairs
+    assert outcome.verdict == verdict
+    assert len(outcome.invalid_pairs) == count
+
+
 @pytest.mark.parametrize(
     ("form", "number"),
     [("difference", 20.0), ("ratio", 1.2), ("speed-up", 1 / 1.2), ("value", 120)],

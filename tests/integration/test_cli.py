@@ -143,7 +143,7 @@ def test_bool_options_need_no_value() -> None:
 
 def test_domains_lists_domains_and_options() -> None:
     assert "ImageData" in call("domains")
-    assert re.search(r"--size +fit, plan, doctor, evaluate +Height", call("domains", "vision"))
+    assert re.search(r"--size +fit, plan, doctor +Side of", call("domains", "vision"))
     assert re.search(r"--beam +predict +Size", call("domains", "translate"))
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
@@ -248,6 +248,26 @@ def test_an_unreadable_file_does_not_affect_the_others(
     assert [record["file"] for record in records] == files
     assert [record.get("label") for record in records] == ["bright", None, "dark"]
     assert "cannot be read as an image" in records[1]["error"]
+
+
+def test_a_missing_file_has_its_error_beside_the_other_predictions(run: Path, photos: Path) -> None:
+    files = [str(photos / name) for name in ("bright/00.png", "bright/77.png", "dark/01.png")]
+    result = CliRunner().invoke(
+        build_app(), ["predict", str(run / "model"), *files, "--format", "json"]
+    )
+    assert result.exit_code == 1
+    records = json.loads(result.output)
+    assert [record["file"] for record in records] == files
+    assert [record.get("label") for record in records] == ["bright", None, "dark"]
+    assert "77.png does not exist" in records[1]["error"]
+
+
+def test_predict_walks_a_folder_and_takes_the_folder_of_a_run(run: Path, photos: Path) -> None:
+    records = json.loads(call("predict", run, photos, "--format", "json"))
+    assert [record["file"] for record in records] == [str(f) for f in sorted(photos.rglob("*.png"))]
+    image = photos / "dark" / "00.png"
+    [record] = json.loads(call("predict", run / "model", image, "--format", "json"))
+    assert records[20]["dark"] == pytest.approx(record["dark"], abs=1e-6)
 
 
 @pytest.mark.parametrize(

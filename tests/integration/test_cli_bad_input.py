@@ -73,7 +73,7 @@ def call(patch: pytest.MonkeyPatch, *words: str) -> None:
         (("fit", "photos", "--lr", "-1"), "lr is -1.0"),
         (("fit", "photos", "--set", "batch_size=0"), "batch_size is 0"),
         (("fit", "photos", "--set", "device=nothing"), "device is 'nothing'"),
-        (("fit", "photos", "--size", "-4", "--epochs", "1"), "at least 1, got -4"),
+        (("fit", "photos", "--size", "-4", "--epochs", "1"), "size='-4' is not a size"),
         (("fit", "photos", "--size", "1000000", "--epochs", "1"), "emory|nable to alloc"),
         (("fit", "photos", "--size", "16", "--resume", "nowhere"), "no checkpoint in nowhere"),
         (("fit", "photos", "--size", "16", "--resume", "damaged"), "plan.json is not a plan"),

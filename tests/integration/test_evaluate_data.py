@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flambeau import Learner
+from flambeau import FlambeauWarning, Learner
 from flambeau.cli.app import build_app
 from flambeau.cli.evaluate_command import Part, parts_to_score
 from flambeau.data.split import Split
@@ -94,7 +94,8 @@ def test_one_amount_is_scored(photos: Path, tmp_path: Path) -> None:
     learner = Learner(ImageData.from_csv(tmp_path / "t.csv", size=16), quiet=True)
     export = learner.export(tmp_path / "model")
     (tmp_path / "one.csv").write_text("\n".join(lines[:2]) + "\n")
-    out, _ = evaluate(export, tmp_path / "one.csv")
+    with pytest.warns(FlambeauWarning, match=r"\[undefined-score\] r2 .*R² of one sample"):
+        out, _ = evaluate(export, tmp_path / "one.csv")
     assert out.startswith("1 samples (all)\n")
 
 

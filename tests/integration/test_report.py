@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tarfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from flambeau import Learner
+from flambeau.callbacks.history_writer import read_history
 from flambeau.cli.app import build_app
 from flambeau_vision import ImageData
 
@@ -34,10 +37,44 @@ def test_evaluate_writes_a_report_of_an_export(tmp_path: Path) -> None:
     assert f"The report is in {page}" in with_report.stderr
     assert with_report.stdout == plain.stdout, "the scores must be the same"
     html = page.read_text(encoding="utf-8")
-    for expected in ("model on labelled data", "20 labelled samples", "Plan</h2>", "bright"):
-        assert expected in html
+    expected = (
+        *("small_cnn (model) on photos", "20 labelled samples", "Plan</h2>", "bright"),
+        *("majority class of these samples", "--set batch_size=64"),
+        str(photos / "dark" / "00.png"),
+    )
+    for words in expected:
+        assert words in html, words
+    # Ten of twenty images have the most frequent class; the loss is the entropy of two halves.
+    scores = dict(re.findall(r"<tr><td>(\w+)</td>.*?<td[^>]*>([\d.]+)</td></tr>", html))
+    assert float(scores["accuracy"]) == 0.5
+    assert float(scores["loss"]) == pytest.approx(math.log(2), abs=1e-3)
     assert html.count("data:image/jpeg") == 12
-    assert "Training</h2>" not in html, "an export has no history"
+    assert "Training</h2>" not in html, "this export has no history"
+
+
+def test_the_report_has_the_curves_of_the_run_and_takes_its_folder(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    for row, image in enumerate(images):
+        path = tmp_path / "photos" / "ab"[row % 2] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    run = tmp_path / "mine"
+    data = ImageData.from_folder(tmp_path / "photos")
+    learner = Learner(data, folder=run, quiet=True, choices={"epochs": 3})
+    learner.fit()
+    learner.export(run / "model")
+    for model in (run, run / "model"):
+        page = tmp_path / "report.html"
+        arguments = ["evaluate", str(model), str(tmp_path / "photos"), "--report", str(page)]
+        assert CliRunner().invoke(build_app(), arguments).exit_code == 0
+        html = page.read_text(encoding="utf-8")
+        assert "Training</h2>" in html
+        assert "small_cnn (mine) on photos" in html
+    read = read_history(run)
+    assert read is not None
+    for name in ("epoch", "train_loss", "valid_accuracy", "lr", "phase"):
+        assert [row[name] for row in read.rows] == [row[name] for row in learner.history.rows]
+    assert read_history(tmp_path) is None
 
 
 @pytest.mark.slow

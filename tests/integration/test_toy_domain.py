@@ -89,8 +89,9 @@ def test_its_files_rule_and_option_are_used(toy: Domain, tmp_path: Path) -> None
         c["key"]: c for c in json.loads(call("plan", path, "--length", 48, "--json"))["choices"]
     }
     assert (choices["length"]["value"], choices["length"]["source"]) == (48, "user")
-    with pytest.raises(ArgumentError, match=r"DnaData cannot be read like an export.*--like x"):
-        call("plan", path, "--like", "x")
+    like = Learner(toy.demo(60, 0), quiet=True).export(tmp_path / "x")  # type: ignore[misc]
+    with pytest.raises(ArgumentError, match=r"DnaData cannot be read like an export.*--like .*x"):
+        call("plan", path, "--like", like)
 
 
 def test_its_check_finds_a_leak(toy: Domain, tmp_path: Path) -> None:

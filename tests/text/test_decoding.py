@@ -21,6 +21,7 @@ from flambeau_text.decoding import (
     sequence_log_probabilities,
     strategy_from_json,
 )
+from flambeau_text.decoding.constrained_beam import constrained_search
 from flambeau_text.decoding.ngram_blocking import block_repeated_ngrams
 from flambeau_text.decoding.penalties import coverage_penalty
 from flambeau_text.decoding.sampling import draw_tokens, filtered_probabilities
@@ -276,13 +277,18 @@ def test_scores_of_the_beam_equal_the_published_formula(
     assert min(coverages) < 0
 
 
-def test_a_search_goes_on_while_a_longer_sentence_could_be_better() -> None:
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_search_goes_on_while_a_longer_sentence_could_be_better(constrained: bool) -> None:
     # At its present length the long sentence is worse, for many steps.
     script: dict[tuple[int, ...], dict[int, float]] = {(): {3: 0.7, 4: 0.3}}
     script |= {(4,) * n: {4: 0.9999} for n in range(1, 12)}
     script[(4,) * 12] = {3: 0.9999}
     beam = Beam(size=2, length_penalty=AverageLengthPenalty(1.0))
-    found = search(Scripted(script, 6), SOURCE, MASK, beam)
+    model = Scripted(script, 6)
+    if constrained:
+        found = constrained_search(model, model.encode(SOURCE, MASK), 40, beam, [])
+    else:
+        found = search(model, SOURCE, MASK, beam)
     assert tokens_of(found.tokens[0, 0]) == [4] * 12 + [3]
 
 

@@ -242,6 +242,7 @@ class _Step:
     """As much of a ``Step`` as ``train_step`` needs."""
 
     context = StepContext("train", values={"teacher_forcing": 1.0})
+    needs_closure = False
 
     @staticmethod
     def autocast() -> Any:

@@ -10,7 +10,13 @@ import torch
 
 from flambeau import Learner, Predictor, TrainingOptions
 from flambeau.task.task import Stage, StepContext
-from flambeau_text import Beam, Greedy, corpus_score
+from flambeau_text import (
+    Beam,
+    Greedy,
+    TranslationData,
+    TranslationOptions,
+    corpus_score,
+)
 from flambeau_text.translation import task as task_module
 from flambeau_text.translation.demo import dates_data
 from flambeau_text.translation.task import TeacherForcedOutput, TranslationTask
@@ -154,3 +160,23 @@ def test_the_task_says_which_scores_are_better() -> None:
     modes = TranslationTask.score_modes(cast(Any, None))
     assert {name for name, mode in modes.items() if mode == "min"} == {"loss", "perplexity"}
     assert modes["bleu"] == modes["chrf"] == modes["free_running_overlap"] == "max"
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_scores_compare_references_in_the_case_of_the_target(
+    lowercase: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    real = task_module.corpus_scores
+
+    def scores(hypotheses: Any, references: Any, names: Any, tokenizer: Any) -> Any:
+        compared.extend(references)
+        return real(hypotheses, references, names, tokenizer)
+
+    monkeypatch.setattr(task_module, "corpus_scores", scores)
+    pairs = [(f"Word{n} A", f"Wort{n} EIN") for n in range(20)]
+    data = TranslationData.from_pairs(pairs, options=TranslationOptions(lowercase=lowercase))
+    run = Learner(data, choices=CHOICES, training=TrainingOptions(doctor=False), quiet=True)
+    run.evaluate()
+    wanted = [target for _, target in (pairs[row] for row in data.split.valid.tolist())]
+    assert sorted(compared) == sorted(t.lower() if lowercase else t for t in wanted)

@@ -282,3 +282,27 @@ def test_other_channel_counts_have_to_match_the_data() -> None:
         decode(Image.new("L", (4, 4)), channels=4)
     with pytest.raises(InputError, match=r"no axis with the number of channels \(5\)"):
         decode(np.zeros((8, 8, 3), np.uint8), channels=5)
+
+
+def test_lab_images_are_converted_by_their_colours(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    pixels = np.zeros((4, 8, 3), np.uint8)
+    pixels[:, :4], pixels[:, 4:] = (200, 30, 60), (10, 120, 220)
+    image = Image.fromarray(pixels)
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    to_lab = ImageCms.buildTransform(*profiles, "RGB", "LAB")
+    lab = ImageCms.applyTransform(image, to_lab)
+    lab.save(tmp_path / "lab.tif")
+    with Image.open(tmp_path / "lab.tif") as saved:
+        assert saved.mode == "LAB"
+    for item in (lab, tmp_path / "lab.tif"):
+        assert decode(item, channels=3).astype(int) == pytest.approx(pixels.astype(int), abs=20)
+        grey = np.array(image.convert("L")).astype(int)
+        assert decode(item, channels=1)[:, :, 0].astype(int) == pytest.approx(grey, abs=6)
+
+
+def test_premultiplied_grey_is_composited_over_white() -> None:
+    image = Image.new("LA", (2, 1), (80, 255))
+    image.putpixel((1, 0), (80, 0))
+    assert decode(image.convert("La"), channels=1).ravel().tolist() == [80, 255]

@@ -13,7 +13,7 @@ from PIL import Image
 from flambeau import Learner
 from flambeau.data.split import Split
 from flambeau.doctor import CORE_CHECKS, TrainingSetup, combine_checks, diagnose
-from flambeau_vision import ImageData
+from flambeau_vision import ImageData, ImageOptions, load_images
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.demo import glyph_data
 
@@ -138,7 +138,64 @@ def test_normalisation_other_than_the_weights_is_found() -> None:
 
 def test_checks_replace_those_of_core_and_have_sections() -> None:
     combined = combine_checks(CORE_CHECKS, CHECKS)
-    assert len(combined) == len(CORE_CHECKS) + 1
+    assert len(combined) == len(CORE_CHECKS) + 2
     page = Path(__file__).parents[2] / "docs" / "doctor.md"
     text = page.read_text(encoding="utf-8")
     assert all(f"### {check.code}\n" in text for check in CHECKS)
+
+
+def parts_folder(folder: Path, images: np.ndarray) -> ImageData:
+    """Return 60 train, 20 valid and 40 test images in files, the last 10 copies of the first."""
+    images[110:] = images[:10]
+    parts = ["train"] * 60 + ["valid"] * 20 + ["test"] * 40
+    names = [
+        f"{part}/{label}/{row}.png"
+        for row, (part, label) in enumerate(zip(parts, labels(120), strict=True))
+    ]
+    write(folder, images, names)
+    return ImageData.from_folder(folder, options=ImageOptions(verify=False))
+
+
+@pytest.mark.parametrize("cache", ["memory", "files"])
+def test_a_fit_and_the_doctor_do_not_read_the_test_files(
+    tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    open_image = load_images.decode
+
+    def recorded(item: Any, **options: Any) -> Any:
+        read.append(str(item))
+        return open_image(item, **options)
+
+    data = parts_folder(tmp_path, noise(120))
+    monkeypatch.setattr(load_images, "decode", recorded)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: recorded(path) and b"")
+    learner = Learner(data, choices={"cache": cache, "num_workers": 0}, quiet=True)
+    learner.doctor()
+    learner.fit(1)
+    assert len(read) >= 80
+    assert not [path for path in read if "/test/" in path]
+    learner.evaluate("test")
+    assert len({path for path in read if "/test/" in path}) == 40
+
+
+def test_copies_in_a_test_part_are_found_on_request(tmp_path: Path) -> None:
+    learner = Learner(parts_folder(tmp_path, noise(120)), quiet=True)
+    assert "duplicates-across-parts" not in learner.doctor().codes
+    finding = only(learner, "duplicates-across-parts", full=True)
+    assert finding.evidence == {"images": 10, "of": 40, "with another label": 0}
+
+
+def test_files_are_compared_before_a_fit_only_up_to_a_number_of_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = noise(120)
+    images[110:] = images[:10]
+    names = [
+        f"{'valid' if row >= 90 else 'train'}/{label}/{row}.bmp"  # all of one size
+        for row, label in enumerate(labels(120))
+    ]
+    learner = Learner(ImageData.from_folder(write(tmp_path, images, names)), quiet=True)
+    assert learner.doctor().codes == ("duplicates-across-parts",)
+    monkeypatch.setattr("flambeau_vision.checks._MAX_HASHED_BYTES", 120 * 1_000)  # 1,334 each
+    assert learner.doctor().codes == ()

@@ -102,3 +102,11 @@ def test_several_label_columns_and_resize_on_the_command_line(root: Path) -> Non
     assert (data.targets.kind, data.targets.names) == ("multi_label", ("odd", "high"))
     assert data.targets.values.tolist() == [[n % 2, n // 4] for n in range(8)]
     assert data.options.resize == "squash"
+
+
+def test_an_archive_is_named_by_every_constructor(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("ant/1.png", b"")
+    for read in (ImageData.from_folder, ImageData.from_csv):
+        with pytest.raises(InputError, match=r"photos\.zip .*It is an archive\. Unpack it"):
+            read(tmp_path / "photos.zip")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from flambeau.errors import ArgumentError, InputError
+from flambeau import Learner
+from flambeau.errors import ArgumentError, InputError, PlanError
+from flambeau_vision import ImageData
 from flambeau_vision.models import (
     BACKBONE_NAMES,
     Backbone,
@@ -18,7 +21,7 @@ from flambeau_vision.models import (
     weights_record,
 )
 from flambeau_vision.models.layer_paths import LAYER_PATHS
-from flambeau_vision.models.weights import adapt_channels
+from flambeau_vision.models.weights import adapt_channels, read_weights
 
 SIZE = 32
 
@@ -257,3 +260,18 @@ def test_small_cnn_learns_four_images() -> None:
         nn.functional.cross_entropy(model(images), targets).backward()
         optimizer.step()
     assert model(images).argmax(1).equal(targets)
+
+
+@pytest.mark.parametrize("content", [b"junk", b"", b"\x80\x02.", b"PK\x03\x04junk", b"{}" * 99])
+def test_junk_in_a_weights_file_is_named(tmp_path: Path, content: bytes) -> None:
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name} (could not be read as weights|contains a)"):
+            read_weights("resnet18", str(tmp_path / name))
+
+
+@pytest.mark.parametrize("value", [True, False, 1, "", ["DEFAULT"]])
+def test_weights_are_a_name_or_a_path(value: object) -> None:
+    data = ImageData.from_arrays(np.zeros((4, 8, 8), np.uint8), ["a", "b"] * 2, valid=0.5)
+    with pytest.raises(PlanError, match=r'weights is .*must be "DEFAULT".*path of a file'):
+        Learner(data, "resnet18", choices={"weights": value})

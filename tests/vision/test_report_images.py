@@ -26,7 +26,8 @@ def test_a_file_is_shown_small_with_its_name(photos: Path) -> None:
     data = ImageData.from_folder(photos)
     for row in (0, 19):
         picture = data.preview(row)
-        assert picture.caption == Path(data.samples["image"][row]).name
+        path = Path(data.samples["image"][row])
+        assert picture.caption == f"{path.name}\n{path}"
         with Image.open(io.BytesIO(picture.image)) as image:
             assert image.size == (200, 133), "the aspect ratio is kept"
             level = np.asarray(image.convert("L")).mean()
@@ -53,6 +54,7 @@ def test_the_report_shows_the_images_of_the_highest_losses(photos: Path, tmp_pat
     found = learner.interpret()
     html = found.report(tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.count("data:image/jpeg;base64,") == len(found) == 4
-    worst = data.preview(found.top_losses(1)[0].id).caption
+    worst = data.preview(found.top_losses(1)[0].id).caption.partition("\n")[2]
+    assert worst.startswith(str(photos))
     assert worst.replace("<", "&lt;").replace(">", "&gt;") in html
     assert "majority class" in html

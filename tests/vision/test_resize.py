@@ -75,6 +75,17 @@ def test_draft_decoding_of_large_jpegs_is_nearly_exact(tmp_path: Path) -> None:
     assert np.abs(quick.astype(int) - exact).max() <= 3
 
 
+@pytest.mark.parametrize(
+    ("target_side", "shape"), [(50, (150, 200)), (51, (300, 400)), (101, (600, 800)), (201, None)]
+)
+def test_a_draft_has_at_least_three_times_the_wanted_side(
+    target_side: int, shape: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    Image.fromarray(photo(1200, 1600)).save(tmp_path / "large.jpg")
+    found = decode(tmp_path / "large.jpg", target_side=target_side).shape[:2]
+    assert found == (shape or (1200, 1600))
+
+
 def test_jpegs_of_odd_size_are_decoded_in_full(tmp_path: Path) -> None:
     # Half a size rounded up would shift the centre crop by up to a pixel.
     Image.fromarray(photo(375, 500)).save(tmp_path / "odd.jpg", quality=92)

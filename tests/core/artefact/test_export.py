@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flambeau import Learner, TensorData
 from flambeau.artefact.export import export
+from flambeau.artefact.export_format import ExportRecord
 from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.verified_files import file_sha256
 from flambeau.data.batch import Batch
@@ -438,12 +439,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         Predictor.load(tmp_path / "missing")
 
 
-def test_the_folder_of_a_run_names_its_export(exported: Path) -> None:
+def test_the_folder_of_a_run_gives_its_export(exported: Path) -> None:
+    expected = Predictor.load(exported).predict([[1, 2, 3]])
     run = exported.parent / "run"
     run.mkdir()
     exported.rename(run / "model")
+    assert Predictor.load(run).predict([[1, 2, 3]]) == expected
     with pytest.raises(ArtefactError, match=r"run is not an export: .*of this run is .*model\."):
-        Predictor.load(run)
+        ExportRecord.read(run)
 
 
 @pytest.fixture

@@ -73,7 +73,6 @@ def shuffled(give: Any) -> DataLoader[Any]:
         (shuffled(lambda i: (X[i], X[i], Y[i])), InputError, "tuples of 3.*n_inputs="),
         (DataLoader(PAIRS, 8, collate_fn=lambda b: None), InputError, "return a NoneType, but"),
         (shuffled(lambda i: ("a", Y[i])), InputError, "'input' of a batch is a tuple, not a ten"),
-        (DataLoader(Stream(None), 8), InputError, "no len.*Define __len__"),
         (((X, Y) for _ in range(2)), ArgumentError, "iterator that can be used for one epoch"),
         ([], InputError, "train loader has no batches"),
         (PAIRS, ArgumentError, "cannot be iterated. Pass a DataLoader"),
@@ -83,6 +82,13 @@ def shuffled(give: Any) -> DataLoader[Any]:
 def test_ambiguous_batches_are_refused(train: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         loaders(train)
+
+
+def test_a_stream_without_length_is_refused_where_it_is_needed() -> None:
+    with pytest.raises(InputError, match=r"no len\(\).*fit\(steps=10_000"):
+        fit(loaders(DataLoader(Stream(None), 8)))
+    with pytest.raises(InputError, match=r"valid loader has no len.*Define __len__"):
+        TensorData.from_loaders([(X, Y)], DataLoader(Stream(None), 8), n_classes=3)
 
 
 def test_named_tuples_are_accepted_as_pairs() -> None:

@@ -72,6 +72,40 @@ def test_stratified_sizes_are_the_requested_sizes() -> None:
     assert split.describe() == "random, stratified (seed 1): 70 train, 20 valid, 10 test rows"
 
 
+def largest_remainder(counts: dict[str, int], total: int) -> dict[str, int]:
+    """Return rows by class: the whole part of each quota, then one more for the largest rests."""
+    quotas = {name: count * total / sum(counts.values()) for name, count in counts.items()}
+    found = {name: int(quota) for name, quota in quotas.items()}
+    rests = sorted(counts, key=lambda name: (found[name] - quotas[name], -counts[name]))
+    for name in rests[: total - sum(found.values())]:
+        found[name] += 1
+    return found
+
+
+@pytest.mark.parametrize("names", ["abcd", "dcba", "bdac"])
+@pytest.mark.parametrize("total", range(4, 30, 3))
+def test_left_over_rows_go_to_the_largest_remainders(names: str, total: int) -> None:
+    counts = dict(zip(names, (37, 23, 11, 29), strict=True))  # no two rests are equal
+    labels = np.array([name for name, count in counts.items() for _ in range(count)])
+    split = Split.random(100, total, seed=total, stratify=labels)
+    found = {name: int((labels[split.valid] == name).sum()) for name in counts}
+    assert found == largest_remainder(counts, total)
+
+
+def test_of_equal_remainders_the_larger_class_gets_the_row() -> None:
+    labels = np.repeat(["a", "b", "c"], [10, 30, 20])  # quotas 0.5, 1.5 and 1
+    for order in (labels, labels[::-1]):
+        split = Split.random(60, 3, seed=0, stratify=order)
+        found = [int((order[split.valid] == name).sum()) for name in "abc"]
+        assert found == [0, 2, 1]
+
+
+def test_a_class_keeps_a_train_row_although_its_remainder_is_the_largest() -> None:
+    labels = np.repeat(["a", "b"], [2, 30])  # quotas 1.5625 and 23.4375
+    split = Split.random(32, 25, seed=0, stratify=labels)
+    assert [int((labels[split.valid] == name).sum()) for name in "ab"] == [1, 24]
+
+
 def test_a_single_row_of_a_class_stays_in_train_and_is_noted() -> None:
     labels = ["cat"] * 10 + ["dog"] * 10 + ["emu"]
     for seed in range(20):

@@ -84,6 +84,10 @@ def test_a_class_without_train_rows_is_named() -> None:
     targets.check_split(Split.from_indices([0, 2, 3], [1]))
     with pytest.raises(SplitError, match="1 classes have texts in test but none in train: c"):
         targets.check_split(Split.from_indices([0, 2], [1], [3]), "texts")
+    with pytest.raises(SplitError, match="1 classes have texts in valid but none in train: b"):
+        targets.check_split(Split.from_indices([0, 3], [2], [1]), "texts")
+    with pytest.raises(SplitError, match="in calibration but none in train: b"):
+        targets.check_split(Split.from_indices([0, 3], [1], [], [2]))
     read_labels([0.5, 1.5]).check_split(Split.from_indices([0], [1]))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from flambeau import Batch, Callback, Data, Learner, Task, TensorData, TrainingOptions
 from flambeau.data.split import Split
-from flambeau.errors import FlambeauError
+from flambeau.errors import FlambeauError, InputError
 from flambeau.task import Classification, Regression
 from flambeau.training import EMA
 
@@ -345,13 +345,17 @@ def own_step(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
-def own_step_around_ours(folder: Path) -> dict[str, Any]:
+def own_step_of_unknown_weights(folder: Path) -> dict[str, Any]:
+    return own_step_around_ours(folder, TokenLoss(["a", "b", "c"]))
+
+
+def own_step_around_ours(folder: Path, task: Any = None) -> dict[str, Any]:
     def own(*arguments: Any) -> Any:
         from flambeau.training import train_step
 
         return train_step(*arguments)
 
-    run = learner(training=TrainingOptions(train_step=own))
+    run = learner(task=task, training=TrainingOptions(train_step=own))
     run.fit(2)
     return outcome(run)
 
@@ -580,6 +584,30 @@ def statistics(folder: Path) -> dict[str, Any]:
         run = learner(model=model)
         run.fit(1)
     return outcome(run) | {"warnings": [str(w.message) for w in caught]}
+
+
+def running_statistics(folder: Path) -> dict[str, Any]:
+    """Statistics that are not computed anew before the evaluation."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = learner(model=model, choices={"bn": "train", "bn_statistics": "running"})
+        run.fit(1)
+    return outcome(run)
+
+
+def closure(folder: Path) -> dict[str, Any]:
+    """An optimizer that computes the loss itself."""
+
+    def lbfgs(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Any]:
+        assert values["weight_decay"]  # the learner sets it, so a factory must read it
+        return {"main": torch.optim.LBFGS(model.parameters(), values["lr"])}
+
+    try:
+        learner(training=TrainingOptions(optimizer=lbfgs)).fit(1)
+    except InputError as error:
+        return {"error": str(error)}
+    return {}
 
 
 def _trained_on_other_data() -> nn.Module:

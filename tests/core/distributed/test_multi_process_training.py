@@ -136,6 +136,23 @@ def test_own_weights_train_as_in_one_big_batch(tmp_path: Path) -> None:
     assert last < 0.9 * first < 1.5
 
 
+def test_stops_buffers_and_weights_that_only_a_loss_knows(tmp_path: Path) -> None:
+    """The quick one for what one rank knows and the others must hear."""
+    unknown = ("unknown_weights", "own_step_of_unknown_weights")
+    found = runner.run(tmp_path, *unknown, "stops", "running_statistics", "closure")
+    for name in unknown:
+        one, (first, second) = alone(name, tmp_path), found[name]
+        assert differences(one, first) == differences(first, second) == []
+    first, second = found["stops"]
+    assert first == second
+    steps = {name: each["steps"] for name, each in first.items()}
+    assert steps == {"in the epoch": 4, "at its last step": 6, "between epochs": 6}
+    first, second = found["running_statistics"]
+    assert differences(first["weights"], second["weights"]) == []
+    for each in found["closure"]:
+        assert each["error"].startswith("LBFGS computes the loss several times in a step")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("together")

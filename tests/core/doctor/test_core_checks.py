@@ -16,6 +16,7 @@ from flambeau.data.data import Facts
 from flambeau.data.split import Split
 from flambeau.doctor import CORE_CHECKS, Finding, TrainingSetup, diagnose
 from flambeau.task import Classification, Regression
+from flambeau.tensors.domain import DOMAIN
 from flambeau.training import TrainingOptions
 
 
@@ -71,7 +72,8 @@ def test_correct_setups_have_no_findings(name: str) -> None:
     data, model = CORRECT[name]()
     report = Learner(data, model, quiet=True).doctor()
     assert report.ok, str(report)
-    assert len(report.checks) == len([check for check in CORE_CHECKS if check.runs != "full"])
+    every = (*CORE_CHECKS, *DOMAIN.checks)
+    assert len(report.checks) == len([check for check in every if check.runs != "full"])
 
 
 # ---------------------------------------------------------------- classes

@@ -132,6 +132,25 @@ def test_labels_of_minus_one_in_user_loaders(low: float) -> None:
         assert finding.severity == "error"
 
 
+@pytest.mark.parametrize("ignored", [-100, 9])
+def test_labels_that_are_ignored_are_not_out_of_range(ignored: int) -> None:
+    x = draws(64, 5)
+    y = labels(x)
+    y[::8] = ignored
+    batches = [(x[:32], y[:32]), (x[32:], y[32:])]
+    data = TensorData.from_loaders(batches, batches)
+
+    def found(ignore_index: int | None) -> bool:
+        task = Classification(["a", "b"], ignore_index=ignore_index)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            report = Learner(data, nn.Linear(5, 2), task=task, quiet=True).doctor()
+        return "label-range" in report.codes
+
+    assert not found(ignored)
+    assert found(None)
+
+
 def test_probabilities_that_do_not_sum_to_one() -> None:
     x = draws(200, 5)
     y = torch.sigmoid(x[:, :2])
@@ -212,10 +231,11 @@ def test_a_column_that_is_the_label() -> None:
     assert finding.evidence["rows"] == 240
 
 
-def test_a_column_that_is_the_target_in_other_units() -> None:
+@pytest.mark.parametrize("factor", [2.54, -2.54])
+def test_a_column_that_is_the_target_in_other_units(factor: float) -> None:
     x = draws(300, 5)
     y = x[:, :3].sum(1) + 0.3 * draws(300, seed=1)
-    x[:, 4] = 2.54 * y + 1
+    x[:, 4] = factor * y + 1
     finding = only(Learner(TensorData.from_tensors(x, y), quiet=True), "leaking-column")
     assert "input[:, 4]" in finding.what
 

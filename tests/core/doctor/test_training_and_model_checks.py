@@ -127,6 +127,8 @@ def test_weight_decay_on_norms() -> None:
         ({"optimizer": "adamw"}, 0.25, None),  # small networks train well with it
         ({"optimizer": "sgd"}, 1.0, None),
         ({"optimizer": "sgd"}, 1e-9, None),
+        ({"optimizer": "sgd", "momentum": 0.9}, 2.0, "far too high"),  # as 20 without momentum
+        ({"optimizer": "sgd", "momentum": 0.5}, 2.0, None),
     ],
 )
 def test_a_learning_rate_that_is_too_high_or_too_low(

@@ -181,6 +181,8 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
         ({"average": EMA(0.9)}, {"average": EMA(0.8)}, "averaging is EMA.*0.9.* and EMA.*0.8"),
         ({"average": EMA(0.9)}, {"average": SWA()}, "averaging is EMA.* and SWA"),
         ({"average": EMA(0.9)}, {}, "averaging is EMA.* and None"),
+        ({}, {"accumulate": 2}, "accumulate is 2 in this learner, but 1 in"),
+        ({"accumulate": 3}, {"accumulate": 2}, "accumulate is 2 in this learner, but 3 in"),
         ({}, {"optimizer": two_optimizers}, "optimizers is main: AdamW? .*main: None|optimizers"),
     ],
 )
@@ -202,3 +204,30 @@ def test_values_are_restored_after_the_last_step_of_an_epoch(tmp_path: Path) -> 
     resumed.resume()
     for name in ("lr", "weight_decay", "step"):
         assert resumed.history.column(name) == whole.history.column(name)
+
+
+def test_the_loss_scale_of_fp16_is_restored(tmp_path: Path) -> None:
+    """Its first value overflows here for several steps, which change no weights."""
+
+    def one(name: str, *callbacks: Callback) -> Learner:
+        torch.manual_seed(4)
+        x = 100 * X[:8]
+        return Learner(
+            TensorData.from_loaders([(x, (x[:, 0] > 0).long())] * 12, [(x, (x[:, 0] > 0).long())]),
+            nn.Linear(4, 2),
+            task=Classification(["a", "b"]),
+            choices={"device": "cpu", "precision": "fp16", "probe": "off", "optimizer": "sgd"},
+            training=Options(doctor=False),
+            callbacks=callbacks,
+            folder=tmp_path / name,
+            quiet=True,
+        )
+
+    whole = one("whole")
+    whole.fit(1, lr=1e-4, schedule="constant")
+    assert not torch.equal(state(whole)[0], state(one("first"))[0])
+    with pytest.raises(KeyboardInterrupt):
+        one("broken", Interrupt(9)).fit(1, lr=1e-4, schedule="constant")
+    resumed = one("broken")
+    resumed.resume()
+    assert all(map(torch.equal, state(resumed), state(whole)))

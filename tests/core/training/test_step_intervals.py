@@ -17,6 +17,7 @@ from flambeau import (
     Callback,
     Checkpointing,
     EarlyStopping,
+    FlambeauWarning,
     Learner,
     Phase,
     Schedule,
@@ -503,3 +504,32 @@ def test_carried_state_starts_with_an_epoch_of_the_train_set(tmp_path: Path) -> 
         resumed, after = run(tmp_path / str(stop))
         resumed.resume()
         assert before.seen + after.seen == expected
+
+
+def test_an_interval_without_targets_is_no_epoch_without_targets() -> None:
+    """One step has no target; as an epoch of its own it would be refused."""
+
+    class Ignoring(Classification):
+        def loss(self, outputs: Tensor, batch: Batch) -> Any:
+            total, _ = super().loss(outputs, batch)
+            weight = self.host_weight(batch)
+            return total * (weight > 0), weight
+
+        def host_weight(self, batch: Batch) -> float:
+            assert batch.indices is not None
+            is_first = batch.epoch == 0 and 0 in batch.indices.tolist()
+            return 0.0 if is_first else float(len(batch))
+
+    x, y = rows()
+    task = Ignoring(["0", "1"])
+    run = Learner(
+        TensorData.from_tensors(x, y, valid=16),
+        nn.Linear(4, 2),
+        task=task,
+        choices={"batch_size": SIZE, "lr": 0.05},
+        quiet=True,
+        training=TrainingOptions(doctor=False),
+    )
+    with pytest.warns(FlambeauWarning, match="steps-without-targets"):
+        run.fit(steps=8, evaluate_every=1)
+    assert sum("steps_without_targets" in row for row in run.history.rows) == 1

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from flambeau import Callback, Learner, Phase, Regression, TensorData, TrainingOptions
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau.phases import Schedule
 from flambeau.phases.torch_schedule import torch_schedule
 
@@ -154,3 +154,74 @@ def test_a_table_of_rates_can_be_saved() -> None:
     assert Schedule.from_json(schedule.as_json()) == schedule
     with pytest.raises(InputError, match="values of the schedule 'table' must be a list"):
         Schedule("table", 0.1, {"values": []})
+
+
+LATER: list[Make] = [
+    lambda o: lr_scheduler.LambdaLR(o, lambda step: min(1.0, (step + 1) / 4)),
+    lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 2),
+    lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.LinearLR(o), lr_scheduler.ExponentialLR(o, 0.9)], optimizer=o
+    ),
+    lambda o: lr_scheduler.PolynomialLR(o, 8),
+    lambda o: torch.optim.swa_utils.SWALR(o, 0.05),
+]
+
+
+@pytest.mark.parametrize("make", LATER)
+def test_warm_ups_restarts_and_chains_have_the_rates_of_torch(make: Make) -> None:
+    schedule = torch_schedule(make, STEPS, 0.1)
+    rates = [schedule(step / (STEPS - 1)) for step in range(STEPS)]
+    assert rates == pytest.approx(of_torch(make, STEPS, 0.1), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda o: lr_scheduler.LambdaLR(o, [lambda s: 1.0, lambda s: 0.5]),
+            "one param group: Exp",
+        ),
+        (lr_scheduler.StepLR, "one param group: .*missing.*step_size"),
+        (lr_scheduler.StepLR(SGD([nn.Parameter(torch.zeros(1))], 0.1), 2), "make is a StepLR"),
+        (lambda o: None, "make returned None"),
+        (
+            lambda o: lr_scheduler.StepLR(SGD([nn.Parameter(torch.zeros(1))], 0.1), 2),
+            "instead of a scheduler of the optimizer it gets",
+        ),
+    ],
+)
+def test_what_does_not_make_a_scheduler_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        torch_schedule(make, 8, 0.1)
+
+
+def attached() -> lr_scheduler.LRScheduler:
+    return lr_scheduler.StepLR(SGD([nn.Parameter(torch.zeros(1))], 0.1), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"schedules": {"lr": attached()}}, r"schedule of 'lr' is <torch.*torch_schedule\(lambda"),
+        ({"schedules": {"lr": lr_scheduler.StepLR}}, r"torch_schedule\(lambda"),
+        ({"schedules": attached()}, r"schedules is <torch.*torch_schedule\(lambda"),
+        ({"schedules": {"weight_decay": 0.1}}, r"'weight_decay' is 0\.1\. Give a Schedule"),
+        ({"schedules": {"lr": lambda progress: 0.1}}, r"Give Schedule\(function, peak\)"),
+        ({"schedule": attached()}, r"schedule is <torch.*torch_schedule\("),
+        ({"schedule": lr_scheduler.StepLR}, r"torch_schedule\("),
+    ],
+)
+def test_a_scheduler_in_place_of_a_schedule_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises((ArgumentError, PlanError), match=message):
+        learner().fit(2, **arguments)
+
+
+def test_a_phase_refuses_a_scheduler() -> None:
+    with pytest.raises(ArgumentError, match="torch_schedule"):
+        Phase(2, {"lr": attached()})  # type: ignore[dict-item]
+
+
+def test_a_scheduler_in_place_of_a_controller_is_refused() -> None:
+    plateau = lr_scheduler.ReduceLROnPlateau(SGD([nn.Parameter(torch.zeros(1))], 0.1))
+    with pytest.raises(ArgumentError, match=r"no method update.*ReduceOnPlateau"):
+        TrainingOptions(controllers=(plateau,))  # type: ignore[arg-type]

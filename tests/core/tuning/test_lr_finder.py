@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from flambeau import EMA, Callback, Data, Learner, ReduceOnPlateau, TensorData, TrainingOptions
 from flambeau.data.batch import Batch
 from flambeau.task import Task
+from flambeau.tuning import lr_finder
 from flambeau.tuning.lr_finder import MAX_STEPS, MIN_STEPS
 
 
@@ -399,3 +400,36 @@ def test_progress_lines_of_lr_find(capsys: pytest.CaptureFixture[str]) -> None:
         in said
     )
     assert f"Learning rate {learner.plan['lr'].value:g}: " in said
+
+
+def test_rates_are_compared_on_the_same_batches_and_repeats_draw_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lr_finder, "is_noisy", lambda runs: True)  # so that runs are repeated
+    rows: list[tuple[int, ...]] = []
+
+    def record(batch: Batch, seed: int) -> Batch:
+        assert batch.indices is not None
+        rows.append(tuple(batch.indices.tolist()))
+        return batch
+
+    draws = torch.Generator().manual_seed(1)
+    x = torch.randn(300, 6, generator=draws)
+    y = ((x[:, 0] + 2 * torch.randn(300, generator=draws)) > 0).long()
+    learner = Learner(
+        TensorData.from_tensors(x, y),
+        nn.Linear(6, 2),
+        choices={"batch_size": 8},
+        training=TrainingOptions(transforms=(record,), doctor=False),
+        quiet=True,
+    )
+    found = learner.lr_find(max_steps=MAX_STEPS * 3)
+    position = len(found.sweep.losses)
+    first = {0: {tuple(rows[:3])}}
+    for run in found.runs:
+        first.setdefault(run.batch_order, set()).add(tuple(rows[position : position + 3]))
+        position += len(run.losses)
+    assert position == len(rows)
+    assert first.keys() == {0, 1, 2}
+    assert [len(batches) for batches in first.values()] == [1, 1, 1]
+    assert len(set.union(*first.values())) == 3

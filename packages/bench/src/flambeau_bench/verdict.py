@@ -39,7 +39,7 @@ def judge(case: Case, measured: MeasuredPairs) -> list[Outcome]:
     invalid = {pair.number: pair.invalid for pair in measured.pairs if pair.invalid}
     criteria = measured.comparison.criteria
     # Half of the pairs or more: a systematic error, not a few accidents.
-    if not valid or 2 * len(invalid) > len(measured.pairs):
+    if not valid or 2 * len(invalid) >= len(measured.pairs):
         gate = Gate(False, f"{len(invalid)} of {len(measured.pairs)} pairs are invalid")
         return [Outcome(criterion, gate, None, None, "INVALID", invalid) for criterion in criteria]
     gate = case.gate(measured.comparison, [(pair.baseline, pair.candidate) for pair in valid])

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from flambeau.data.masked_arrays import refuse_masked
+from flambeau.data.split import Rows
 from flambeau.errors import InputError
+from flambeau_vision.decode import sixteen_bits_to_uint8, used_bits
+from flambeau_vision.resize import Layout
 
 
 def check_same_shape(images: Mapping[str, Tensor]) -> None:
@@ -31,7 +34,9 @@ def check_same_shape(images: Mapping[str, Tensor]) -> None:
         )
 
 
-def to_uint8_images(images: Any, layout: str | None, channels: int, part: str) -> Tensor:
+def to_uint8_images(
+    images: Any, layout: str | None, channels: int, part: str, bits: int = 16
+) -> Tensor:
     """Return uint8 ``(n, channels, height, width)``; shares the memory of ``images`` if possible.
 
     Args:
@@ -39,6 +44,7 @@ def to_uint8_images(images: Any, layout: str | None, channels: int, part: str) -
         layout: "HWC" or "CHW"; None infers it from the shape.
         channels: Number of channels; 1 infers 1 to 4 from the shape.
         part: The part's name, for messages.
+        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
 
     Raises:
         InputError: The shape, layout or value range is invalid or ambiguous.
@@ -56,11 +62,19 @@ def to_uint8_images(images: Any, layout: str | None, channels: int, part: str) -
             f"The {part} images have shape {tuple(array.shape)}; give (n, H, W), (n, H, W, C) "
             "or (n, C, H, W)."
         )
-    pixels = _to_uint8(array, part)
+    pixels = _to_uint8(array, part, bits)
     if pixels.ndim == 3:
         return pixels.unsqueeze(1)
     channels_first = _is_channels_first(pixels.shape, layout, channels)
     return pixels if channels_first else pixels.permute(0, 3, 1, 2)
+
+
+def layout_of(images: Any, pixels: Tensor) -> Layout:
+    """Return the axes of one of ``images``, which became ``pixels`` ``(n, C, H, W)``."""
+    shape = np.shape(images)
+    if len(shape) == 3:
+        return "HW"
+    return "CHW" if tuple(shape) == tuple(pixels.shape) else "HWC"
 
 
 def _is_channels_first(shape: Sequence[int], layout: str | None, channels: int) -> bool:
@@ -80,10 +94,23 @@ def _is_channels_first(shape: Sequence[int], layout: str | None, channels: int) 
     return first
 
 
-def _to_uint8(array: Tensor | np.ndarray, part: str) -> Tensor:
+def bits_of_rows(images: Any, rows: Rows) -> int | None:
+    """Return how many bits ``rows`` of images of 16 bits use; None for other images."""
+    if isinstance(images, Tensor):
+        images = images.numpy() if images.dtype == torch.uint16 else None
+    elif not isinstance(images, np.ndarray):
+        images = np.asarray(images) if isinstance(images, Sequence) else None
+    if images is None or images.dtype != np.uint16:
+        return None
+    return max((used_bits(images[int(row)]) for row in rows), default=16)
+
+
+def _to_uint8(array: Tensor | np.ndarray, part: str, bits: int) -> Tensor:
+    if isinstance(array, Tensor) and array.dtype == torch.uint16:
+        array = array.detach().cpu().numpy()
     if isinstance(array, np.ndarray):
         if array.dtype == np.uint16:
-            return torch.from_numpy(((array.astype(np.uint32) + 128) // 257).astype(np.uint8))
+            return torch.from_numpy(sixteen_bits_to_uint8(array, bits))
         if array.dtype == np.bool_:
             return torch.from_numpy(array.astype(np.uint8) * np.uint8(255))
         # torch warns when it shares read-only memory.

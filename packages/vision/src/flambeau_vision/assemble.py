@@ -28,6 +28,9 @@ ImageDataArguments: TypeAlias = tuple[
 WEIGHT = "sample_weight"
 """The column of ``Samples`` with the weights of the images, if they have weights."""
 
+BITS = "bits"
+"""The column of ``Samples`` with the bits that each image uses, if some have more than 8."""
+
 # Reasons listed in a message; further ones are only counted.
 _MAX_REASONS = 5
 # Tasks with one label per image; None infers the task from the labels.
@@ -91,6 +94,7 @@ def assemble(
             "mode": [header.mode for header in headers],
             "format": [header.format for header in headers],
             "animated": [header.animated for header in headers],
+            **_bits_column(headers),
             **({} if weights is None else {WEIGHT: as_column(weights[kept])}),
         },
         problems,
@@ -99,6 +103,12 @@ def assemble(
     is_random = request.for_training and request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
+
+
+def _bits_column(headers: Sequence[ImageHeader]) -> dict[str, Sequence[Any]]:
+    """Return the bits of images of 16 bits, None for the others; no column if all are others."""
+    bits = [header.bits for header in headers]
+    return {} if all(each is None for each in bits) else {BITS: bits}
 
 
 def as_column(values: Tensor) -> Sequence[Any]:

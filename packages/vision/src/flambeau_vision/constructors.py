@@ -20,6 +20,7 @@ from flambeau.data.tables import read_table
 from flambeau.data.targets import Targets
 from flambeau.errors import explains_arguments
 from flambeau_vision.options import ImageOptions
+from flambeau_vision.resize import Size
 
 
 def _option_hint(name: str) -> str:
@@ -52,7 +53,7 @@ class ImageDataConstructors(Data):
         calibration: float = 0.0,
         split: Split | None = None,
         seed: int = 0,
-        size: int | None = None,
+        size: Size | None = None,
         channels: int | None = None,
         classes: Sequence[str] | None = None,
         unreadable: str | None = None,
@@ -71,7 +72,7 @@ class ImageDataConstructors(Data):
             calibration: Share of calibration, likewise; for ``learner.calibrate``.
             split: A split by row numbers instead, with rows ordered by part, class and file name.
             seed: Seed of the random split.
-            size: Height and width in pixels; None lets the plan choose.
+            size: Side in pixels, or (height, width); None lets the plan choose.
             channels: 1 or 3; None lets the plan choose.
             classes: The classes to use, in the order of the model's outputs.
             unreadable: "raise" or "skip" for files that cannot be read.
@@ -107,7 +108,7 @@ class ImageDataConstructors(Data):
         test: float = 0.0,
         calibration: float = 0.0,
         seed: int = 0,
-        size: int | None = None,
+        size: Size | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
         """Read the image files and labels in a data frame.
@@ -126,7 +127,7 @@ class ImageDataConstructors(Data):
             test: Share of test, likewise.
             calibration: Share of calibration, likewise; for ``learner.calibrate``.
             seed: Seed of the random split.
-            size: Height and width in pixels; None lets the plan choose.
+            size: Side in pixels, or (height, width); None lets the plan choose.
             options: Further options (``sep`` for several labels in one text; ``weight``, a column
                 with the weight of each image).
 
@@ -155,7 +156,7 @@ class ImageDataConstructors(Data):
         test: float = 0.0,
         calibration: float = 0.0,
         seed: int = 0,
-        size: int | None = None,
+        size: Size | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
         """Read the image files and labels in a CSV file; see `from_df`.
@@ -188,7 +189,7 @@ class ImageDataConstructors(Data):
         class_names: Sequence[str] | None = None,
         sample_weight: Any = None,
         layout: str | None = None,
-        size: int | None = None,
+        size: Size | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
         """Use images in memory, all of the same size.
@@ -207,7 +208,7 @@ class ImageDataConstructors(Data):
             sample_weight: Weight of each image of ``images`` in loss and metrics, ``(n,)``: finite
                 and not negative. None weighs all equally, as are those of separate parts.
             layout: "HWC" or "CHW" if the shape is ambiguous.
-            size: Resize to this height and width in pixels; by default the images' own.
+            size: Resize to this side, or (height, width), in pixels; by default the images' own.
             options: Further options.
 
         Raises:
@@ -230,7 +231,7 @@ class ImageDataConstructors(Data):
         calibration: float = 0.0,
         split: Split | None = None,
         seed: int = 0,
-        size: int | None = None,
+        size: Size | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
         """Use ``(image, label)`` pairs; an image is anything that ``decode`` accepts.
@@ -244,6 +245,48 @@ class ImageDataConstructors(Data):
         options = (options or ImageOptions()).updated({"size": size})
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_items(items, request, options))
+
+    @classmethod
+    def from_datasets(
+        cls,
+        train: Any,
+        *,
+        valid: Any = 0.2,
+        test: Any = 0.0,
+        calibration: Any = 0.0,
+        seed: int = 0,
+        image: str | None = None,
+        label: str | None = None,
+        size: Size | None = None,
+        options: ImageOptions | None = None,
+    ) -> Self:
+        """Use image sets of torchvision or Hugging Face, or map-style sets of images and labels.
+
+        Images are read when they are needed. The sets must not transform them: the plan resizes,
+        augments and normalises.
+
+        Args:
+            train: A data set of pairs ``(image, label)``, also a ``Subset``, or of mappings.
+            valid: A share, or a data set.
+            test: A share, or a data set.
+            calibration: A share, or a data set; for ``learner.calibrate``.
+            seed: Seed of the random split.
+            image: Where samples are mappings, the name of the image; by default the only column of
+                images of a Hugging Face set.
+            label: Likewise, of the label.
+            size: Side in pixels, or (height, width); None lets the plan choose.
+            options: Further options.
+
+        Raises:
+            ArgumentError: A data set is not map-style, or a column does not exist or is unknown.
+            InputError: A set transforms its images, or an image cannot be read.
+            SplitError: The parts cannot be formed.
+        """
+        from flambeau_vision.image_sets import read_datasets
+
+        options = (options or ImageOptions()).updated({"size": size})
+        request = SplitRequest(valid, test, None, seed, calibration=calibration)
+        return cls(*read_datasets(train, request, image, label, options))
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], options: Mapping[str, Any]) -> Self:

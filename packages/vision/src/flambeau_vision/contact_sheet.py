@@ -68,7 +68,7 @@ def contact_sheet(
 
 
 def report_image(item: Any, row: int, side: int = 200) -> Preview:
-    """Return a small copy of an item for a report, captioned with its file name or row number.
+    """Return a small copy of an item for a report, captioned with its name and path, or its row.
 
     Args:
         item: Whatever `flambeau_vision.decode.decode` accepts.
@@ -90,7 +90,8 @@ def report_image(item: Any, row: int, side: int = 200) -> Preview:
         image.save(file, "JPEG", quality=85)
     else:
         image.save(file, "PNG", optimize=True)
-    return Preview(os.path.basename(item) if is_path else f"image {row}", file.getvalue())
+    caption = f"{os.path.basename(item)}\n{os.fspath(item)}" if is_path else f"image {row}"
+    return Preview(caption, file.getvalue())
 
 
 def random_positions(total: int, n: int) -> list[int]:

@@ -32,6 +32,7 @@ from flambeau_vision.contact_sheet import (
 )
 from flambeau_vision.dataset import TARGET, ImageFileDataset
 from flambeau_vision.facts import ImageFacts, image_facts
+from flambeau_vision.folder import list_images
 from flambeau_vision.from_plan import (
     device_transforms,
     image_geometry,
@@ -125,6 +126,9 @@ class ImageData(ImageDataConstructors):
         given = {
             "image_size": self._options.size,
             "channels": self._options.channels,
+            # That of an export is its preprocessor's, which its plan has.
+            "resize": None if self._options.like else self._options.resize,
+            "bits": None if self._options.like else self._options.bits,
             "task": self._options.task,
             "cache": self._options.cache,
         }
@@ -169,7 +173,13 @@ class ImageData(ImageDataConstructors):
         return found
 
     def raw(self, part: str) -> Sequence[Any]:
-        return self._images.items(self._split.part(part))
+        items = self._images.items(self._split.part(part))
+        is_grey = self._options.layout == "HW" and isinstance(self._samples["image"], Tensor)
+        return [item[0] for item in items] if is_grey else items
+
+    @classmethod
+    def inputs_from_path(cls, path: Path) -> Sequence[Any]:
+        return list_images(path) if path.is_dir() else [str(path)]
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
         """Return the data with only these rows in each part (row numbers of ``samples``)."""
@@ -195,6 +205,8 @@ class ImageData(ImageDataConstructors):
             resize=geometry.resize,
             crop=geometry.crop,
             interpolation=geometry.interpolation,
+            bits=geometry.bits,
+            layout=self._options.layout,
             memory_format=values.get("memory_format", "contiguous_format"),
         )
 
@@ -225,6 +237,9 @@ class ImageData(ImageDataConstructors):
             targets, ids = targets[kept], ids[kept]
             weights = None if weights is None else weights[kept]
         return MemoryDataset({INPUT: loaded.pixels}, {TARGET: targets}, ids, weights)
+
+    def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
+        return self._images.is_loaded(image_geometry(values, self._options))
 
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
         return device_transforms(values, self._options, self._targets)

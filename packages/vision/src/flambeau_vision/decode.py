@@ -16,7 +16,9 @@ from flambeau.errors import InputError
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
     exif_orientation,
+    is_file,
     item_name,
+    loaded,
     open_image,
 )
 
@@ -28,19 +30,27 @@ Pixels = NDArray[np.uint8]
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_ONLY_TO = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}
 
 
-def decode(item: Any, *, channels: int | None = None, target_side: int | None = None) -> Pixels:
+def decode(
+    item: Any,
+    *,
+    channels: int | None = None,
+    target_side: int | None = None,
+    bits: int = 16,
+) -> Pixels:
     """Return the upright pixels of one image as uint8 ``(height, width, channels)`` in 0..255.
 
     Args:
-        item: A path, the bytes of a file, a Pillow image, an array ``(H, W)`` or ``(H, W, C)``, or
-            a tensor ``(H, W)`` or ``(C, H, W)``. Float pixels are in 0..1 or in 0..255, uint16 are
-            divided by 257, bool become 0 and 255.
+        item: A path, the bytes of a file, an open file, a Pillow image, an array ``(H, W)`` or
+            ``(H, W, C)``, or a tensor ``(H, W)`` or ``(C, H, W)``. Float pixels are in 0..1 or in
+            0..255, bool become 0 and 255.
         channels: 1 (grey) or 3 (red, green, blue); another number only if the image has exactly
             that many; None for the image's own channels, without transparency.
         target_side: The side in pixels to which the image will be resized. A large JPEG is then
             decoded at a half, quarter or eighth, never below ``DRAFT_FACTOR`` times this side.
+        bits: Number of bits that pixels of 16 bits use: ``2**bits - 1`` and more become 255.
 
     Raises:
         InputError: The item cannot be read, is truncated, or its value range is ambiguous; the
@@ -50,21 +60,26 @@ def decode(item: Any, *, channels: int | None = None, target_side: int | None = 
         >>> decode(np.zeros((4, 6), dtype=np.uint8)).shape
         (4, 6, 1)
     """
-    if isinstance(item, np.ndarray) or hasattr(item, "detach"):
-        return _convert_channels(array_pixels(item, channels), channels, item_name(item))
-    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview):
+    item = loaded(item)
+    if isinstance(item, str | os.PathLike | bytes | bytearray | memoryview) or is_file(item):
         with open_image(item, target_side) as image:
-            return image_pixels(image, channels, item_name(item))
+            return image_pixels(image, channels, item_name(item), bits)
+    # After files, which have a method "detach" as tensors do.
+    if isinstance(item, np.ndarray) or hasattr(item, "detach"):
+        return _convert_channels(array_pixels(item, channels, bits), channels, item_name(item))
     if hasattr(item, "getbands"):
-        return image_pixels(item, channels, item_name(item))
+        return image_pixels(item, channels, item_name(item), bits)
     raise InputError(
         f"An image cannot be read from a {type(item).__name__}. Give a path, the bytes of a file, "
-        "a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."
+        "an open file, a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."
     )
 
 
-def check_decodes(item: Any) -> None:
+def check_decodes(item: Any) -> int:
     """Decode the whole file and discard the pixels: the only reliable test for truncated data.
+
+    Returns:
+        The number of bits that its pixels use; 8 for most files.
 
     Raises:
         InputError: The file cannot be read; the message names it.
@@ -74,12 +89,24 @@ def check_decodes(item: Any) -> None:
     with open_image(item, target_side=0) as image:
         if image.mode in HIGH_BIT_DEPTH_MODES:
             image_pixels(image, None, item_name(item))
+        return used_bits(image)
+
+
+def used_bits(image: Image | NDArray[Any]) -> int:
+    """Return the number of bits that the largest value of an image of 16 bits has; else 8."""
+    is_array = isinstance(image, np.ndarray)
+    if not is_array and not image.mode.startswith("I;16"):
+        return 8
+    values = image if is_array else np.array(image)
+    if values.dtype != np.uint16 or not values.size:
+        return 8
+    return max(8, int(values.max()).bit_length())
 
 
 # ---------------------------------------------------------------- Pillow images
 
 
-def image_pixels(image: Image, channels: int | None, name: str) -> Pixels:
+def image_pixels(image: Image, channels: int | None, name: str, bits: int = 16) -> Pixels:
     """Return the upright uint8 pixels of a Pillow image of any mode; see `decode`."""
     image = _apply_orientation(image)
     if channels not in (None, 1, 3):
@@ -91,8 +118,10 @@ def image_pixels(image: Image, channels: int | None, name: str) -> Pixels:
             )
         return np.array(image, dtype=np.uint8)
     if image.mode in HIGH_BIT_DEPTH_MODES:
-        return _convert_channels(_high_bit_depth_pixels(image, name), channels, name)
+        return _convert_channels(_high_bit_depth_pixels(image, name, bits), channels, name)
     wanted = channels or (1 if image.mode in _GREY_MODES else 3)
+    if image.mode in _ONLY_TO:  # Pillow converts these modes to one other only
+        image = image.convert(_ONLY_TO[image.mode])
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = _composite_over_white(image)
     pixels = np.array(image.convert("L" if wanted == 1 else "RGB"))
@@ -128,18 +157,23 @@ def _composite_over_white(image: Image) -> Image:
     return pillow.alpha_composite(pillow.new("RGBA", image.size, (255, 255, 255, 255)), image)
 
 
-def _high_bit_depth_pixels(image: Image, name: str) -> Pixels:
+def _high_bit_depth_pixels(image: Image, name: str, bits: int) -> Pixels:
     """Return grey pixels of more than 8 bits; Pillow's own conversion clips values above 255."""
     values = np.array(image)
     if image.mode.startswith("I;16"):
-        return _scale_to_uint8(values.astype(np.uint16), name)
+        return _scale_to_uint8(values.astype(np.uint16), name, bits)
     return _scale_to_uint8(values, name)
 
 
 # ---------------------------------------------------------------- arrays
 
 
-def array_pixels(item: Any, channels: int | None = None) -> Pixels:
+def channel_counts(channels: int | None) -> tuple[int, ...]:
+    """Return the numbers of channels that an array for a model with ``channels`` may have."""
+    return (channels,) if channels not in (None, 1, 3) else (1, 2, 3, 4)
+
+
+def array_pixels(item: Any, channels: int | None = None, bits: int = 16) -> Pixels:
     """Return uint8 ``(height, width, channels)`` of one array or tensor.
 
     Arrays are ``(H, W)`` or ``(H, W, C)``, tensors ``(H, W)`` or ``(C, H, W)``. An array
@@ -149,13 +183,13 @@ def array_pixels(item: Any, channels: int | None = None) -> Pixels:
     array = item.detach().cpu().numpy() if is_tensor else np.asarray(item)
     name = item_name(item)
     if array.ndim == 2:
-        return _scale_to_uint8(array, name)[:, :, None]
+        return _scale_to_uint8(array, name, bits)[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(
             f"An image of shape {array.shape} cannot be used: give (H, W) or (H, W, C), or "
             "(C, H, W) as a tensor. For several images give a list."
         )
-    allowed = (channels,) if channels not in (None, 1, 3) else (1, 2, 3, 4)
+    allowed = channel_counts(channels)
     fits_first, fits_last = array.shape[0] in allowed, array.shape[2] in allowed
     if not fits_first and not fits_last:
         raise InputError(
@@ -164,17 +198,24 @@ def array_pixels(item: Any, channels: int | None = None) -> Pixels:
         )
     if fits_first and (is_tensor or not fits_last):
         array = array.transpose(1, 2, 0)
-    return _scale_to_uint8(array, name)
+    return _scale_to_uint8(array, name, bits)
 
 
-def _scale_to_uint8(array: NDArray[Any], name: str) -> Pixels:
+def sixteen_bits_to_uint8(values: NDArray[np.uint16], bits: int) -> Pixels:
+    """Return values of ``bits`` bits as uint8, rounded; larger ones become 255."""
+    largest = (1 << bits) - 1
+    scaled = (values.astype(np.uint32) * 255 + largest // 2) // largest
+    return np.minimum(scaled, 255).astype(np.uint8)
+
+
+def _scale_to_uint8(array: NDArray[Any], name: str, bits: int = 16) -> Pixels:
     """Return the values as uint8 in 0..255; raise if their range is ambiguous."""
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 → 255, rounded
+        return sixteen_bits_to_uint8(array, bits)
     if array.dtype.kind not in "iuf" or array.size == 0:
         raise InputError(
             f"{name} has values of type {array.dtype} and size {array.size}. Give numbers, at "

@@ -14,7 +14,7 @@ from typing import Any
 from flambeau.data.mapped_store import MappedStore
 from flambeau_vision.decode import array_pixels
 from flambeau_vision.load_images import LoadedImages, load_readable, with_progress
-from flambeau_vision.open_image import DRAFT_FACTOR, exif_orientation
+from flambeau_vision.open_image import DRAFT_FACTOR, exif_orientation, loaded
 from flambeau_vision.resize import REDUCING_GAP, Geometry
 
 # Increase it when decoding or resizing changes the pixels, so that older files are not used.
@@ -61,7 +61,7 @@ def load_cached(
         InputError: An item cannot be read, and ``skip`` is off.
         StorageError: There is too little disk space, or the folder cannot be written.
     """
-    shape = geometry.channels, geometry.size, geometry.size
+    shape = geometry.shape
     step = max(1, _CHUNK_BYTES // math.prod(shape))
     unreadable: list[int] = []
 
@@ -100,6 +100,7 @@ def _cache_key(items: Sequence[Any], geometry: Geometry) -> str:
 
 def _item_key(item: Any, channels: int) -> bytes:
     """Return bytes that identify an item, without decoding a file."""
+    item = loaded(item)
     if isinstance(item, str | os.PathLike):
         path = os.path.abspath(item)
         with suppress(OSError):

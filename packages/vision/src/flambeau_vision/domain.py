@@ -17,6 +17,7 @@ from flambeau_vision.folder import IMAGE_EXTENSIONS
 from flambeau_vision.foreign_files import describe_foreign_file, describe_foreign_folder
 from flambeau_vision.models import BACKBONE_NAMES, backbone, small_cnn
 from flambeau_vision.preprocess import ImagePreprocessor
+from flambeau_vision.resize import parse_size
 from flambeau_vision.rules import RULES
 from flambeau_vision.table_columns import guess_columns, has_image_paths, read_image_csv
 
@@ -86,8 +87,14 @@ def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | No
 
 
 DATA_OPTIONS = (
-    CliOption("size", int, "Height and width of the images in pixels.", "image_size"),
+    CliOption(
+        "size",
+        parse_size,
+        "Side of the images in pixels, or height and width: --size 224x160.",
+        "image_size",
+    ),
     CliOption("channels", int, "Channels of the images: 1 for grey, 3 for colour.", "channels"),
+    CliOption("bits", int, "Bits that images of 16 bits use: 8 to 16.", "bits"),
     CliOption("valid", float, "Share of the images for validation.", "valid"),
     CliOption("test", float, "Share of the images for the final test.", "test"),
     CliOption(
@@ -140,7 +147,9 @@ DATA_OPTIONS = (
         "Regular expression of file names whose first group is the label, for a folder of images.",
         "pattern",
     ),
-    CliOption("resize", str, "How images become square: crop, squash or pad.", "resize"),
+    CliOption(
+        "resize", str, "How images get the size: crop (the centre), squash or pad.", "resize"
+    ),
     CliOption("sep", str, "Separator between several labels of one image.", "sep"),
 )
 

@@ -14,6 +14,7 @@ from flambeau.data.facts import ColumnFacts, Facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.targets import Targets
+from flambeau_vision.assemble import BITS
 
 if TYPE_CHECKING:
     from typing import Required  # typing has ReadOnly from Python 3.13
@@ -31,11 +32,13 @@ class ImageFacts(Facts, total=False):
         short_side_min: Shortest side of the smallest image, in pixels.
         short_side_median: Median of the shorter sides, in pixels.
         short_side_max: Largest of the shorter sides, in pixels.
+        aspect_deciles: Width divided by height: the smallest, the deciles and the largest value.
         same_size: Whether all images have the same size.
         grey: Whether all images are grey.
         modes: Number of images of each Pillow mode.
         formats: Number of images of each file format.
         label_kind: The task inferred from the labels.
+        bits: Number of bits that the train images of 16 bits use; absent if there are none.
         array_channels: Channels of arrays whose number of channels is neither 1 nor 3.
         cache_folder: The folder that the user chose for the cache; None is the default folder.
     """
@@ -50,11 +53,13 @@ class ImageFacts(Facts, total=False):
     short_side_min: ReadOnly[Required[int]]
     short_side_median: ReadOnly[Required[float]]
     short_side_max: ReadOnly[Required[int]]
+    aspect_deciles: ReadOnly[list[float]]
     same_size: ReadOnly[Required[bool]]
     grey: ReadOnly[Required[bool]]
     modes: ReadOnly[Required[Mapping[str, int]]]
     formats: ReadOnly[Required[Mapping[str, int]]]
     label_kind: ReadOnly[Required[str]]
+    bits: ReadOnly[int]
     array_channels: ReadOnly[int]
     cache_folder: ReadOnly[str | None]
 
@@ -80,6 +85,7 @@ def image_facts(
         "short_side_min": int(short.min()),
         "short_side_median": float(np.median(short)),
         "short_side_max": int(short.max()),
+        "aspect_deciles": [round(float(q), 3) for q in _deciles(widths / heights)],
         "same_size": len(set(zip(widths.tolist(), heights.tolist(), strict=True))) == 1,
         "grey": channels == 1,
         "modes": dict(modes.most_common()),
@@ -87,11 +93,18 @@ def image_facts(
         "cache_folder": cache_folder,
         **_target_facts(targets.select(split.train)),
     }
+    bits = [samples[BITS][row] for row in train] if BITS in samples.columns else []
+    if known := [each for each in bits if each is not None]:
+        facts["bits"] = max(known)
     if isinstance(items, Tensor):
         facts["memory_bytes"] = items.nbytes
         if channels not in (1, 3):
             facts["array_channels"] = int(channels)
     return cast("ImageFacts", facts)
+
+
+def _deciles(values: np.ndarray) -> np.ndarray:
+    return np.quantile(values, np.linspace(0, 1, 11))
 
 
 def _all_grey(modes: Counter[str]) -> bool:

@@ -178,6 +178,19 @@ def has_images(folder: str | os.PathLike[str]) -> bool:
     return root.is_dir() and any(map(_is_image, root.iterdir()))
 
 
+def list_images(folder: str | os.PathLike[str]) -> list[str]:
+    """Return the paths of all images at any depth in ``folder``, ordered by folder and name.
+
+    Raises:
+        InputError: There are none.
+    """
+    found = _contents(Path(folder), Counter()).files
+    if not found:
+        known = " ".join(sorted(IMAGE_EXTENSIONS))
+        raise InputError(f"{folder} is a folder without images. Known extensions: {known}.")
+    return [str(file) for file in found]
+
+
 def _contents(folder: Path, ignored: Counter[str]) -> Contents:
     """Return the images in a folder; files that are not images are counted by extension."""
     found: list[Path] = []

@@ -39,8 +39,11 @@ def image_geometry(values: Mapping[str, Any], options: ImageOptions) -> Geometry
     """
     if options.like is not None:
         saved = read_record(options.like, "vision", "like").preprocessor.arguments
-        return Geometry(**{entry.name: saved[entry.name] for entry in fields(Geometry)})
-    geometry = options.geometry(int(values["image_size"]), int(values["channels"]))
+        names = [entry.name for entry in fields(Geometry) if entry.name in saved]
+        return Geometry(**{name: saved[name] for name in names})
+    geometry = options.geometry(values["image_size"], int(values["channels"]))
+    known = {name: values[name] for name in ("resize", "bits") if name in values}
+    geometry = replace(geometry, **known)
     record = planned_weights_record(values)
     if record is None:
         return geometry
@@ -142,7 +145,7 @@ def device_transforms(
         augmentation = Augmentation.from_json(values["augmentation"])
         if values.get("presize") is not None:
             geometry = image_geometry(values, options)
-            transforms.append(Augment(augmentation, geometry.size, visible_share(geometry)))
+            transforms.append(Augment(augmentation, geometry.height, visible_share(geometry)))
         elif augmentation.is_active:
             transforms.append(Augment(augmentation))
     if values.get("mixing") is not None:

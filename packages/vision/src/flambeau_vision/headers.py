@@ -7,19 +7,24 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flambeau.data.samples import Problem
 from flambeau.device import usable_cores
 from flambeau.errors import InputError
-from flambeau_vision.decode import check_decodes, decode
+from flambeau_vision.decode import check_decodes, decode, used_bits
 from flambeau_vision.load_images import with_progress
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
     exif_orientation,
+    file_content,
+    is_file,
     item_name,
+    loaded,
     register_plugins,
 )
 
@@ -43,6 +48,8 @@ class ImageHeader:
         mode: Pillow's colour mode.
         format: "JPEG", "PNG", …; "" for items that are not files.
         animated: More than one frame or page; the first is used.
+        bits: Number of bits that the largest of its pixels of 16 bits has, at least 8; None if it
+            has pixels of 8 bits.
     """
 
     width: int
@@ -50,6 +57,7 @@ class ImageHeader:
     mode: str
     format: str = ""
     animated: bool = False
+    bits: int | None = None
 
 
 def is_fast_to_verify(items: Sequence[Any]) -> bool:
@@ -78,7 +86,7 @@ def read_headers(items: Sequence[Any], *, verify: bool = False) -> list[ImageHea
             header = _read_header(item)
             is_path = isinstance(item, str | os.PathLike)
             if is_path and (verify or header.mode in HIGH_BIT_DEPTH_MODES):
-                check_decodes(item)
+                header = _with_bits(header, check_decodes(item))
             return header
         except InputError as error:
             return Problem(item_name(item), str(error))
@@ -98,6 +106,8 @@ def _map_in_threads(
 def _read_header(item: Any) -> ImageHeader:
     from PIL import Image
 
+    if hasattr(item, "load_image"):
+        return _read_header(loaded(item))
     if isinstance(item, str | os.PathLike):
         path = Path(item)
         register_plugins(path)
@@ -114,14 +124,23 @@ def _read_header(item: Any) -> ImageHeader:
             with Image.open(path) as image:
                 return _image_header(image)
         return header
+    if is_file(item):
+        item = file_content(item)
     if isinstance(item, bytes | bytearray | memoryview):
-        check_decodes(item)
+        bits = check_decodes(item)
         with Image.open(io.BytesIO(item)) as image:
-            return _image_header(image)
+            return _with_bits(_image_header(image), bits)
     if hasattr(item, "getbands"):
-        return _image_header(item)
+        return _with_bits(_image_header(item), used_bits(item))
     height, width, channels = decode(item).shape
-    return ImageHeader(width, height, {1: "L", 3: "RGB"}.get(channels, f"{channels} channels"))
+    mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
+    array = item.detach().cpu().numpy() if hasattr(item, "detach") else np.asarray(item)
+    is_deep = array.dtype == np.uint16
+    return ImageHeader(width, height, mode, bits=used_bits(array) if is_deep else None)
+
+
+def _with_bits(header: ImageHeader, bits: int) -> ImageHeader:
+    return replace(header, bits=bits if header.mode.startswith("I;16") else None)
 
 
 def _image_header(image: Any) -> ImageHeader:

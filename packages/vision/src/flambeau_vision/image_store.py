@@ -63,6 +63,12 @@ class ImageStore:
             raise PlanError(f"Unknown cache={mode!r}. Choose 'memory', 'disk' or 'files'.")
         return mode
 
+    def is_loaded(self, geometry: Geometry) -> bool:
+        """Return whether the images are in memory in the form that the model takes."""
+        items = self._items
+        is_sized = isinstance(items, Tensor) and items.shape[1:] == geometry.shape
+        return is_sized and geometry.crop == 1.0
+
     def load_part(self, part: str, rows: Rows, geometry: Geometry, mode: Cache) -> LoadedImages:
         """Return the rows of ``part``, decoded once and kept in memory or on disk.
 
@@ -85,8 +91,8 @@ class ImageStore:
         return loaded
 
     def _decode(self, part: str, rows: Rows, geometry: Geometry, mode: Cache) -> LoadedImages:
-        items, shape = self._items, (geometry.channels, geometry.size, geometry.size)
-        if isinstance(items, Tensor) and items.shape[1:] == shape and geometry.crop == 1.0:
+        items = self._items
+        if isinstance(items, Tensor) and self.is_loaded(geometry):
             return LoadedImages(items.index_select(0, torch.from_numpy(np.array(rows))))
         title = f"decoding {part}"
         if mode == "disk":
@@ -117,7 +123,7 @@ class ImageStore:
         )
 
     def load_random(self, rows: Rows, geometry: Geometry) -> Tensor:
-        """Return up to 1,000 of ``rows``, drawn at random: uint8 ``(n, channels, size, size)``."""
+        """Return up to 1,000 of ``rows``, drawn at random: uint8 ``(n, channels, h, w)``."""
         if len(rows) > _STATISTICS_FROM:
             drawn = torch.randperm(len(rows), generator=keyed.generator(0, "statistics", len(rows)))
             rows = rows[drawn[:_STATISTICS_FROM].numpy()]

@@ -21,9 +21,9 @@ PROGRESS_FROM = 100
 
 
 def load_image(item: Any, geometry: Geometry) -> Pixels:
-    """Return one item, decoded and resized: uint8 ``(size, size, channels)``."""
-    side = round(geometry.size / geometry.crop)
-    pixels = decode(item, channels=geometry.channels, target_side=side)
+    """Return one item, decoded and resized: uint8 ``(height, width, channels)``."""
+    side = round(max(geometry.height, geometry.width) / geometry.crop)
+    pixels = decode(item, channels=geometry.channels, target_side=side, bits=geometry.bits)
     return resize_pixels(pixels, geometry)
 
 
@@ -32,7 +32,7 @@ class LoadedImages:
     """Many images, decoded and resized.
 
     Attributes:
-        pixels: uint8 ``(readable, channels, size, size)``, in the order of the items.
+        pixels: uint8 ``(readable, channels, height, width)``, in the order of the items.
         unreadable: Indices of the items that could not be read.
     """
 
@@ -47,7 +47,7 @@ def load_all(
     threads: int | None = None,
     title: str | None = None,
 ) -> Tensor:
-    """Return all images, decoded in threads: uint8 ``(n, channels, size, size)``.
+    """Return all images, decoded in threads: uint8 ``(n, channels, height, width)``.
 
     Args:
         items: Whatever `decode` accepts.
@@ -83,9 +83,8 @@ def load_readable(
     Raises:
         InputError: An item cannot be read, and ``skip`` is off; the message names it.
     """
-    size = geometry.size
     indices = range(len(items)) if indices is None else indices
-    out = np.empty((len(indices), geometry.channels, size, size), dtype=np.uint8)
+    out = np.empty((len(indices), *geometry.shape), dtype=np.uint8)
 
     def fill(row: int) -> bool:
         index = indices[row]

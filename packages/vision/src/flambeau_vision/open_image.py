@@ -42,11 +42,43 @@ def item_name(item: Any) -> str:
         return str(item)
     if isinstance(item, bytes | bytearray | memoryview):
         return f"image of {len(item)} bytes"
+    if is_file(item):
+        return str(getattr(item, "name", None) or type(item).__name__)
     if hasattr(item, "filename") and item.filename:
         return str(item.filename)
     if hasattr(item, "shape"):
         return f"{type(item).__name__} of shape {tuple(item.shape)}"
     return type(item).__name__
+
+
+def loaded(item: Any) -> Any:
+    """Return the image of an item that reads it from a data set; any other item as it is."""
+    return item.load_image() if hasattr(item, "load_image") else item
+
+
+def is_file(item: Any) -> bool:
+    """Return whether an item is an open file, or a buffer such as ``io.BytesIO``."""
+    return hasattr(item, "read") and not hasattr(item, "getbands")
+
+
+def file_content(item: Any) -> bytes:
+    """Return all bytes of an open file, from its start where it can be read again.
+
+    Raises:
+        InputError: It is closed, or open for text.
+    """
+    name = item_name(item)
+    try:
+        if item.seekable():
+            item.seek(0)
+        content = item.read()
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{name} cannot be read ({error}). Open it with open(path, 'rb')."
+        ) from error
+    if not isinstance(content, bytes):
+        raise InputError(f"{name} is open for text. Open it with open(path, 'rb').")
+    return content
 
 
 def name_items(items: Sequence[Any]) -> str:
@@ -61,7 +93,7 @@ def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
     Grey values of more than 8 bits are scaled to 0..65535 where the file declares their range.
 
     Args:
-        item: The path or the bytes.
+        item: The path, the bytes, or an open file.
         target_side: The side in pixels to which the image will be resized; see `decode`. 0 if the
             pixels are discarded.
 
@@ -72,6 +104,7 @@ def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
 
     name = item_name(item)
     is_path = isinstance(item, str | os.PathLike)
+    item = file_content(item) if is_file(item) else item
     size = Path(item).stat().st_size if is_path and Path(item).is_file() else 1
     if size == 0 or (not is_path and not len(item)):
         raise InputError(f"{name} is empty (0 bytes). Replace or remove it.")

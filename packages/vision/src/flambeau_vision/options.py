@@ -11,7 +11,7 @@ from flambeau.artefact.read_like import filled_like, output_names, read_record, 
 from flambeau.data.known_classes import Unknown
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError, explains_arguments
-from flambeau_vision.resize import Geometry, Interpolation, Resize
+from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size, parse_size
 
 Cache = Literal["memory", "disk", "files"]
 
@@ -22,9 +22,9 @@ class ImageOptions:
     """How images and labels are read. Direct arguments of a constructor override these values.
 
     Attributes:
-        size: Height and width in pixels; None lets the plan choose.
+        size: Side in pixels, or (height, width); None lets the plan choose.
         channels: 1 or 3 (or the data's own number); None lets the plan choose.
-        resize: "crop" (the default), "squash" or "pad"; see `Geometry`.
+        resize: "crop", "squash" or "pad", see `Geometry`; None lets the plan choose.
         interpolation: Pillow's filter, by default "bilinear".
         classes: All classes in the order of the model's outputs; None uses those found, sorted.
         parts: The part of each folder that is one, by the name of the folder:
@@ -50,6 +50,10 @@ class ImageOptions:
             processes; "files" reads the files every epoch. None lets the plan choose.
         cache_folder: Folder of the "disk" cache; by default the folder in ``FLAMBEAU_CACHE``, else
             flambeau's folder in the user's cache folder.
+        bits: Number of bits, 8 to 16, that pixels of 16 bits use: 12 scales 0..4095 to 0..255. None
+            lets the plan choose, by the largest value in train.
+        layout: Axes of one image in arrays: "HW" (grey), "HWC" or "CHW"; ``predict`` reads arrays
+            in the same way. None recognises them.
         like: Folder of an export. Classes, task, size, channels and resize method are the export's
             where they are not set, and a learner keeps its preprocessor. Images of only some of the
             classes keep the order of all. Separator, suffix, pattern and the columns of a table are
@@ -60,7 +64,7 @@ class ImageOptions:
         InputError: A value is invalid, or differs from that of ``like``.
     """
 
-    size: int | None = None
+    size: Size | None = None
     channels: int | None = None
     resize: Resize | None = None
     interpolation: Interpolation | None = None
@@ -78,6 +82,8 @@ class ImageOptions:
     verify: bool | None = None
     cache: Cache | None = None
     cache_folder: str | os.PathLike[str] | None = None
+    bits: int | None = None
+    layout: Layout | None = None
     like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -92,12 +98,19 @@ class ImageOptions:
                 f"Unknown task={self.task!r}. Choose 'classification', 'multi_label' or "
                 "'regression'."
             )
+        if self.size is not None:
+            object.__setattr__(self, "size", parse_size(self.size))
+        if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
+            raise InputError(f"bits={self.bits!r} is not a number of bits from 8 to 16.")
+        if self.layout not in (None, *get_args(Layout)):
+            raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
         if isinstance(self.classes, str):
             raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
         if self.classes is not None:
             object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         if self.like is not None:
             saved = _saved_options(self.like)
+            saved["size"] = None if saved["size"] is None else parse_size(saved["size"])
             given = {name: getattr(self, name) for name in saved}
             for name, value in filled_like(self.like, given, saved).items():
                 object.__setattr__(self, name, value)
@@ -109,7 +122,7 @@ class ImageOptions:
             1 if self.size is None else self.size, 1 if self.channels is None else self.channels
         )
 
-    def geometry(self, size: int, channels: int) -> Geometry:
+    def geometry(self, size: Size, channels: int) -> Geometry:
         """Return how images of the given size and channels are resized."""
         resize = "crop" if self.resize is None else self.resize
         interpolation = "bilinear" if self.interpolation is None else self.interpolation
@@ -139,8 +152,9 @@ def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the options that an export determines, by name; None for those not known."""
     record = read_record(like, "vision", "like")
     prepared, task = record.preprocessor.arguments, record.task
+    saved_names = ("size", "channels", "resize", "interpolation", "bits", "layout")
     return {
-        **{name: prepared.get(name) for name in ("size", "channels", "resize", "interpolation")},
+        **{name: prepared.get(name) for name in saved_names},
         "classes": output_names(task.arguments) or None,
         "task": task.builder if task.builder in get_args(Kind) else None,
     }

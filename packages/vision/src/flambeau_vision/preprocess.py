@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,8 +14,10 @@ from torch import Tensor
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
+from flambeau_vision.decode import channel_counts
+from flambeau_vision.folder import list_images
 from flambeau_vision.load_images import load_all
-from flambeau_vision.resize import Geometry, Interpolation, Resize
+from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size
 
 INPUT = "image"
 """The name of the only input in an image batch."""
@@ -35,13 +38,16 @@ class ImagePreprocessor(Preprocessor):
     Every argument is a JSON value.
 
     Args:
-        size: Height and width in pixels.
+        size: Side in pixels, or (height, width).
         channels: Channels of the model's input.
         mean: One number per channel, for pixels in 0..1.
         std: One number per channel, for pixels in 0..1.
         resize: "crop", "squash" or "pad"; see `Geometry`.
         crop: Share of the short side that "crop" keeps.
         interpolation: Pillow's filter.
+        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
+        layout: Axes of one image in arrays, "HW", "HWC" or "CHW", as in training; None recognises
+            them, and an array of three axes is then one image if one of them can be the channels.
         memory_format: Memory format of the float batch; "channels_last" is faster for convolutions
             on most devices.
 
@@ -58,16 +64,18 @@ class ImagePreprocessor(Preprocessor):
     def __init__(
         self,
         *,
-        size: int,
+        size: Size,
         channels: int,
         mean: Sequence[float],
         std: Sequence[float],
         resize: Resize = "crop",
         crop: float = 1.0,
         interpolation: Interpolation = "bilinear",
+        bits: int = 16,
+        layout: Layout | None = None,
         memory_format: MemoryFormat = "contiguous_format",
     ) -> None:
-        self.geometry = Geometry(size, channels, resize, crop, interpolation)
+        self.geometry = Geometry(size, channels, resize, crop, interpolation, bits)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         if len(self.mean) != channels or len(self.std) != channels:
             raise InputError(
@@ -81,6 +89,7 @@ class ImagePreprocessor(Preprocessor):
                 f"Unknown memory_format={memory_format!r}. Choose 'contiguous_format' or "
                 "'channels_last'."
             )
+        self.layout: Layout | None = layout
         self.memory_format: MemoryFormat = memory_format
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -89,8 +98,31 @@ class ImagePreprocessor(Preprocessor):
         """Name of the constructor in exports."""
         return "image_preprocessor"
 
+    def is_single(self, item: Any) -> bool:
+        """Return whether ``item`` is one image: all but lists and arrays of several.
+
+        An array of three axes is several grey images if the model was trained on ``(n, H, W)``, or
+        if none of its axes can be the channels.
+        """
+        if isinstance(item, list | tuple):
+            return False
+        shape = getattr(item, "shape", None)
+        if shape is None or len(shape) == 2:
+            return True
+        if len(shape) != 3:
+            return False
+        if self.layout is not None:
+            return self.layout != "HW"
+        allowed = channel_counts(self.geometry.channels)
+        return shape[0] in allowed or shape[2] in allowed
+
+    def expand(self, item: Any) -> Sequence[Any] | None:
+        """Return the images in a folder; None for anything else."""
+        is_folder = isinstance(item, str | os.PathLike) and os.path.isdir(item)
+        return list_images(item) if is_folder else None
+
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Return uint8 ``(n, channels, size, size)`` as the input "image", without targets.
+        """Return uint8 ``(n, channels, height, width)`` as the input "image", without targets.
 
         Args:
             items: Paths, bytes, Pillow images, arrays or tensors; see `flambeau_vision.decode`.
@@ -111,7 +143,7 @@ class ImagePreprocessor(Preprocessor):
         # (x/255 - mean)/std folded to x*scale + shift: two passes, 38 µs for 256 images of 28×28
         # on one core, where three operations out of place take 120 µs.
         pixels = batch.input
-        if pixels.shape[2] != self.geometry.size:
+        if pixels.shape[2:] != self.geometry.shape[1:]:
             pixels = resize_presized(pixels, self.geometry)
         if pixels.dtype == torch.float32 and pixels.is_contiguous(memory_format=layout):
             image = pixels * scale
@@ -123,13 +155,15 @@ class ImagePreprocessor(Preprocessor):
         """Return the JSON values from which the preprocessor is rebuilt."""
         geometry = self.geometry
         return {
-            "size": geometry.size,
+            "size": geometry.size if isinstance(geometry.size, int) else list(geometry.size),
             "channels": geometry.channels,
             "mean": list(self.mean),
             "std": list(self.std),
             "resize": geometry.resize,
             "crop": geometry.crop,
             "interpolation": geometry.interpolation,
+            "bits": geometry.bits,
+            "layout": self.layout,
             "memory_format": self.memory_format,
         }
 
@@ -150,7 +184,7 @@ def visible_share(geometry: Geometry) -> float:
 
 
 def resize_presized(pixels: Tensor, geometry: Geometry) -> Tensor:
-    """Crop and resize presized images as for validation: float32 ``(n, channels, size, size)``.
+    """Crop and resize presized images as for validation: float32 ``(n, channels, height, width)``.
 
     For metrics on the train part, where no augmentation is applied. The result is within a few of
     255 levels of an image that was read at the final size.
@@ -163,7 +197,7 @@ def resize_presized(pixels: Tensor, geometry: Geometry) -> Tensor:
     inner = round(side * visible_share(geometry))
     first = (side - inner) // 2
     centre = pixels[:, :, first : first + inner, first : first + inner].to(torch.float32)
-    size = (geometry.size, geometry.size)
+    size = (geometry.height, geometry.width)
     return F.interpolate(centre, size, mode="bilinear", antialias=True).clamp_(0.0, 255.0)
 
 

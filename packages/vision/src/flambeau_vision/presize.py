@@ -59,9 +59,14 @@ def part_geometry(part: str, geometry: Geometry, values: Mapping[str, Any]) -> G
             f"presize={side!r} reads train images at a larger size, but the augmentation does not "
             "resample them to the final size. Remove presize, or enable rotation, zoom or warp."
         )
-    if not isinstance(side, int) or side < geometry.size:
+    if geometry.height != geometry.width:
+        raise PlanError(
+            f"presize={side!r} reads square images, but image_size is {geometry.size}. Use "
+            "presize=None, or one number for the size."
+        )
+    if not isinstance(side, int) or side < geometry.height:
         raise PlanError(
             f"presize={side!r} has to be a whole number of pixels, at least "
-            f"image_size={geometry.size}. Use about {round(geometry.size * FACTOR)}, or None."
+            f"image_size={geometry.size}. Use about {round(geometry.height * FACTOR)}, or None."
         )
     return replace(geometry, size=side, crop=1.0)

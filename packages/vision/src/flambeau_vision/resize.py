@@ -1,14 +1,19 @@
-"""Resize images of any size to squares of the same size."""
+"""Resize images of any size to the same size."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
 from flambeau.errors import InputError
 from flambeau_vision.decode import Pixels
+
+Layout = Literal["HW", "HWC", "CHW"]
+"""Axes of an array of one image."""
 
 Resize = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -19,41 +24,72 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 REDUCING_GAP = 3.0
 
 
+Size: TypeAlias = int | tuple[int, int]
+"""Side of square images, or height and width, in pixels."""
+
+
+def parse_size(value: Any) -> Size:
+    """Return a size: one number, if height and width are equal.
+
+    Args:
+        value: A whole number; height and width as a pair; or text: "224" or "224x160".
+
+    Raises:
+        InputError: The value has another form, or a side is below 1.
+
+    Example:
+        >>> parse_size(224), parse_size((224, 224)), parse_size("224x160")
+        (224, 224, (224, 160))
+    """
+    given = value
+    if isinstance(value, str):
+        value = [int(side) for side in re.split(r"\s*[x×,]\s*", value.strip()) if side.isdigit()]
+        value = value if len(value) == len(re.split(r"[x×,]", given)) else None
+    sides = list(cast("Sequence[Any]", value)) if isinstance(value, Sequence) else [value]
+    is_whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in sides)
+    if not is_whole or len(sides) not in (1, 2) or min(sides) < 1:
+        raise InputError(
+            f"size={given!r} is not a size in pixels. Give a whole number of at least 1, such as "
+            "224, or height and width: (224, 160), on the command line --size 224x160."
+        )
+    height, width = int(sides[0]), int(sides[-1])
+    return height if height == width else (height, width)
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Return height and width of a size, which may be one number or, from JSON, a list."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Size, channels and resize method of the images in a batch.
 
     Attributes:
-        size: Height and width in pixels.
+        size: Side in pixels, or (height, width).
         channels: 1 grey, 3 red, green and blue; other numbers only as they are in the data.
-        resize: "crop" resizes the short side to ``size / crop`` and cuts out the centre square;
-            "squash" changes the aspect ratio and keeps the whole image; "pad" resizes the long side
-            to ``size`` and fills the rest with black.
-        crop: Share of the short side that "crop" keeps; 0.875 is 224 from 256.
+        resize: "crop" resizes to the smallest size that covers ``size / crop`` and cuts out the
+            centre; "squash" changes the aspect ratio and keeps the whole image; "pad" resizes to
+            the largest size that fits into ``size`` and fills the rest with black.
+        crop: Share of the covered size that "crop" keeps; 0.875 is 224 from 256.
         interpolation: Pillow's filter; all but "nearest" are antialiased when shrinking.
+        bits: Number of bits that pixels of 16 bits use; see `flambeau_vision.decode.decode`.
 
     Raises:
         InputError: A value is invalid.
     """
 
-    size: int
+    size: Size
     channels: int = 3
     resize: Resize = "crop"
     crop: float = 1.0
     interpolation: Interpolation = "bilinear"
+    bits: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("size", "channels"):
-            value: object = getattr(self, name)
-            if not isinstance(value, int):
-                raise InputError(
-                    f"{name} is {value!r}, but it must be a whole number; images are square, with "
-                    "size pixels on each side: size=224."
-                )
-        if self.size < 1 or self.channels < 1:
-            raise InputError(
-                f"size and channels have to be at least 1, got {self.size} and {self.channels}."
-            )
+        object.__setattr__(self, "size", parse_size(self.size))
+        if self.channels < 1:
+            raise InputError(f"channels has to be at least 1, got {self.channels}.")
         if self.resize not in ("crop", "squash", "pad"):
             raise InputError(f"Unknown resize={self.resize!r}. Choose 'crop', 'squash' or 'pad'.")
         if self.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
@@ -61,38 +97,58 @@ class Geometry:
                 f"Unknown interpolation={self.interpolation!r}. Choose 'nearest', 'bilinear', "
                 "'bicubic' or 'lanczos'."
             )
+        if not 8 <= self.bits <= 16:
+            raise InputError(f"bits has to be a number of bits from 8 to 16, got {self.bits}.")
         if not 0.0 < self.crop <= 1.0:
             raise InputError(f"crop has to be a share in (0, 1], got {self.crop}.")
 
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return height_and_width(self.size)[0]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return height_and_width(self.size)[1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.height, self.width
+
 
 def resize_pixels(pixels: Pixels, geometry: Geometry) -> Pixels:
-    """Resize uint8 ``(height, width, channels)`` to ``(size, size, channels)``."""
+    """Resize uint8 ``(height, width, channels)`` to the geometry's height and width."""
     height, width, channels = pixels.shape
-    size = geometry.size
-    if (height, width) == (size, size) and geometry.crop == 1.0:
+    size = wanted_height, wanted_width = geometry.height, geometry.width
+    if (height, width) == size and geometry.crop == 1.0:
         return pixels
     if channels not in (1, 3):  # Pillow has no such mode: resize channel by channel
         planes = [resize_pixels(pixels[:, :, i : i + 1], geometry) for i in range(channels)]
         return np.concatenate(planes, axis=2)
     if geometry.resize == "squash":
-        return _resample(pixels, size, size, geometry)
+        return _resample(pixels, *size, geometry)
     if geometry.resize == "pad":
-        scale = size / max(height, width)
+        scale = min(wanted_height / height, wanted_width / width)
         inner = _resample(
             pixels, max(1, round(height * scale)), max(1, round(width * scale)), geometry
         )
-        out = np.zeros((size, size, channels), dtype=np.uint8)
-        top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
+        out = np.zeros((*size, channels), dtype=np.uint8)
+        top, left = (wanted_height - inner.shape[0]) // 2, (wanted_width - inner.shape[1]) // 2
         out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         return out
     # torchvision's Resize and CenterCrop, rounding included, so that the input of published weights
     # is the one they were evaluated with.
-    short = round(size / geometry.crop)
-    long = int(short * max(height, width) / min(height, width))
-    shape = (long, short) if height > width else (short, long)
-    resized = _resample(pixels, *shape, geometry)
-    top, left = (int(round((side - size) / 2.0)) for side in shape)  # noqa: RUF046
-    return resized[top : top + size, left : left + size]
+    cover_height, cover_width = (round(side / geometry.crop) for side in size)
+    if height * cover_width > width * cover_height:  # taller than the size
+        cover_height = int(cover_width * height / width)
+    else:
+        cover_width = int(cover_height * width / height)
+    resized = _resample(pixels, cover_height, cover_width, geometry)
+    top = int(round((cover_height - wanted_height) / 2.0))  # noqa: RUF046
+    left = int(round((cover_width - wanted_width) / 2.0))  # noqa: RUF046
+    return resized[top : top + wanted_height, left : left + wanted_width]
 
 
 def _resample(pixels: Pixels, height: int, width: int, geometry: Geometry) -> Pixels:

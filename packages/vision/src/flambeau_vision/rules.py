@@ -1,8 +1,9 @@
-"""The plan's rules for images: size, channels, architecture, cache and hyperparameters."""
+"""The plan's rules for images: channels, architecture, cache and hyperparameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flambeau.device import available_memory_bytes, usable_cores
@@ -23,11 +24,12 @@ from flambeau_vision.recipes import (
     RECIPES,
     UNKNOWN,
 )
-from flambeau_vision.rules_augmentation import AUGMENTATION_RULES, NATIVE_UP_TO
+from flambeau_vision.resize import height_and_width
+from flambeau_vision.rules_augmentation import AUGMENTATION_RULES
+from flambeau_vision.rules_geometry import GEOMETRY_RULES, NATIVE_UP_TO
 
 Values = Mapping[str, Any]
 
-LARGEST, LARGEST_ON_CPU = 224, 128
 MEMORY_SHARE = 0.25
 # With fewer photographs than this, a larger network overfits.
 _ENOUGH_FOR_RESNET = 2_000
@@ -88,6 +90,38 @@ def _channels(facts: ImageFacts, values: Values) -> Choice:
     )
 
 
+def _bits(facts: ImageFacts, values: Values) -> Choice:
+    bits, n = facts.get("bits"), facts["n_train"]
+    if bits is None:
+        value, reason = 16, "No train image has pixels of 16 bits."
+    else:
+        value = bits
+        reason = (
+            f"The largest pixel of 16 bits in {n:,} train images has {bits} bits: values up to "
+            f"{(1 << bits) - 1:,} are scaled to 255, and larger ones become 255."
+        )
+    return Choice(
+        "bits",
+        value,
+        reason,
+        evidence={} if bits is None else {"bits": bits},
+        alternatives=() if value == 16 else (16,),
+        override="ImageOptions(bits=16), on the command line --bits 16",
+    )
+
+
+def _bits_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
+    if type(value) is not int or not 8 <= value <= 16:
+        return "a number of bits from 8 to 16."
+    scaled = facts.get("bits", value) if facts["in_memory"] else value
+    if value != scaled:
+        return (
+            f"{scaled}, with which these arrays were scaled when the data were created. "
+            "Set another number there: ImageOptions(bits=…)."
+        )
+    return None
+
+
 def _architecture(facts: ImageFacts, values: Values) -> Choice:
     device, n, side = values["device"], facts["n_train"], facts["short_side_median"]
     evidence = {"device": device, "n_train": n, "short_side_median": side}
@@ -118,37 +152,10 @@ def _architecture(facts: ImageFacts, values: Values) -> Choice:
     )
 
 
-def _image_size(facts: ImageFacts, values: Values) -> Choice:
-    side, architecture = facts["short_side_median"], values["architecture"]
-    evidence: dict[str, Any] = {"short_side_median": side, "device": values["device"]}
-    rounded = max(32, round(side / 32) * 32)
-    if values["weights"] is not None:
-        value = LARGEST
-        reason = f"The size used to train the pretrained weights; median short side {side:g}."
-    elif side <= NATIVE_UP_TO:
-        value, reason = round(side), f"The images' own size: median short side {side:g}."
-        if architecture == "vit_b_16":
-            value = max(32, round(side / 16) * 16)
-            reason = f"Median short side {side:g}, rounded to whole patches of 16 pixels."
-    elif str(values["device"]) == "cpu" and rounded > LARGEST_ON_CPU:
-        value = LARGEST_ON_CPU
-        reason = (
-            f"Median short side {side:g}; from scratch on a CPU {LARGEST_ON_CPU} pixels suffice "
-            f"and cost {(min(rounded, LARGEST) / LARGEST_ON_CPU) ** 2:.1f} times less than "
-            f"{min(rounded, LARGEST)}."
-        )
-    else:
-        value = min(LARGEST, rounded)
-        reason = f"Median short side {side:g}, rounded to a multiple of 32, at most {LARGEST}."
-    return Choice(
-        "image_size",
-        value,
-        reason,
-        evidence=evidence,
-        alternatives=(value // 2, value * 2),
-        confidence=0.8,
-        override=f"ImageData.from_…(size={value * 2})",
-    )
+def _cheaper_networks(facts: ImageFacts, values: Values) -> Sequence[str]:
+    """Return the network that trains in less time; none has pretrained weights."""
+    is_larger = values["architecture"] != "small_cnn" and values["weights"] is None
+    return ("small_cnn",) if is_larger else ()
 
 
 def _cache(facts: ImageFacts, values: Values) -> Choice:
@@ -162,13 +169,14 @@ def _cache(facts: ImageFacts, values: Values) -> Choice:
             evidence={"bytes": size},
             override="Pass files instead of arrays.",
         )
-    side, presize, n_train = values["image_size"], values["presize"], facts["n_train"]
-    larger = n_train * ((presize or side) ** 2 - side**2)  # train images that are presized
-    size = values["channels"] * (facts["n_images"] * side**2 + larger)
+    height, width = height_and_width(values["image_size"])
+    presize, n_train = values["presize"], facts["n_train"]
+    larger = n_train * (presize**2 - height * width) if presize else 0  # presized train images
+    size = values["channels"] * (facts["n_images"] * height * width + larger)
     free = available_memory_bytes()
     fits = size < MEMORY_SHARE * free
     need = (
-        f"{facts['n_images']:,} images of {values['channels']}×{side}×{side} bytes"
+        f"{facts['n_images']:,} images of {values['channels']}×{height}×{width} bytes"
         f"{f' ({n_train:,} of them {presize}×{presize})' if presize else ''} need "
         f"{format_bytes(size)}"
     )
@@ -258,7 +266,11 @@ def _targets(base: Choice, facts: ImageFacts, values: Values) -> Choice:
 def _data_device(facts: ImageFacts, values: Values) -> Choice:
     size = None
     if values["cache"] != "files":
-        size = values["channels"] * facts["n_images"] * values["image_size"] ** 2
+        size = (
+            values["channels"]
+            * facts["n_images"]
+            * math.prod(height_and_width(values["image_size"]))
+        )
     return data_device_choice(values["device"], size, "The images")
 
 
@@ -267,6 +279,8 @@ def _data_device_accepts(value: Any, facts: ImageFacts, values: Values) -> str |
 
 
 def _weights_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value):
+        return '"DEFAULT", another name of published weights, the path of a file, or None.'
     if facts.get("model_given") and value is not None:
         return "None: your module already has weights. Load others into it before passing it."
     return None
@@ -352,10 +366,9 @@ RULES: tuple[Rule, ...] = (
     Rule("weights", (), _weights, _weights_accept),
     head_rule("it"),
     Rule("channels", (), _channels, determines="preprocessor"),
-    Rule("architecture", ("device", "weights"), _architecture),
-    Rule(
-        "image_size", ("device", "weights", "architecture"), _image_size, determines="preprocessor"
-    ),
+    Rule("bits", (), _bits, _bits_accept, determines="preprocessor"),
+    Rule("architecture", ("device", "weights"), _architecture, cheaper=_cheaper_networks),
+    *GEOMETRY_RULES,
     Rule("cache", ("image_size", "channels", "presize"), _cache),
     Rule(
         "data_device",

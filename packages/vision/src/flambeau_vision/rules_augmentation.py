@@ -12,17 +12,17 @@ from flambeau.plan.rule import Rule
 from flambeau_vision.augmentation_settings import Augmentation
 from flambeau_vision.facts import ImageFacts
 from flambeau_vision.presize import FACTOR, presize_side
+from flambeau_vision.resize import height_and_width
+from flambeau_vision.rules_geometry import NATIVE_UP_TO
 
 Values = Mapping[str, Any]
 
-# Sides up to this are kept; larger ones are rounded to a multiple of 32, the networks' stride.
-NATIVE_UP_TO = 64
 # fastai's defaults; an alternative until they are measured here.
 _COLOR_AND_WARP = {"warp": 0.2, "brightness": 0.2, "contrast": 0.2}
 
 
 def _augmentation(facts: ImageFacts, values: Values) -> Choice:
-    size, names = values["image_size"], facts.get("class_names", [])
+    size, names = max(height_and_width(values["image_size"])), facts.get("class_names", [])
     override = f'Learner(data, choices={{"augmentation": {Augmentation().as_json()}}})'
     if values["task"] == "regression":
         return Choice(
@@ -76,7 +76,8 @@ def _choose_flip(names: Sequence[str]) -> tuple[bool, str]:
 
 
 def _presize(facts: ImageFacts, values: Values) -> Choice:
-    size, given = values["image_size"], values["augmentation"]
+    height, width = height_and_width(values["image_size"])
+    size, given = height, values["augmentation"]
     short_side = facts["short_side_median"]
     evidence = {"image_size": size, "short_side_median": short_side}
     if given is None or not Augmentation.from_json(given).resamples:
@@ -86,6 +87,14 @@ def _presize(facts: ImageFacts, values: Values) -> Choice:
             "The augmentation does not resample, so train images are read at their final size.",
             evidence=evidence,
             override='Learner(data, choices={"augmentation": {"zoom": [1.0, 1.5]}})',
+        )
+    if height != width:
+        return Choice(
+            "presize",
+            None,
+            "Presizing reads square images, so train images are read at their final size.",
+            evidence=evidence,
+            override=f"ImageData.from_…(size={max(height, width)})",
         )
     crop = _crop(values)
     side = presize_side(size, crop, short_side)

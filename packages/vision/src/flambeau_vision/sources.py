@@ -20,8 +20,9 @@ from flambeau.data.tables import Table
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.columns import as_sample_weights
-from flambeau_vision.arrays import check_same_shape, to_uint8_images
+from flambeau_vision.arrays import bits_of_rows, check_same_shape, layout_of, to_uint8_images
 from flambeau_vision.assemble import (
+    BITS,
     WEIGHT,
     ImageDataArguments,
     as_column,
@@ -48,6 +49,8 @@ def read_folder(
 ) -> ImageDataArguments:
     """Read a folder of class folders, or of train, valid and test folders with class folders."""
     _refuse_weight(options, "Use from_df or from_csv with such a column, or omit it (--weight).")
+    if os.path.isfile(path) and (cause := describe_foreign_file(Path(path))) is not None:
+        raise InputError(f"{path} is not a folder. {cause}")
     if options.pattern is None and has_images(path):
         options = options.updated({"pattern": options.of_like.get("pattern")})
     if options.pattern is not None:
@@ -148,7 +151,10 @@ def read_items(
     for row, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"Item {row} is a {type(pair).__name__}, not a pair (image, label).")
-    return assemble([item for item, _ in items], [label for _, label in items], request, options)
+    images = [item for item, _ in items]
+    if images and all(len(getattr(image, "shape", ())) == 2 for image in images):
+        options = options.updated({"layout": "HW"})
+    return assemble(images, [label for _, label in items], request, options)
 
 
 def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[Any]]:
@@ -185,10 +191,12 @@ def read_arrays(
     _refuse_weight(options, "Pass the weights: sample_weight=….")
     pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
+    layout = options.layout if layout is None else layout
     tensors = {
         part: to_uint8_images(pair[0], layout, channels or 1, part) for part, pair in pairs.items()
     }
     check_same_shape(tensors)
+    options = options.updated({"layout": layout_of(images, tensors["train"])})
     found = {part: list_labels(pair[1]) for part, pair in pairs.items()}
     labels_of = {part: labels for part, (labels, _) in found.items()}
     columns = found["train"][1]
@@ -207,6 +215,14 @@ def read_arrays(
     )
     rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
     n, n_channels, height, width = pixels.shape
+    split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
+    used = bits_of_rows(images, split.train)
+    bits = None if used is None else options.bits or used
+    if bits not in (None, 16):  # the range is that of train, which is known now
+        each = [
+            to_uint8_images(p[0], layout, channels or 1, part, bits) for part, p in pairs.items()
+        ]
+        pixels = torch.cat(each)
     samples = Samples(
         {
             "image": as_column(pixels),
@@ -215,10 +231,10 @@ def read_arrays(
             "mode": [{1: "L", 3: "RGB"}.get(n_channels, f"{n_channels} channels")] * n,
             "format": [""] * n,
             "animated": [False] * n,
+            **({} if bits is None else {BITS: [bits] * n}),
             **_weight_column(sample_weight, {part: len(each) for part, each in tensors.items()}),
         }
     )
-    split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
     return samples, targets, split, options, (), ()
 
 
@@ -231,7 +247,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         )
     option_names = (
         *("size", "channels", "resize", "classes", "parts", "pattern", "suffix"),
-        *("unreadable", "verify", "sep", "task", "unknown", "weight", "like"),
+        *("bits", "unreadable", "verify", "sep", "task", "unknown", "weight", "like"),
     )
     split_names = (
         "valid",
@@ -261,8 +277,6 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
     )
     if path.is_dir():
         return read_folder(path, request, image_options)
-    if (cause := describe_foreign_file(path)) is not None:
-        raise InputError(f"{path} cannot be read as a table. {cause}")
     target = given.get("target")
     root = Path(given.get("root", path.parent))
     table = csv_source(path, root, given.get("file"), target, image_options)

@@ -12,6 +12,7 @@ from flambeau.data.reading import Reading
 from flambeau.data.tables import Table, read_csv
 from flambeau.errors import InputError
 from flambeau_vision.folder import IMAGE_EXTENSIONS
+from flambeau_vision.foreign_files import describe_foreign_file
 from flambeau_vision.options import ImageOptions
 
 # Rows of a column that are compared with the extensions of images.
@@ -54,7 +55,12 @@ def read_image_csv(path: str | os.PathLike[str], rows: int | None = None) -> Tab
     """Read a CSV file of images; without a header the columns are named "0", "1", ….
 
     The first line is a header unless one of its cells is the path of an image.
+
+    Raises:
+        InputError: It is no table as text: an archive, a workbook, a Parquet file.
     """
+    if os.path.isfile(path) and (cause := describe_foreign_file(Path(path))) is not None:
+        raise InputError(f"{path} cannot be read as a table. {cause}")
     return read_csv(path, rows=rows, header=lambda cells: not any(map(is_image_path, cells)))
 
 

@@ -10,6 +10,7 @@ Names in the record are looked up among the builders of a domain; no code is rea
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,8 @@ from flambeau.errors import ArtefactError, did_you_mean
 SCHEMA_VERSION = 1
 FORMAT = "flambeau-export"
 RECORD_FILE = "flambeau.json"
+EXPORT_OF_RUN = "model"
+"""The folder of the export in that of a run of ``flambeau fit``."""
 MODEL_FILE = "model.safetensors"
 PREPROCESSOR_FILE = "preprocessor.safetensors"
 FILES = (RECORD_FILE, MODEL_FILE, PREPROCESSOR_FILE)
@@ -89,10 +92,14 @@ class ExportRecord:
         path = folder / RECORD_FILE
         if not folder.is_dir() or not path.is_file():
             why = "it does not exist" if not folder.exists() else f"it has no {RECORD_FILE}"
-            inner = folder / "model"
             fix = "Give the folder that learner.export(folder) wrote."
-            if (inner / RECORD_FILE).is_file():
-                fix = f"The export of this run is {inner}."
+            if (export := export_folder(folder)) != folder:
+                fix = f"The export of this run is {export}."
+            elif (folder / "checkpoints").is_dir() or (folder / "history.csv").is_file():
+                fix = (
+                    "It is the folder of a run, whose weights learner.load(folder) reads; then "
+                    "learner.export(path) writes an export."
+                )
             raise ArtefactError(f"{folder} is not an export: {why}. {fix}")
         values = read_json(path)
         if values.pop("format", None) != FORMAT:
@@ -115,6 +122,14 @@ class ExportRecord:
         if values["base"] is not None:
             _check_base(path, values["base"])
         return cls(**values)
+
+
+def export_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of an export: ``path``, or ``path/model`` for a run of ``flambeau fit``."""
+    folder = Path(path)
+    inner = folder / EXPORT_OF_RUN
+    is_run = not (folder / RECORD_FILE).exists() and (inner / RECORD_FILE).is_file()
+    return inner if is_run else folder
 
 
 def _check_base(path: Path, base: Any) -> None:

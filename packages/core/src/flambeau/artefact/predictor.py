@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol, Self, cast, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flambeau.artefact.export_format import (
     MODEL_FILE,
     ExportRecord,
+    export_folder,
 )
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
@@ -47,6 +48,15 @@ class SupportsIsSingle(Protocol):
 
     def is_single(self, item: Any) -> bool:
         """Return True if ``item`` is one input, False if it holds several along its first axis."""
+        ...
+
+
+@runtime_checkable
+class SupportsExpand(Protocol):
+    """A preprocessor for which one argument of ``predict`` may stand for several inputs."""
+
+    def expand(self, item: Any) -> Sequence[Any] | None:
+        """Return the inputs for which ``item`` stands (files of a folder); None if it is one."""
         ...
 
 
@@ -103,7 +113,7 @@ class Predictor:
         """Load the predictor of an export; no code from the folder is run.
 
         Args:
-            path: The folder that ``export`` wrote.
+            path: The folder that ``export`` wrote, or that of a run of ``flambeau fit``.
             model: A module into which the weights are loaded, in place; it is set to eval mode.
                 Required if the export has no builder for the model; otherwise it replaces the one
                 that the builder would build.
@@ -122,7 +132,7 @@ class Predictor:
         from flambeau.artefact.rebuild import rebuild_model, rebuild_preprocessor
         from flambeau.artefact.task_spec import rebuild_task, with_calibration
 
-        folder = Path(path)
+        folder = export_folder(path)
         record = ExportRecord.read(folder)
         try:
             domain = get_domain(record.domain)
@@ -157,31 +167,33 @@ class Predictor:
         """Return the result of ``predict``."""
         return self.predict(items)
 
-    def predict(self, items: Any) -> Any:
+    def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
         """Return the decoded prediction for one input, or a list of predictions for several.
 
         Args:
             items: A list, a tuple or an iterator is several inputs; so are the rows of a pandas
-                series or frame (a dict by column each), which give a frame with the same index.
-                For a model of one vector per sample, the numeric columns are its numbers, in their
-                order.
-                Anything else is one input, unless the preprocessor decides otherwise (an array).
+                series or frame (a dict by column each), which give a frame with the same index, and
+                the images in a folder. For a model of one vector per sample, the numeric columns of
+                a frame are its numbers, in their order. Anything else is one input, unless the
+                preprocessor decides otherwise (an array).
+            errors: "return" puts the InputError of an invalid input in the place of its prediction
+                and predicts the others; with "raise" there are no predictions then.
 
         Raises:
             InputError: An input is invalid, or the output for it is nan; the message has its index.
         """
+        if errors not in ("raise", "return"):
+            raise ArgumentError(f"errors is {errors!r}, but it must be 'raise' or 'return'.")
         single, inputs = self._inputs(items)
         predictions: list[Any] = []
-        for batch in self._batches(inputs, number=not single):
-            outputs = _to_cpu(self.predict_batch(batch))
-            _refuse_nan(outputs, len(predictions), len(batch))
-            decoded = self.task.decode(outputs)
-            if len(decoded) != len(batch):
-                raise InputError(
-                    f"{type(self.task).__name__}.decode returned {len(decoded)} predictions for "
-                    f"{len(batch)} inputs. It must return one for each input."
-                )
-            predictions.extend(decoded)
+        for chunk in _chunks(inputs, self.batch_size):
+            start = None if single else len(predictions)
+            try:
+                predictions.extend(self._predict_chunk(chunk, start))
+            except InputError:
+                if errors == "raise":
+                    raise
+                predictions.extend(self._predict_or_error(chunk, start))
         if single:
             return predictions[0]
         if isinstance(items, Iterator):  # it has no more items
@@ -197,6 +209,30 @@ class Predictor:
             if is_frame(items) and example is not None:
                 return without_rows(items, example)
         return self.preprocessor.collect(items, predictions)
+
+    def _predict_chunk(self, chunk: Sequence[Any], start: int | None) -> Sequence[Any]:
+        """Return the predictions for one batch; ``start`` is the number of its first input."""
+        batch = self._encode(chunk, start)
+        outputs = _to_cpu(self.predict_batch(batch))
+        _refuse_nan(outputs, start or 0, len(batch))
+        decoded = self.task.decode(outputs)
+        if len(decoded) != len(batch):
+            raise InputError(
+                f"{type(self.task).__name__}.decode returned {len(decoded)} predictions for "
+                f"{len(batch)} inputs. It must return one for each input."
+            )
+        return decoded
+
+    def _predict_or_error(self, chunk: Sequence[Any], start: int | None) -> list[Any]:
+        """Return the prediction for each input of a batch, predicted alone, or its error."""
+        found: list[Any] = []
+        for offset in range(len(chunk)):
+            try:
+                number = None if start is None else start + offset
+                found.extend(self._predict_chunk(chunk[offset : offset + 1], number))
+            except InputError as error:
+                found.append(error)
+        return found
 
     def outputs(self, items: Any) -> Tensor:
         """Return the task's predictions before decoding, ``(inputs, ...)``, on the CPU.
@@ -266,11 +302,17 @@ class Predictor:
                 if isinstance(self.preprocessor, ReadsFrames):
                     return False, self.preprocessor.rows_of_frame(items)
                 return False, rows_of(items)
+        if isinstance(self.preprocessor, SupportsExpand):
+            inputs = self.preprocessor.expand(items)
+            if inputs is not None:
+                return False, inputs
         single = self._is_single(items)
         return single, [items] if single else items
 
     def _is_single(self, items: Any) -> bool:
-        if isinstance(items, Iterator):
+        # An open file is an iterator too, which a preprocessor may know as one input.
+        is_file = isinstance(self.preprocessor, SupportsIsSingle) and hasattr(items, "read")
+        if isinstance(items, Iterator) and not is_file:
             return False
         if isinstance(self.preprocessor, SupportsIsSingle):
             return self.preprocessor.is_single(items)

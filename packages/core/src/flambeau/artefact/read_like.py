@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from flambeau.artefact.export_format import ExportRecord
+from flambeau.artefact.export_format import ExportRecord, export_folder
 from flambeau.errors import ArtefactError, InputError
 
 _READING = "reading_options"
@@ -17,14 +16,14 @@ def read_record(folder: str | os.PathLike[str], domain: str, argument: str) -> E
     """Return the record of an export of the given domain.
 
     Args:
-        folder: The folder that ``learner.export`` wrote.
+        folder: The folder that ``learner.export`` wrote, or that of a run with an export.
         domain: Name of the domain of the data.
         argument: The argument that names the folder, for messages: "start" or "like".
 
     Raises:
         ArtefactError: The export is missing or damaged, or belongs to another domain.
     """
-    record = ExportRecord.read(Path(folder))
+    record = ExportRecord.read(export_folder(folder))
     if record.domain != domain:
         raise ArtefactError(
             f"{argument}={os.fspath(folder)!r} is an export of the domain {record.domain!r}, but "

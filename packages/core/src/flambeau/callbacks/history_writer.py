@@ -8,15 +8,15 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from flambeau.atomic_write import storage_errors
 from flambeau.errors import FlambeauWarning, InputError, StorageError, did_you_mean
 from flambeau.training.events import Callback
-from flambeau.training.history import Number
+from flambeau.training.history import History, Number
 from flambeau.training.state import TrainState
 
 _FORMATS = ("csv", "jsonl")
@@ -99,6 +99,39 @@ class HistoryWriter(Callback):
         text = io.StringIO()
         csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
         return text.getvalue()
+
+
+def read_history(folder: Path) -> History | None:
+    """Return the epochs in ``history.csv`` or ``history.jsonl`` of a run; None without such a file.
+
+    Values that are not numbers are kept as text; the losses of single steps are not in the file.
+    """
+    from flambeau.data.tables import read_csv
+
+    rows: list[Mapping[str, Any]] = []
+    for path in (folder / f"history.{ending}" for ending in _FORMATS):
+        if not path.is_file() or not path.stat().st_size:
+            continue
+        if path.suffix == ".csv":
+            table = read_csv(path)
+            columns = {name: table.column(name) for name in table.names}
+            rows = [
+                dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+            ]
+        else:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    history = History()
+    for row in rows:
+        values = {name: _number(value) for name, value in row.items()}
+        history.add({name: value for name, value in values.items() if value not in ("", None)})
+    return history if history.rows else None
+
+
+def _number(value: Any) -> Any:
+    try:
+        return int(value) if str(value).lstrip("-").isdigit() else float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _without_nan(row: dict[str, Number]) -> dict[str, Number | None]:

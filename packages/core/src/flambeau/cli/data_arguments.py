@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flambeau.artefact.export_format import ExportRecord
+from flambeau.artefact.export_format import ExportRecord, export_folder
 from flambeau.data.data import Data
 from flambeau.domain import (
     Domain,
@@ -106,7 +106,7 @@ def open_data(
 
 def domain_of_export(folder: Path | None) -> str | None:
     """Return the name of the domain of an export, which then need not be recognised."""
-    return None if folder is None else ExportRecord.read(folder).domain
+    return None if folder is None else ExportRecord.read(export_folder(folder)).domain
 
 
 def option_texts(words: Sequence[str]) -> dict[str, str]:

@@ -11,8 +11,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from flambeau.artefact.export_format import EXPORT_OF_RUN, export_folder
 from flambeau.artefact.predictor import Predictor
+from flambeau.callbacks.history_writer import read_history
 from flambeau.cli.data_arguments import TargetName, open_data
+from flambeau.cli.threshold_option import Threshold, with_threshold
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import LoaderOptions
@@ -51,6 +54,7 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML report with the largest errors to this file.")
     ] = None,
+    threshold: Threshold = None,
 ) -> None:
     """Evaluate an exported model on labelled data.
 
@@ -61,6 +65,7 @@ def evaluate(
             f"--like has no meaning here: the data are always read like those of {model}. Omit it."
         )
     predictor = Predictor.load(model)
+    predictor.task = with_threshold(predictor.task, threshold)
     record = predictor.record
     has_classes = predictor.task.kind in ("classification", "multi_label")
     classes = predictor.task.output_names if has_classes else ()
@@ -86,7 +91,7 @@ def evaluate(
             predictor.task,
             lambda: _batches(predictor, data, chosen),
             part="labelled" if whole and part in _WHOLE else ", ".join(chosen),
-            details=_report_details(predictor, data, model),
+            details=_report_details(predictor, data, model, path),
         )
         scores = found.predictions.scores
         typer.echo(f"The report is in {found.report(report)}.", err=True)
@@ -126,14 +131,20 @@ def _has_parts(split: Split) -> bool:
     return not split.method.startswith(("random", "by group", "all rows"))
 
 
-def _report_details(predictor: Predictor, data: Data, model: Path) -> ReportDetails:
-    """Return the content of the report on an export: its plan and the data, no history."""
-    plan = predictor.record.plan if predictor.record is not None else None
+def _report_details(predictor: Predictor, data: Data, model: Path, path: Path) -> ReportDetails:
+    """Return the content of the report on an export: plan and data, and the curves of its run."""
+    record, export = predictor.record, export_folder(model).resolve()
+    plan = record.plan if record is not None else None
+    history = read_history(export.parent) if export.name == EXPORT_OF_RUN else None
+    name = (export if history is None else export.parent).name
+    architecture = record.model.builder if record is not None else None
+    kind = architecture or type(predictor.model).__name__
     return ReportDetails(
-        title=f"{model.name} on labelled data",
+        title=f"{kind} ({name}) on {path.resolve().name}",
         data=data,
         plan=None if plan is None else Plan.from_json(plan),
-        notes={"export": str(model), "device": str(predictor.device)},
+        history=history,
+        notes={"export": str(model), "data": str(path), "device": str(predictor.device)},
         preprocessor=predictor.preprocessor,
     )
 

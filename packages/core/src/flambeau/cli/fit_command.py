@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from flambeau.artefact.export_format import EXPORT_OF_RUN
 from flambeau.cli.data_arguments import (
     DataPath,
     DomainName,
@@ -89,6 +90,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Dropout draws from torch's own generator.
     torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
     options = {"task": task, "target": target, "like": like}
+    if resume is not None:
+        _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
     named = domain or domain_of_export(start)
     kind, data = open_data("fit", path, named, context.args, options)
     check_model(kind, model)
@@ -100,7 +103,6 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     choices = parse_choices(settings or []) | without_none(own)
     if resume is not None:
         folder = run_of(resume)
-        _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
         learner = _resumed(data, folder, choices | without_none({"architecture": model}), seed)
     else:
         folder = agree_on_folder(out, kind.name)
@@ -121,7 +123,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Saved again with the values that the fit measured.
     run_on_main(lambda: learner.plan.save(folder / "plan.json"))
     typer.echo("\n" + _score_table(learner))
-    exported = learner.export(folder / "model")
+    exported = learner.export(folder / EXPORT_OF_RUN)
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
 
 

@@ -17,6 +17,7 @@ import typer
 
 from flambeau.artefact.predictor import Predictor
 from flambeau.cli.data_arguments import take_options
+from flambeau.cli.threshold_option import Threshold, with_threshold
 from flambeau.data.data import Data
 from flambeau.data.prediction_columns import fields_of
 from flambeau.domain import get_domain
@@ -48,6 +49,7 @@ def predict(
         int | None,
         typer.Option(help="Inputs per step; with 1 each line is answered before the next is read."),
     ] = None,
+    threshold: Threshold = None,
 ) -> None:
     """Predict for new files with an exported model.
 
@@ -60,6 +62,7 @@ def predict(
     if out is not None:
         check_output(out)
     predictor, paths = _load(model, [*(files or []), *context.args])
+    predictor.task = with_threshold(predictor.task, threshold)
     if batch_size is not None:
         if batch_size < 1:
             raise ArgumentError(f"--batch-size must be at least 1, not {batch_size}.")
@@ -239,8 +242,8 @@ def read_items(
     Returns:
         The inputs, and the source of each: its file, and its number from 1 in a file of several.
 
-    Raises:
-        InputError: A file does not exist.
+    A file that does not exist has its error in the place of an input. A folder stands for the
+    files in it that the domain reads.
     """
     record = predictor.record
     data_class = next(iter(get_domain(record.domain).data_classes.values())) if record else Data
@@ -248,8 +251,15 @@ def read_items(
     sources: list[dict[str, Any]] = []
     for file in files:
         if not file.exists():
-            raise InputError(f"{file} does not exist (current folder: {Path.cwd()}).")
+            what = f"{file} does not exist (current folder: {Path.cwd()})."
+            items.append(InputError(what))
+            sources.append({"file": str(file)})
+            continue
         found = list(data_class.inputs_from_path(file))
+        if file.is_dir():
+            items += found
+            sources += [{"file": str(item)} for item in found]
+            continue
         several = len(found) > 1
         items += found
         sources += [

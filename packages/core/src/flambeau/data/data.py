@@ -147,6 +147,18 @@ class Data(ABC):
             "samples, or define the method in the class."
         )
 
+    def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
+        """Return whether ``dataset(part)`` has nothing to read or to convert first.
+
+        Before a fit the doctor looks at the test and the calibration part only then: they are read
+        when their scores are asked for, and not earlier.
+
+        Args:
+            part: "test" or "calibration".
+            values: The plan's values.
+        """
+        return False
+
     def transforms(self, values: Mapping[str, Any]) -> Sequence[Transform]:
         """Return the augmentations of training batches that the plan's values select."""
         return ()

@@ -84,10 +84,11 @@ class MapDatasetReader:
                     refuse_masked(f"{name!r} of the sample at position {position}", value)
             inputs, targets = _collate(samples)
         except (TypeError, RuntimeError) as error:
+            images = "For images use ImageData.from_datasets. "
             raise InputError(
                 f"The samples at positions {name_positions(positions)} cannot be collated into a "
-                f"batch: {error}. Return tensors of equal shape, or pass a DataLoader with a "
-                "collate_fn to TensorData.from_loaders."
+                f"batch: {error}. {images if 'PIL.' in str(error) else ''}Return tensors of equal "
+                "shape, or pass a DataLoader with a collate_fn to TensorData.from_loaders."
             ) from error
         first_inputs, first_targets = samples[0]
         batch = as_batch(

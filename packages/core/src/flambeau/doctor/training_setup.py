@@ -162,9 +162,14 @@ class TrainingSetup:
             return self.fit_settings.optimizers(self.model, self.values)
 
     def dataset(self, part: str) -> object | None:
-        """Return the data set of a part, or None if the part is empty or cannot be read."""
+        """Return the data set of a part, or None if the part is empty or cannot be read.
+
+        None for a test or calibration part that would have to be read first (``Data.is_loaded``).
+        """
         give: Callable[[str], object] | None = getattr(self.built, "dataset", None)
         if give is None or not len(self.data.split.part(part)):
+            return None
+        if part not in ("train", "valid") and not self.data.is_loaded(part, self.values):
             return None
         return give(part)
 

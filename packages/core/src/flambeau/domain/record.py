@@ -61,7 +61,8 @@ class CliOption:
 
     Attributes:
         name: Without dashes: ``"size"`` for ``--size 64``.
-        type: int, float, str or bool. A bool option without a value is True.
+        type: int, float, str or bool, or a function that returns the value of a text and raises a
+            ValueError if it is invalid. A bool option without a value is True.
         help: One sentence for ``--help``.
         key: The name in the options of ``from_path``, for example a key of the plan; "path" if the
             option can replace the argument PATH (``--source a.en``). For ``predict`` the name in
@@ -69,7 +70,7 @@ class CliOption:
     """
 
     name: str
-    type: type[int] | type[float] | type[str] | type[bool]
+    type: type[int] | type[float] | type[str] | type[bool] | Callable[[str], Any]
     help: str
     key: str
 

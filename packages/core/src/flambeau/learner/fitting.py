@@ -28,6 +28,7 @@ from flambeau.learner.planning import (
     decide,
     options_of,
     plan_of_checkpoint,
+    within_budget,
 )
 from flambeau.learner.run_folder import agree_on_checkpoint, agree_on_folder, check_unused
 from flambeau.learner.setup import Request, Resume, Setup
@@ -64,6 +65,8 @@ def fit(setup: Setup, request: Request, started: Started) -> Plan:
     """
     check_folder(setup)
     plan = decide(setup.plan, request.choices)
+    if request.auto is not None:
+        plan = within_budget(setup, plan, request.auto)
     if setup.training.factory is not None:
         from flambeau.learner.factory_rate import check_peaks, with_factory_rate
 

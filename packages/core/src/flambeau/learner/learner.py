@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -63,10 +63,8 @@ class Learner:
             ``task`` and ``choices`` take precedence over it.
         start: Folder of an export (or a ``Start``) whose preprocessor and weights are trained
             further; other classes get a new head.
-        training: Training options that are not part of the plan: train step, optimizer, weight
-            averaging, gradient clipping and others.
-        callbacks: Called on training events, in this order, in addition to the default callbacks
-            (progress bar, checkpoints).
+        training: Options that are not in the plan: train step, optimizer, averaging, clipping, ….
+        callbacks: Called on training events, in this order, after progress bar and checkpoints.
         seed: Seed of initial weights, sample order, augmentation; not dropout (torch.manual_seed).
         folder: Where history and checkpoints are written; a folder with the run of another learner
             is refused. None writes nothing, except that a long or interrupted run creates a folder
@@ -113,6 +111,7 @@ class Learner:
         self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()
         self._built: BuiltPlan | None = None
+        self._is_replay = plan is not None
         self._user_keys = frozenset(choices := with_options(choices, self.training))
         self._examined = not self.training.doctor
         given, options = self._given, self.training
@@ -202,10 +201,10 @@ class Learner:
     ) -> History:
         """Train within a time budget; recipe, epochs and schedule are chosen automatically.
 
-        First a few training steps and an evaluation are timed. Then the learning rate warms up, is
-        held at its peak while the validation score improves by more than its noise and time
-        remains, and decays to zero. Training is divided into intervals, each of which ends with an
-        evaluation; the model ends with the weights of the interval that has the best score.
+        A few training steps and an evaluation are timed; where too few epochs would fit, a smaller
+        input or network is chosen, unless you or a saved plan set them. The learning rate warms up,
+        is held at its peak while the score improves by more than its noise and time remains, and
+        decays to zero. Intervals end with an evaluation; the weights of the best one are kept.
 
         The plan records the run: ``Learner(data, plan=saved).fit_auto()`` repeats it with the same
         weights, bit for bit, on a CPU. Ctrl-C keeps the best weights; ``resume`` continues the run.
@@ -364,6 +363,7 @@ class Learner:
             own_folder=self._own_folder,
             fingerprint=self._fingerprint,
             examines=not self._examined,
+            changeable=None if self._built or self._is_replay else self._given,
         )
 
     @cached_property
@@ -439,9 +439,9 @@ class Learner:
         """Return a ``Predictor`` with this learner's model, equal to that of a loaded export."""
         return self.built.predictor(self.plan.values["batch_size"])
 
-    def predict(self, items: Any) -> Any:
+    def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
-        return self.predictor().predict(items)
+        return self.predictor().predict(items, errors=errors)
 
     def summary(self) -> Summary:
         """Return the layers with output shapes, parameter counts and which parameters train.

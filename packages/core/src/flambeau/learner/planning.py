@@ -18,7 +18,7 @@ from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain, rules_of
 from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError, did_you_mean
-from flambeau.learner.build import UserObjects, model_facts, require_builder, task_facts
+from flambeau.learner.build import BuiltPlan, UserObjects, model_facts, require_builder, task_facts
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.plan.core_rules import CORE_RULES
@@ -28,7 +28,9 @@ from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.options import TrainingOptions
 
 if TYPE_CHECKING:
+    from flambeau.learner.setup import Setup
     from flambeau.learner.start import Start
+    from flambeau.training.components import Components
     from flambeau.tuning.auto_run import AutoRun
 
 # Facts that may differ between machines with the same data.
@@ -215,6 +217,20 @@ def _check_one_length(choices: Mapping[str, Any]) -> None:
             f"epochs is {epochs!r} and steps is {steps!r}: a run has one length. Give one of them, "
             "fit(3) for epochs or fit(steps=10_000) for optimizer steps."
         )
+
+
+def within_budget(setup: Setup, plan: Plan, auto: AutoRun) -> Plan:
+    """Return the plan with cheaper values where the budget needs them, before models are built."""
+    given = setup.changeable
+    if auto.budget_s is None or given is None or given.model is not None:
+        return plan
+    from flambeau.tuning.budget_choice import choose_within_budget
+
+    def components(data: Data, plan: Plan) -> Components:
+        return BuiltPlan(data, setup.domain, plan, given, setup.seed).components()
+
+    options = options_of(setup.training, plan.values)
+    return choose_within_budget(plan, auto, setup.data, options, components)
 
 
 def rules_for(domain: Domain, training: TrainingOptions) -> tuple[Rule, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambeau.data.data import Data
 from flambeau.domain import Domain
-from flambeau.learner.build import BuiltPlan
+from flambeau.learner.build import BuiltPlan, UserObjects
 from flambeau.plan import Plan
 from flambeau.training.events import Callback
 from flambeau.training.history import History
@@ -41,6 +41,8 @@ class Setup:
             overwritten.
         fingerprint: Identifies the data in checkpoints.
         examines: Whether the doctor runs before the first step.
+        changeable: The user's objects, if values that need a new model may still change; None if
+            the objects of the plan exist already, or the user fixed the whole plan.
     """
 
     data: Data
@@ -57,6 +59,7 @@ class Setup:
     own_folder: Path | None = None
     fingerprint: Mapping[str, Any] = field(default_factory=dict[str, Any])
     examines: bool = False
+    changeable: UserObjects | None = None
 
 
 @dataclass(frozen=True)

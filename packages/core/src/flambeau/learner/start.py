@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.difference import read_weights
-from flambeau.artefact.export_format import MODEL_FILE, ExportRecord
+from flambeau.artefact.export_format import MODEL_FILE, ExportRecord, export_folder
 from flambeau.artefact.model_tensors import check_ties, describe, fits, state_tensors
 from flambeau.artefact.read_like import output_names, read_record
 from flambeau.artefact.rebuild import rebuild_preprocessor
@@ -85,7 +85,7 @@ class StartingPoint:
         Raises:
             ArtefactError: It is missing or damaged, or belongs to another domain.
         """
-        path = Path(folder)
+        path = export_folder(folder)
         record = read_record(path, domain.name, argument)
         preprocessor = rebuild_preprocessor(path, record, domain)
         return cls(path, record, preprocessor, digest_of(preprocessor))

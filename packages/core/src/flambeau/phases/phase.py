@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
-from flambeau.phases.schedule import Schedule
+from flambeau.phases.schedule import Schedule, checked_schedules
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Phase:
                 raise InputError(
                     f"{key} of a phase must be a whole number, at least 1, not {value!r}."
                 )
-        check_schedules(self.schedules)
         if self.bn not in BATCH_NORM_POLICIES:
             raise ArgumentError(
                 f"Unknown batch norm policy {self.bn!r}. "
                 f"{did_you_mean(str(self.bn), BATCH_NORM_POLICIES)}"
             )
+        checked_schedules(self.schedules)
         if self.trainable is not None and not self.trainable:
             raise InputError(
                 f"trainable of the phase {self.name!r} is empty: give at least one parameter "
@@ -106,30 +106,6 @@ def as_phases(phases: object) -> tuple[Phase, ...]:
     shown = "one Phase" if isinstance(phases, Phase) else f"{phases!r:.60}"
     raise ArgumentError(
         f'phases is {shown}; give a list: [Phase(3, {{"lr": Schedule("cosine", peak=0.1)}})].'
-    )
-
-
-def check_schedules(schedules: object) -> None:
-    """Check that the schedules of a phase are a mapping of names to schedules.
-
-    Raises:
-        ArgumentError: They are something else, such as a scheduler of torch.
-    """
-    is_mapping = isinstance(schedules, Mapping)
-    values = cast("Mapping[object, object]", schedules).values() if is_mapping else (schedules,)
-    wrong = next((each for each in values if not isinstance(each, Schedule)), None)
-    if is_mapping and wrong is None:
-        return
-    fix = 'Write {"lr": Schedule("cosine", peak=0.1)}.'
-    if type(wrong).__module__ == "torch.optim.lr_scheduler":
-        fix = (
-            "A scheduler of torch becomes a schedule with flambeau.phases.torch_schedule: "
-            "torch_schedule(lambda optimizer: StepLR(optimizer, 30), length=90, lr=0.1)."
-        )
-    kind = type(schedules if wrong is None else wrong).__name__
-    raise ArgumentError(
-        f"schedules {'contains' if is_mapping else 'is'} a {kind}, but it must be a dict of names "
-        f"and Schedule objects. {fix}"
     )
 
 

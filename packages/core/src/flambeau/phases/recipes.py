@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flambeau.errors import InputError
-from flambeau.phases.phase import Phase, check_schedules
-from flambeau.phases.schedule import Schedule
+from flambeau.phases.phase import Phase
+from flambeau.phases.schedule import Schedule, checked_schedules
 
 Values = Mapping[str, Any]
 
@@ -31,11 +31,10 @@ def single_phase(
         schedules: Schedules of other values by name, such as "weight_decay".
     """
     lr = Schedule(values["schedule"], values["lr"])
-    check_schedules(schedules or {})
     return [
         Phase(
             **_length(values),
-            schedules={"lr": lr, **(schedules or {})},
+            schedules={"lr": lr, **checked_schedules(schedules or {})},
             trainable=trainable,
             bn=values["bn"],
         )

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
@@ -139,6 +139,43 @@ SHAPES: Mapping[str, Callable[..., float]] = {
     "table": table,
 }
 """Schedule shapes by the name that is saved in checkpoints."""
+
+
+TORCH_SCHEDULE = (
+    'Pass the scheduler as a schedule: fit(10, schedules={"lr": torch_schedule(lambda optimizer: '
+    "StepLR(optimizer, 3), length=10, lr=0.1)}) (flambeau.phases.torch_schedule)."
+)
+"""How to use a scheduler of torch, for messages."""
+
+
+def is_torch_scheduler(value: object) -> bool:
+    """Return whether the value is a scheduler of torch, or the class of one."""
+    kind: type[object] = cast("type[object]", value) if isinstance(value, type) else type(value)
+    return any(base.__name__ == "LRScheduler" for base in kind.__mro__)
+
+
+def checked_schedules(schedules: object) -> Mapping[str, Schedule]:
+    """Return the argument.
+
+    Raises:
+        ArgumentError: It is not a mapping of schedules by name.
+    """
+    if not isinstance(schedules, Mapping):
+        advice = f" {TORCH_SCHEDULE}" if is_torch_scheduler(schedules) else ""
+        raise ArgumentError(
+            f"schedules is {schedules!r:.60}; give schedules by the name of the value: "
+            f'{{"lr": Schedule("cosine", 0.1)}}.{advice}'
+        )
+    by_name = cast("Mapping[str, object]", schedules)
+    for name, value in by_name.items():
+        if not isinstance(value, Schedule):
+            advice = f'Give a Schedule: {{{name!r}: Schedule("constant", 0.1)}}.'
+            if is_torch_scheduler(value):
+                advice = TORCH_SCHEDULE
+            elif callable(value):
+                advice = f"Give Schedule(function, peak) for a function: {{{name!r}: Schedule(…)}}."
+            raise ArgumentError(f"The schedule of {name!r} is {value!r:.60}. {advice}")
+    return cast("Mapping[str, Schedule]", by_name)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ def torch_schedule(
         lr: Initial learning rate of the optimizer, from which the scheduler starts.
 
     Raises:
-        ArgumentError: The scheduler depends on scores, or also changes the momentum.
+        ArgumentError: The scheduler depends on scores, or also changes the momentum, or ``make``
+            does not return one.
         InputError: ``length`` is not positive, or a rate is negative.
 
     Example:
@@ -39,7 +40,7 @@ def torch_schedule(
     if type(length) is not int or length < 1:
         raise InputError(f"length must be a number of epochs or steps, at least 1, not {length!r}.")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr, momentum=_MOMENTUM)
-    scheduler = make(optimizer)
+    scheduler = _made(make, optimizer)
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ArgumentError(
             "ReduceLROnPlateau depends on scores, so its rates are not known in advance. Use the "
@@ -60,3 +61,29 @@ def torch_schedule(
     if peak <= 0 or min(rates) < 0:
         raise InputError(f"{type(scheduler).__name__} sets the rates {rates[:5]}, … below 0 or 0.")
     return Schedule("table", peak, {"values": [rate / peak for rate in rates]})
+
+
+def _made(make: object, optimizer: torch.optim.Optimizer) -> LRScheduler:
+    """Return the scheduler that ``make`` attaches to the optimizer.
+
+    Raises:
+        ArgumentError: ``make`` is not such a function, or fails.
+    """
+    if not callable(make):
+        raise ArgumentError(
+            f"make is a {type(make).__name__}; give a function that attaches the scheduler to the "
+            "optimizer it gets: lambda optimizer: StepLR(optimizer, 3)."
+        )
+    try:
+        scheduler: object = make(optimizer)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"make could not build the scheduler for an optimizer with one param group: {error}. "
+            "Give a function of the optimizer: lambda optimizer: StepLR(optimizer, 3)."
+        ) from error
+    if not isinstance(scheduler, LRScheduler) or scheduler.optimizer is not optimizer:
+        raise ArgumentError(
+            f"make returned {scheduler!r:.60} instead of a scheduler of the optimizer it gets. "
+            "Give a function of the optimizer: lambda optimizer: StepLR(optimizer, 3)."
+        )
+    return scheduler

@@ -2,7 +2,6 @@
 
 from flambeau.plan.choice import Choice
 from flambeau.plan.core_rules import CORE_RULES
-from flambeau.plan.diff import Change, PlanDiff
 from flambeau.plan.order import combine, dependents, order
 from flambeau.plan.plan import Plan
 from flambeau.plan.rule import Rule
@@ -11,10 +10,8 @@ from flambeau.plan.rules_training import lr_rule
 
 __all__ = [
     "CORE_RULES",
-    "Change",
     "Choice",
     "Plan",
-    "PlanDiff",
     "Rule",
     "combine",
     "dependents",

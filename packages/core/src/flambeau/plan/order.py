@@ -96,6 +96,7 @@ def _replacing(base: Rule, own: Rule) -> Rule:
         changes=own.changes or base.changes,
         of_machine=own.of_machine or base.of_machine,
         determines=own.determines or base.determines,
+        cheaper=own.cheaper or base.cheaper,
     )
     extend = own.extend
     if extend is None:

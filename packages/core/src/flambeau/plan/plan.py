@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
-from flambeau.plan.diff import PlanDiff, compare
 from flambeau.plan.json_values import (
     as_json,
     checked,
@@ -26,10 +25,12 @@ from flambeau.plan.json_values import (
 from flambeau.plan.order import dependents, name_of, order
 from flambeau.plan.rule import Rule
 
+if TYPE_CHECKING:
+    from flambeau.plan.diff import PlanDiff
+
 SCHEMA_VERSION = 1
 
-# Defined once, because an inline union is rebuilt on every isinstance call.
-_IMMUTABLE = (bool, int, float, str, type(None))
+_IMMUTABLE = frozenset((bool, int, float, str, type(None)))
 
 
 class Plan:
@@ -55,7 +56,7 @@ class Plan:
     # Equal plans may have different rules, and evidence contains mappings.
     __hash__ = None  # type: ignore[assignment]
 
-    __slots__ = ("_choices", "_facts", "_rules")
+    __slots__ = ("_choices", "_facts", "_rules", "_values")
 
     def __init__(self, choices: Iterable[Choice]) -> None:
         self._choices: dict[str, Choice] = {}
@@ -65,6 +66,7 @@ class Plan:
             self._choices[choice.key] = checked(choice)
         self._rules: tuple[Rule, ...] = ()
         self._facts: Mapping[str, Any] | None = None
+        self._values: dict[str, Any] | None = None
 
     @classmethod
     def _bound(
@@ -180,12 +182,13 @@ class Plan:
     @property
     def values(self) -> Mapping[str, Any]:
         """A copy of each key's value; data, model and task are built from these."""
-        # Only mutable values need a copy.
-        return {
-            key: choice.value
-            if isinstance(choice.value, _IMMUTABLE)
-            else plain(choice.value, f"the value of {key!r}")
-            for key, choice in self._choices.items()
+        if self._values is None:
+            self._values = {key: choice.value for key, choice in self._choices.items()}
+        # Only mutable values need a copy of their own.
+        return self._values | {
+            key: plain(value, f"the value of {key!r}")
+            for key, value in self._values.items()
+            if type(value) not in _IMMUTABLE
         }
 
     def __getitem__(self, key: str) -> Choice:
@@ -226,6 +229,8 @@ class Plan:
 
     def diff(self, other: Plan) -> PlanDiff:
         """Return the differences from this plan to ``other``; false if both plans are equal."""
+        from flambeau.plan.diff import compare
+
         return compare(self._choices, other._choices)
 
     def require_confidence(self) -> None:

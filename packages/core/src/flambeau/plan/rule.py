@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -13,6 +13,9 @@ from flambeau.plan.value_types import ValueType
 # The first argument is ``Facts``, or a domain's subclass of it.
 Decide = Callable[[Any, Mapping[str, Any]], Choice]
 Accepts = Callable[[Any, Any, Mapping[str, Any]], str | None]
+
+Cheaper = Callable[[Any, Mapping[str, Any]], Sequence[Any]]
+"""``cheaper(facts, values) -> [value, …]``; ``values`` has all values of the plan."""
 
 Extend = Callable[[Choice, Any, Mapping[str, Any]], Choice]
 """``decide(base, facts, values) -> Choice``, where ``base`` is the choice of core's rule."""
@@ -48,11 +51,14 @@ class Rule:
         of_machine: Whether the value depends on the machine, so that a resumed run may change it.
         determines: The part of an export that depends on the value, see ``Determines``; None if
             the value is decided anew for other data.
+        cheaper: ``cheaper(facts, values) -> [value, …]``: values that cost less time than the one
+            in ``values``, by descending cost. ``fit_auto`` takes the first at which enough epochs
+            fit into its budget; None keeps the value under every budget.
         extend: Set by ``Rule.extending``.
 
-    A domain's rule that replaces one of core inherits its ``type``, ``changes``, ``of_machine``
-    and ``determines`` unless it sets them. ``Rule.extending`` makes one that starts from core's
-    choice instead.
+    A domain's rule that replaces one of core inherits its ``type``, ``changes``, ``of_machine``,
+    ``determines`` and ``cheaper`` unless it sets them. ``Rule.extending`` makes one that starts
+    from core's choice instead.
     """
 
     key: str
@@ -63,6 +69,7 @@ class Rule:
     changes: Changes | None = None
     of_machine: bool = False
     determines: Determines | None = None
+    cheaper: Cheaper | None = None
     extend: Extend | None = None
 
     @classmethod

@@ -11,12 +11,12 @@ from typing import Any, cast
 from flambeau.data.facts import Facts
 from flambeau.device import usable_cores
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BN_STATISTICS
-from flambeau.phases.schedule import SHAPES
 from flambeau.phases.setting_names import OPTIMIZER_NAMES, OPTIMIZER_SETTINGS
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Decide, Rule
 from flambeau.plan.value_types import (
     AUTO_OUTCOME,
+    ScheduleName,
     ValueType,
     is_number,
     not_negative,
@@ -211,11 +211,15 @@ def _schedule(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _steps_per_epoch(facts: Facts, values: Mapping[str, Any]) -> int:
+    batches = facts.get("loader_batches")
+    if batches is not None:
+        return -(-batches // values["accumulate"])
+    return -(-facts["n_train"] // (values["batch_size"] * values["accumulate"]))
+
+
 def _epochs(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    n, batch_size = facts["n_train"], values["batch_size"] * values["accumulate"]
-    steps = -(-n // batch_size)
-    if (batches := facts.get("loader_batches")) is not None:
-        steps = -(-batches // values["accumulate"])
+    steps = _steps_per_epoch(facts, values)
     value = min(_MAX_EPOCHS, max(_MIN_EPOCHS, -(-_TARGET_STEPS // steps)))
     return Choice(
         "epochs",
@@ -267,7 +271,7 @@ def _steps(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 def _evaluate_every(facts: Facts, values: Mapping[str, Any]) -> Choice:
-    per_epoch = -(-facts["n_train"] // (values["batch_size"] * values["accumulate"]))
+    per_epoch = _steps_per_epoch(facts, values)
     value, reason = None, "Evaluation at the end of each epoch."
     if not facts.get("has_length", True):
         value = _TARGET_STEPS // 4
@@ -363,7 +367,7 @@ TRAINING_RULES = (
         type=not_negative("a finite number, at least 0."),
     ),
     lr_rule({}),
-    Rule("schedule", (), _schedule, type=one_of(SHAPES), changes="fit"),
+    Rule("schedule", (), _schedule, type=ScheduleName(), changes="fit"),
     Rule("steps", (), _steps, type=_or_none("a whole number of steps.", _is_count), changes="fit"),
     Rule(
         "evaluate_every",

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 
 from flambeau.errors import did_you_mean
+from flambeau.phases.schedule import SHAPES, TORCH_SCHEDULE, is_torch_scheduler
 from flambeau.wording import first_line
 
 
@@ -91,6 +92,18 @@ def one_of(names: Collection[str]) -> ValueType:
         lambda value: isinstance(value, str) and value in names,
         names,
     )
+
+
+class ScheduleName(NameType):
+    """The names of schedules."""
+
+    def __init__(self) -> None:
+        names = one_of(SHAPES)
+        super().__init__(names.description, names.accepts, SHAPES)
+
+    def fault(self, value: Any) -> str | None:
+        fault = super().fault(value)
+        return f"{fault} {TORCH_SCHEDULE}" if fault and is_torch_scheduler(value) else fault
 
 
 def is_number(value: Any) -> bool:

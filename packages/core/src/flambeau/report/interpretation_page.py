@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from flambeau.plan.choice import Choice
     from flambeau.report.interpretation import Interpretation
 
 _PANEL = (4.2, 3.3)  # inches: 403 pixels wide, the width of a phone
@@ -285,12 +288,21 @@ def _plan(found: Interpretation) -> list[Block]:
             choice.source + (" ?" if choice.confidence < LOW_CONFIDENCE else ""),
             choice.reason,
             choice.override,
+            _on_command_line(choice),
         ]
         for choice in choices
     ]
-    table = Table(["choice", "value", "source", "reason", "how to change it"], rows, (1, 3, 4))
+    headers = ["choice", "value", "source", "reason", "how to change it", "on the command line"]
+    table = Table(headers, rows, (1, 3, 4, 5))
     note = "? marks choices with low confidence; check these first."
     return [table, Text(note, note=True)] if uncertain else [table]
+
+
+def _on_command_line(choice: Choice) -> str:
+    """Return the option that sets a choice: to another value, if the plan knows one."""
+    value = choice.alternatives[0] if choice.alternatives else choice.value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"--set {shlex.quote(f'{choice.key}={text}')}"
 
 
 def _about(found: Interpretation, finite: bool) -> list[Block]:

@@ -55,7 +55,7 @@ grid-template-columns:repeat(auto-fill,minmax(min(100%,9.5rem),1fr))}
 .cards figure{background:var(--box);border-radius:6px;padding:.5rem}
 .cards img{display:block;width:100%;aspect-ratio:1;object-fit:contain;max-width:100%;
 border-radius:4px;margin-bottom:.4rem}
-.cards figcaption{font-size:.8rem;line-height:1.4}
+.cards figcaption{font-size:.8rem;line-height:1.4;overflow-wrap:anywhere}
 .cards b{color:var(--ink)}
 @media (max-width:40rem){.stacked,.stacked tbody,.stacked tr,.stacked td{display:block}
 .stacked thead{display:none}.stacked tr{padding:.5rem 0;border-bottom:1px solid var(--line)}

@@ -45,9 +45,14 @@ def part_baselines(
         predictions: The model's predictions for the part.
         part: Name of the part. The result is empty for "train", on which the baselines are fitted.
         data: Its facts describe the train targets if the samples are in files.
-        dataset: Returns the data set of a part; None if the train samples are not available.
+        dataset: Returns the data set of a part; None if the train samples are not available. Then
+            the constant prediction is the best one for the scored samples.
     """
-    if predictions.targets is None or dataset is None or part not in HELD_OUT:
+    if predictions.targets is None or part == "train":
+        return {}
+    if dataset is None:
+        return {} if data is None else _own_constant(task, predictions)
+    if part not in HELD_OUT:
         return {}
     train, scored = dataset("train"), dataset(part)
     if isinstance(train, MemoryDataset) and isinstance(scored, MemoryDataset):
@@ -63,14 +68,29 @@ def part_baselines(
     train_targets = None if data is None else _train_targets(task, data.facts())
     if train_targets is None:
         return {}
-    targets = predictions.targets
-    kept = targets >= 0 if task.kind == "classification" else torch.ones(len(targets)).bool()
-    if not bool(kept.any()):
-        return {}
+    scored = _scored(task, predictions)
     train_samples = _OnlyTargets({"target": train_targets})
+    return {} if scored is None else baseline_scores(train_samples, scored, task)
+
+
+def _own_constant(task: Task, predictions: Predictions) -> dict[str, dict[str, float]]:
+    """Return the scores of the constant prediction that is best for the scored samples."""
+    known = task.kind in ("classification", "multi_label", "regression")
+    samples = _scored(task, predictions) if known else None
+    found = {} if samples is None else baseline_scores(samples, samples, task)
+    return {f"{name} of these samples": scores for name, scores in found.items()}
+
+
+def _scored(task: Task, predictions: Predictions) -> _OnlyTargets | None:
+    """Return the targets of the scored samples; None if there are none."""
+    targets = predictions.targets
+    if targets is None:
+        return None
+    kept = targets >= 0 if task.kind == "classification" else torch.ones(len(targets)).bool()
     weights = None if predictions.weights is None else predictions.weights[kept]
-    scored_samples = _OnlyTargets({"target": targets[kept]}, sample_weight=weights)
-    return baseline_scores(train_samples, scored_samples, task)
+    if not bool(kept.any()):
+        return None
+    return _OnlyTargets({"target": targets[kept]}, sample_weight=weights)
 
 
 def _count(samples: MemoryDataset) -> int:

@@ -11,6 +11,7 @@ from flambeau.task.classification_metrics import (
     MultiLabelMicroF1,
     TopKAccuracy,
 )
+from flambeau.task.custom_loss import CustomLoss
 from flambeau.task.function_metrics import FunctionMetric, SklearnMetric
 from flambeau.task.metrics import MeanLoss, Metric, SumMetric, score
 from flambeau.task.multi_label import MultiLabel, MultiLabelPrediction
@@ -37,6 +38,7 @@ __all__ = [
     "BrierScore",
     "Classification",
     "ConfusionMatrix",
+    "CustomLoss",
     "Estimate",
     "ExactMatch",
     "FunctionMetric",

@@ -287,8 +287,9 @@ def warn_of_undefined(scores: Mapping[str, float]) -> None:
         return
     warnings.warn(
         f"[undefined-score] {', '.join(names)} cannot be computed from these samples, so the score "
-        "is nan: none of them counts for it (a class without samples, or other ignored targets "
-        "than those of the loss), or some outputs are nan. Choose other metrics, or more samples.",
+        "is nan: they are too few for it (R² of one sample, a class without samples), none counts "
+        "for it (other ignored targets than those of the loss), or some outputs are nan. Choose "
+        "other metrics, or more samples.",
         FlambeauWarning,
         stacklevel=3,
     )

@@ -107,22 +107,6 @@ class Task:
     signatures: Mapping[str, str] = MappingProxyType({})
 
     @staticmethod
-    def from_loss(function: Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]) -> Task:
-        """Return a task with a function as loss; the mean of what it returns is minimised.
-
-        Args:
-            function: ``function(outputs, batch)`` returns the loss of each sample, ``(batch,)``, or
-                of each of its elements, ``(batch, …)``; or several by name, whose sum is the loss
-                and whose means are logged. Sample weights are applied to the result.
-
-        Raises:
-            ArgumentError: It is not a function.
-        """
-        from flambeau.task.loss_function import LossFunction
-
-        return LossFunction(function)
-
-    @staticmethod
     def known_metrics() -> dict[str, MetricFactory]:
         """Return the metrics that the task's argument ``metrics`` can name; empty by default."""
         return {}

@@ -77,6 +77,9 @@ class BaseTensorData(Data):
             self._facts = cast("TensorFacts", facts)
         return self._facts
 
+    def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
+        return True
+
     @abstractmethod
     def _measure(self) -> dict[str, Any]:
         """Return the facts about inputs and targets."""

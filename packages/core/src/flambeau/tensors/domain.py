@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from flambeau.data.data import Data
 from flambeau.data.facts import train_count
+from flambeau.doctor.check import Check
+from flambeau.doctor.finding import Finding
+from flambeau.doctor.training_setup import TrainingSetup
 from flambeau.domain import Domain
 from flambeau.plan import Choice, Rule, lr_rule
 from flambeau.plan.rules_model import head_rule
@@ -26,6 +29,38 @@ from flambeau.tensors.preprocess import TensorPreprocessor
 _DECAY_TIMES_ROWS, _LEAST_DECAY, _MOST_DECAY = 1_000, 0.01, 5.0
 
 
+IMAGE_HINT = (
+    "They look like images: ImageData.from_datasets and ImageData.from_arrays choose a network, "
+    "augmentation and normalisation for them."
+)
+
+
+def looks_like_image(shape: Sequence[int]) -> bool:
+    """Return whether a sample of this shape may be an image: 1, 3 or 4 channels, sides from 16."""
+    if len(shape) != 3:
+        return False
+    first, middle, last = shape
+    sides = (middle, last) if first in (1, 3, 4) else (first, middle)
+    return (first in (1, 3, 4) or last in (1, 3, 4)) and min(sides) >= 16
+
+
+def _images_as_vectors(setup: TrainingSetup) -> Finding | None:
+    """Find images that an MLP reads as vectors."""
+    if setup.values.get("architecture") != "mlp":
+        return None
+    shapes = {name: list(column["shape"]) for name, column in setup.facts.get("inputs", {}).items()}
+    images = [name for name, shape in shapes.items() if looks_like_image(shape)]
+    if not images:
+        return None
+    return Finding(
+        "images-as-vectors",
+        f"An MLP reads {images[0]} {tuple(shapes[images[0]])} as a vector, without its spatial "
+        "structure.",
+        {"shape": shapes[images[0]]},
+        f"{IMAGE_HINT} Or pass a module that uses it.",
+    )
+
+
 def _architecture(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     shapes = {name: list(column["shape"]) for name, column in facts["inputs"].items()}
     n_inputs = sum(math.prod(shape) for shape in shapes.values())
@@ -35,6 +70,8 @@ def _architecture(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     if any(len(shape) > 1 for shape in shapes.values()):
         reason += " An MLP ignores their spatial structure: pass a module that uses it."
         confidence = 0.4
+    if any(map(looks_like_image, shapes.values())):
+        reason += f" {IMAGE_HINT}"
     return Choice(
         "architecture",
         "mlp",
@@ -219,6 +256,16 @@ DOMAIN = Domain(
         head_rule("each layer but the first"),
         Rule.extending("weight_decay", _weight_decay),
         lr_rule({"mlp": 1e-3}),
+    ),
+    checks=(
+        Check(
+            "images-as-vectors",
+            "images that an MLP reads as vectors",
+            _images_as_vectors,
+            "facts",
+            "first fit",
+            "docs/doctor.md#images-as-vectors",
+        ),
     ),
     demo=demo,
 )

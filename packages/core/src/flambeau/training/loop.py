@@ -59,7 +59,7 @@ def fit(run: Run) -> None:
 
 def run_epoch(run: Run) -> None:
     """Train for an epoch, evaluate, and add a row to the history."""
-    from flambeau.training.logged_values import collecting
+    from flambeau.training.logged_values import collecting, means_of
     from flambeau.training.norm.bn_gap import check_train_eval_gap
 
     state, position = run.state, run.state.position
@@ -72,15 +72,15 @@ def run_epoch(run: Run) -> None:
         run.raise_nonfinite(bad)
     # Losses are read after the evaluation, so that a run interrupted during it still has them.
     scores = evaluate(run)
-    train_loss = run.read_losses()
+    train_loss, logged = run.read_losses(), means_of(run.gather(run.logged.read()))
     state.history.add(
         {
             "phase": state.phase.name,
             "epoch": run.epochs_done(),
             "step": position.step,
             "train_loss": train_loss,
+            **{f"train_{name}": value for name, value in logged.items()},
             **({"steps_without_targets": run.empty_steps} if run.empty_steps else {}),
-            **run.read_logged(),
             **{f"valid_{name}": score for name, score in scores.items()},
             **state.values,
             "seconds": time.perf_counter() - started,

@@ -79,6 +79,12 @@ class TrainingOptions:
                 raise ArgumentError(
                     f"{name} is {value!r:.60}; give a tuple of them: ({name[:-1]},)."
                 )
+        for controller in self.controllers:
+            if not callable(getattr(controller, "update", None)):
+                raise ArgumentError(
+                    f"The controller {controller!r:.60} has no method update(history, progress). "
+                    "In place of torch's ReduceLROnPlateau use ReduceOnPlateau(monitor=…)."
+                )
         if not callable(self.train_step):
             raise ArgumentError(
                 f"train_step is a {type(self.train_step).__name__}; give a function "
@@ -96,16 +102,9 @@ class TrainingOptions:
         check_signature(self.train_step, "train_step", *names)
         for transform in self.transforms:
             check_signature(transform, f"The transform {transform!r:.60}", "batch", "seed")
-        for controller in cast("tuple[object, ...]", self.controllers):
-            update = getattr(controller, "update", None)
-            if isinstance(controller, type) or not callable(update):
-                raise ArgumentError(
-                    f"controllers contains {controller!r:.60}, but a controller is an object with "
-                    "update(history, progress) -> {name: value}. Use ReduceOnPlateau(), or a "
-                    'schedule: fit(schedules={"lr": …}).'
-                )
+        for controller in self.controllers:
             owner = type(controller).__name__
-            check_signature(update, f"{owner}.update", "history", "progress")
+            check_signature(controller.update, f"{owner}.update", "history", "progress")
 
     @property
     def factory(self) -> OptimizerFactory | None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -19,7 +19,7 @@ from flambeau.data.loader import (
     loader_world_size,
     not_resumable_reason,
 )
-from flambeau.errors import ArgumentError, NonFiniteError, TrainingError
+from flambeau.errors import NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase, not_savable_reason
 from flambeau.task.metrics import Mode
@@ -33,14 +33,19 @@ from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
+from flambeau.training.optim.averaging import running_average
 from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
-from flambeau.training.optim.optimizer import default_factory, no_decay_ids
+from flambeau.training.optim.optimizer import checked_optimizers, default_factory, no_decay_ids
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
-from flambeau.training.start_checks import check_has_column, check_optimizers, check_trainable
+from flambeau.training.start_checks import (
+    check_closure,
+    check_has_column,
+    check_trainable,
+)
 from flambeau.training.state import Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
@@ -120,7 +125,9 @@ class Run:
             clip_norm=options.clip_norm,
             nonfinite=options.nonfinite,
         )
-        self.average = options.average.running() if options.average else None
+        if self.update.needs_closure:
+            check_closure(self.optimizers, self.precision.name, options.nonfinite)
+        self.average = running_average(options.average, self.optimizers.values())
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
@@ -190,10 +197,9 @@ class Run:
         return position.epoch + 1 if intervals is None else intervals.epochs_done(position)
 
     def keeps_carry(self) -> bool:
-        """Return whether the next epoch of the loop continues the same epoch of the train set."""
-        if self.settings.intervals is not None:
-            return True  # they reset it where an epoch of the train set starts
-        return continues_epoch(self.components.train, self.state.position.epoch)
+        """Return whether the next epoch keeps the carried state; intervals reset it themselves."""
+        train, epoch = self.components.train, self.state.position.epoch
+        return self.settings.intervals is not None or continues_epoch(train, epoch)
 
     def start_update_check(self) -> None:
         """Watch the updates of a user's train step in the first epoch."""
@@ -297,8 +303,8 @@ class Run:
         if self.empty_steps:
             from flambeau.training.no_target import epoch_without_targets, warn_of_skipped_steps
 
-            epoch = self.state.position.epoch + 1
-            if not weight:
+            epoch, intervals = self.data_epoch + 1, self.settings.intervals
+            if not weight and (intervals is None or intervals.spans_epoch(self.state.position)):
                 raise epoch_without_targets(epoch, steps)
             if self.is_main and self.warns_of_empty_steps:
                 self.warns_of_empty_steps = False
@@ -311,13 +317,6 @@ class Run:
         from flambeau.training.logged_values import LoggedValues
 
         return LoggedValues(self.components.task, skip_nonfinite=self.options.nonfinite == "skip")
-
-    def read_logged(self) -> dict[str, float]:
-        """Return the means of the epoch's logged values, by their columns."""
-        from flambeau.training.logged_values import means_of
-
-        means = means_of(self.gather(self.logged.read()))
-        return {f"train_{name}": value for name, value in means.items()}
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
@@ -435,8 +434,7 @@ def _build_optimizers(
     """Return the optimizers of the plan or of the user's factory, for the task's parameters too."""
     model, values = components.model, components.values
     factory = options.factory or default_factory
-    optimizers = _named(factory(model, values))
-    check_optimizers(optimizers, model)
+    optimizers = checked_optimizers(factory(model, values), model)
     if trained is not model:
         from flambeau.training.optim.optimizer_class import ClassFactory
         from flambeau.training.optim.task_parameters import (
@@ -468,25 +466,6 @@ def _build_values(
     for controller in options.controllers:
         values.track(getattr(controller, "name", ""))
     return values
-
-
-def _named(optimizers: object) -> Mapping[str, Optimizer]:
-    """Return the optimizers that a factory returned, after a check of their types."""
-    if isinstance(optimizers, Mapping):
-        found = cast("Mapping[str, object]", optimizers)
-        if found and all(isinstance(value, Optimizer) for value in found.values()):
-            return cast("Mapping[str, Optimizer]", found)
-    what = _shown(cast("object", optimizers))
-    raise ArgumentError(
-        f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "
-        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), '
-        'lr=values["lr"])}.'
-    )
-
-
-def _shown(value: object) -> str:
-    # The repr of an optimizer has several lines.
-    return f"one {type(value).__name__}" if isinstance(value, Optimizer) else f"{value!r:.60}"
 
 
 def _best_monitor(settings: RunSettings, modes: Mapping[str, Mode]) -> tuple[str | None, Mode]:

@@ -50,23 +50,20 @@ def check_has_column(monitor: str | None, *, has_valid: bool) -> None:
         )
 
 
-def check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> None:
-    """Check that the optimizers have a parameter of the model.
+def check_closure(optimizers: Mapping[str, Optimizer], precision: str, nonfinite: str) -> None:
+    """Check the settings of a run whose optimizer computes the loss itself (LBFGS, SAM).
 
     Raises:
-        InputError: They have none, so that the model would not be trained.
+        InputError: The optimizer cannot work with the precision or with skipped steps.
     """
-    own = {id(parameter) for parameter in model.parameters()}
-    optimized = {
-        id(parameter)
-        for optimizer in optimizers.values()
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    if own and optimized.isdisjoint(own):
+    kinds = ", ".join(type(optimizer).__name__ for optimizer in optimizers.values())
+    if precision == "fp16":
         raise InputError(
-            f"No parameter of the optimizers ({', '.join(optimizers)}) belongs to the "
-            f"{type(model).__name__}, so it would not be trained. Build the optimizers from the "
-            "model that the factory gets: lambda model, values: "
-            '{"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}.'
+            f"{kinds} compares several losses in a step, but fp16 scales them and skips steps that "
+            'overflow. Use choices={"precision": "fp32"} or "bf16".'
+        )
+    if nonfinite == "skip":
+        raise InputError(
+            f'nonfinite="skip" is not possible with {kinds}: a step that is not finite changes its '
+            'state, so later steps would be invalid too. Use "raise" or "off".'
         )

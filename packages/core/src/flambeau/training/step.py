@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
@@ -114,6 +114,44 @@ class Step:
         self._update(loss, name)
         self._has_leftovers = name is not None
 
+    @property
+    def needs_closure(self) -> bool:
+        """Whether an optimizer computes the loss itself (LBFGS, SAM), see ``update_with``."""
+        return self._update.needs_closure
+
+    def update_with(self, closure: Callable[[], Tensor], name: str | None = None) -> Tensor:
+        """Step an optimizer that computes the loss itself: LBFGS, SAM.
+
+        It replaces ``update``. Gradients are cleared before each call of ``closure`` and clipped
+        after it. SAM (any optimizer with ``first_step`` and ``second_step``) gets the gradients of
+        a call before each of its two steps; other optimizers get the closure.
+
+        Args:
+            closure: Computes the loss, calls ``step.backward(loss)`` and returns the loss, 0-d.
+            name: Name of the optimizer; None if there is only one.
+
+        Returns:
+            The loss of the first call, detached.
+
+        Raises:
+            ArgumentError: No optimizer has this name, or several are meant, or the optimizer does
+                not call the closure.
+        """
+
+        def ready() -> None:
+            for listener in self._listeners:
+                listener(self._state)
+
+        carry = self.context.carry
+
+        def evaluate() -> Tensor:
+            self.context.carry = carry  # each evaluation starts from the same carried state
+            return closure()
+
+        loss = self._update.with_closure(evaluate, name, ready)
+        self._has_leftovers = False
+        return loss
+
     def skip(self) -> StepResult:
         """End a step whose samples have no target: no weight changes, gradients are cleared.
 
@@ -206,15 +244,58 @@ def train_step(
     Raises:
         InputError: The batches have no samples.
     """
+    if step.needs_closure:
+        return _step_with_closure(model, micro_batches, task, step)
+    found = _backward(model, micro_batches, task, step)
+    if found is None:
+        return step.skip()
+    result, loss = found
+    step.update(loss)
+    return result
+
+
+class _NoTargetError(Exception):
+    """No sample of a step with a closure has a target."""
+
+
+def _step_with_closure(
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
+) -> StepResult:
+    """Make a step of an optimizer that computes the loss itself; return the first result."""
+    results: list[StepResult] = []
+
+    def closure() -> Tensor:
+        found = _backward(model, micro_batches, task, step)
+        if found is None:
+            raise _NoTargetError
+        result, loss = found
+        results.append(result)
+        return loss
+
+    try:
+        step.update_with(closure)
+    except _NoTargetError:
+        return step.skip()
+    return results[0]
+
+
+_Backward = tuple[StepResult, Tensor]
+"""Loss and weight of a step, and the loss to check, which is finite for a masked step too."""
+
+
+def _backward(
+    model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
+) -> _Backward | None:
+    """Compute the gradients of the mean loss over all micro-batches; None without any target."""
     total = step.total_weight(known_weight(micro_batches, task))
     if not total and micro_batches and step.n_ranks == 1 and not any(map(len, micro_batches)):
         from flambeau.training.no_target import step_without_samples
 
         raise step_without_samples(step.context.step)
     if total is None:
-        return _step_of_unknown_weight(model, micro_batches, task, step)
+        return _backward_of_unknown_weight(model, micro_batches, task, step)
     if not total and micro_batches:
-        return step.skip()
+        return None
     loss: Tensor | None = None
     for batch in micro_batches:
         with step.autocast():
@@ -225,8 +306,7 @@ def train_step(
         loss = part if loss is None else loss + part
     if loss is None:
         raise ValueError("train_step was called without a batch. Pass at least one micro-batch.")
-    step.update(loss)
-    return StepResult(loss, total)
+    return StepResult(loss, total), loss
 
 
 def checked_result(result: object, batches: Sequence[Batch]) -> StepResult:
@@ -270,12 +350,12 @@ def known_weight(batches: Sequence[Batch], task: Task) -> float | None:
     return total
 
 
-def _step_of_unknown_weight(
+def _backward_of_unknown_weight(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
-) -> StepResult:
-    """Make a step from summed losses: divide the gradients once the total weight is known."""
+) -> _Backward | None:
+    """Sum the losses, and divide the gradients once the total weight is known."""
     if len(micro_batches) == 1 and step.n_ranks == 1:
-        return _step_of_one_batch(model, micro_batches[0], task, step)
+        return _backward_of_one_batch(model, micro_batches[0], task, step)
     sums: list[Tensor] = []
     weights: list[Tensor] = []
     for batch in micro_batches:
@@ -287,24 +367,25 @@ def _step_of_unknown_weight(
         weights.append(real_scalar(weight, loss_sum.device))
     total = step.total_weight_on_device(torch.stack(weights).sum())
     if is_known_zero(total):
-        return step.skip()
+        return None
     divisor = total if total.device.type == "cpu" else step.divisor(total)
     gradients = gradients_of(optimized_parameters(step.optimizers.values()))
     scale_(gradients, 1.0 / divisor)
     loss_sum = torch.stack(sums).sum()
-    step.update(loss_sum / divisor)
-    return StepResult(loss_sum / total, total)
+    return StepResult(loss_sum / total, total), loss_sum / divisor
 
 
-def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -> StepResult:
-    """Make a step whose only batch gives the total weight before the backward pass."""
+def _backward_of_one_batch(
+    model: nn.Module, batch: Batch, task: Task, step: Step
+) -> _Backward | None:
+    """Compute the gradients of a step whose only batch gives the total weight before them."""
     with step.autocast():
         outputs = task.forward(model, batch, step.context)
         loss_sum, weight = task.loss(outputs, batch)
     if isinstance(weight, Tensor):
         weight = real_scalar(weight, loss_sum.device)
     if is_known_zero(weight):
-        return step.skip()
+        return None
     divisor = weight
     if isinstance(weight, Tensor):
         divisor = weight if weight.device.type == "cpu" else step.divisor(weight)
@@ -312,8 +393,7 @@ def _step_of_one_batch(model: nn.Module, batch: Batch, task: Task, step: Step) -
     else:
         step.backward(loss_sum, weight)
     loss_sum = loss_sum.detach()
-    step.update(loss_sum / divisor)
-    return StepResult(loss_sum / weight, weight)
+    return StepResult(loss_sum / weight, weight), loss_sum / divisor
 
 
 def is_known_zero(weight: float | Tensor) -> bool:

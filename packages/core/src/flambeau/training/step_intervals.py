@@ -84,6 +84,12 @@ class Intervals:
         done = self._done(position)
         return self._epochs.find(self._skipped + done - (position.epoch_step > 0))[0]
 
+    def spans_epoch(self, position: Position) -> bool:
+        """Return whether an interval is at least as long as an epoch of the train set."""
+        if self._epochs is None:
+            return False
+        return self.steps_in(position.epoch) >= self._epochs.of(self.data_epoch(position))
+
     def epochs_done(self, position: Position) -> float | int:
         """Return the finished epochs of the train set, with the fraction of the current one."""
         if self._epochs is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, TrainingError, did_you_mean
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord, masked_step
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
-from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.fused_step import OptimizerStep, has_two_steps
 from flambeau.training.optim.precision import Precision
 from flambeau.training.state import Position
 
@@ -34,6 +34,8 @@ class Update:
         record: ``NonFiniteGuard.record``, to be called before the forward pass.
         first_bad_step: ``NonFiniteGuard.read``: the first non-finite step, once the host has read
             it; the model keeps the weights before that step.
+        needs_closure: Whether an optimizer needs a function of the loss (LBFGS, SAM): it is stepped
+            by ``with_closure``.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Update:
     ) -> None:
         self._steps = {name: OptimizerStep(each) for name, each in optimizers.items()}
         self._all = tuple(self._steps.values())
+        self.needs_closure = any(step.needs_closure for step in self._all)
         self._model = model
         self._checks_loss = True
         self._mask: Tensor | None = None  # of the next update
@@ -86,28 +89,19 @@ class Update:
         """Step the optimizer ``name``, or all optimizers, then clear their gradients.
 
         With all optimizers, gradients of parameters that no optimizer has are cleared too.
+
+        Raises:
+            ArgumentError: An optimizer is unknown, or needs ``with_closure``.
         """
         chosen = self._all if name is None else self._named(name)
+        if self.needs_closure:
+            _check_without_closure(chosen)
         self._updated.add(name)
         mask, self._mask = self._mask, None
-        if self._sparse:
-            from flambeau.training.optim.sparse_gradients import convert_sparse
-
-            convert_sparse(self._sparse, [step.optimizer for step in chosen])
-        if self._clip_norm is not None or self._guard is not None:
-            checked = _gradients(chosen)
-            if not checked:
-                _refuse_missing_gradients(chosen)
-            if self._sparse:
-                from flambeau.training.optim.sparse_gradients import entries
-
-                checked = [entries(gradient) for gradient in checked]
-            if self._clip_norm is not None:
-                # The norm is finite exactly if all gradients are: one tensor to check.
-                checked = [clip_gradients(checked, self._clip_norm)]
-            if self._guard is not None:
-                self._guard.check(loss, checked)
-                mask = mask if mask is None else torch.maximum(mask, self._guard.flag)
+        checked = self._clipped(chosen)
+        if self._guard is not None:
+            self._guard.check(loss, checked)
+            mask = mask if mask is None else torch.maximum(mask, self._guard.flag)
         for step in chosen:
             if mask is not None:
                 masked_step(step, mask)
@@ -128,6 +122,95 @@ class Update:
         if self._precision.scales_loss:
             others = [] if name is None else [each.optimizer for each in self._all]
             self._precision.update(gradients_of(optimized_parameters(others)))
+
+    def _clipped(self, chosen: Sequence[OptimizerStep]) -> list[Tensor]:
+        """Clip the gradients, and return the tensors that are finite exactly if the gradients are.
+
+        The result is empty if nobody reads it: without clipping and guard.
+        """
+        if self._sparse:
+            from flambeau.training.optim.sparse_gradients import convert_sparse
+
+            convert_sparse(self._sparse, [step.optimizer for step in chosen])
+        if self._clip_norm is None and self._guard is None:
+            return []
+        gradients = _gradients(chosen)
+        if not gradients:
+            _refuse_missing_gradients(chosen)
+        if self._sparse:
+            from flambeau.training.optim.sparse_gradients import entries
+
+            gradients = [entries(gradient) for gradient in gradients]
+        if self._clip_norm is None:
+            return gradients
+        return [clip_gradients(gradients, self._clip_norm)]
+
+    def with_closure(
+        self, closure: Callable[[], Tensor], name: str | None, ready: Callable[[], None]
+    ) -> Tensor:
+        """Step an optimizer that computes the loss itself, as often as it needs.
+
+        After an error, and with the guard after a non-finite step, the weights are those before the
+        step. The trial points of a line search may be non-finite.
+
+        Args:
+            closure: Computes the loss and its gradients; they are cleared before, clipped after.
+            name: Name of the optimizer; None if there is only one.
+            ready: Called with the gradients of each evaluation, before they are clipped.
+
+        Returns:
+            The loss of the first evaluation, detached.
+        """
+        chosen = self._one(name)
+        optimizer = chosen[0].optimizer
+        self._updated.add(name)
+        parameters = optimized_parameters([optimizer])
+        before = [parameter.detach().clone() for parameter in parameters]
+        losses: list[Tensor] = []
+
+        def evaluate() -> Tensor:
+            self.clear()
+            with torch.enable_grad():
+                loss = closure().detach()
+            ready()
+            checked = self._clipped(chosen)
+            if self._guard is not None and not losses:
+                self._guard.check(loss, checked)
+            losses.append(loss)
+            return loss
+
+        try:
+            _step_with(optimizer, evaluate)
+            if not losses:
+                raise ArgumentError(
+                    f"The step of {type(optimizer).__name__} did not call the closure it was given."
+                )
+        except BaseException:
+            _copy(before, parameters)
+            raise
+        mask, self._mask = self._mask, None
+        is_masked = mask is not None
+        weights = [parameter.detach() for parameter in parameters]
+        if self._guard is not None:
+            flag = self._guard.check(None, weights)
+            mask = flag if mask is None else torch.maximum(mask, flag)
+        if mask is not None:
+            pairs = zip(before, weights, strict=True)
+            _copy([torch.where(mask > 0, old, new) for old, new in pairs], parameters)
+        self._skipped = mask if is_masked and mask is not None else False
+        self.clear()
+        return losses[0]
+
+    def _one(self, name: str | None) -> Sequence[OptimizerStep]:
+        """Return the step of the one optimizer that a closure is for."""
+        chosen = self._all if name is None else self._named(name)
+        if len(chosen) > 1:
+            raise ArgumentError(
+                f"A closure steps one optimizer, but there are {len(chosen)}: "
+                f"{', '.join(map(repr, self._steps))}. Write a train_step that calls "
+                f"step.update_with(closure, {next(iter(self._steps))!r}) for each."
+            )
+        return chosen
 
     def unused(self) -> list[str] | None:
         """Return the optimizers that were never updated; None if none ever was."""
@@ -201,6 +284,34 @@ def _refuse_missing_gradients(steps: Sequence[OptimizerStep]) -> None:
             "step.update was called, but no parameter of its optimizer has a gradient, so no "
             "weight would change. Call step.backward(loss) before step.update(loss)."
         )
+
+
+def _check_without_closure(chosen: Sequence[OptimizerStep]) -> None:
+    for step in chosen:
+        if step.needs_closure:
+            kind = type(step.optimizer).__name__
+            raise ArgumentError(
+                f"A step of {kind} computes the loss several times, so step.update cannot make it. "
+                "Call step.update_with(closure) with a function that computes the loss, calls "
+                "step.backward(loss) and returns the loss."
+            )
+
+
+def _step_with(optimizer: Optimizer, evaluate: Callable[[], Tensor]) -> None:
+    """Make a step of an optimizer that calls ``evaluate``, or of the two-step form of SAM."""
+    stepped = cast("Any", optimizer)
+    if has_two_steps(optimizer):
+        for step in (stepped.first_step, stepped.second_step):
+            evaluate()
+            step()
+    else:
+        stepped.step(evaluate)
+
+
+@torch.no_grad()
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
 
 
 def _gradients(steps: Sequence[OptimizerStep]) -> list[Tensor]:

@@ -190,8 +190,8 @@ class AutoRun:
             components: The objects built from the plan.
             accumulate: Micro-batches per step.
         """
-        self.phase_settings, self.speed = phase_settings, _from_rank_zero(speed)
-        left_s = _from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
+        self.phase_settings, self.speed = phase_settings, from_rank_zero(speed)
+        left_s = from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
         steps = self.steps_per_epoch = StepCounts.of_loader(components.train, accumulate).of(0)
         self.wanted = fitting = int(components.values["epochs"])
         if self.speed is not None:
@@ -209,7 +209,7 @@ class AutoRun:
     def epochs_within(self, speed: Speed, components: Components, accumulate: int) -> int:
         """Return the number of epochs, with evaluations, that fit into the remaining budget."""
         steps = StepCounts.of_loader(components.train, accumulate).of(0)
-        left_s = _from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
+        left_s = from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
         return intervals_within(left_s, steps * speed.step_s + speed.evaluation_s)
 
     def with_intervals(self, components: Components) -> Components:
@@ -262,7 +262,7 @@ class AutoRun:
         self._marks_s = [*self._marks_s, now_s][-_RECENT - 1 :]
         if len(self._marks_s) > 1:
             self.interval_s = (now_s - self._marks_s[0]) / (len(self._marks_s) - 1)
-        fitting = _from_rank_zero(intervals_within(self.budget_s - now_s, self.interval_s))
+        fitting = from_rank_zero(intervals_within(self.budget_s - now_s, self.interval_s))
         before = self.segments
         trend = "worsening" if self.ended else self._trend(state.history, done)
         self.segments = next_segments(before, done, fitting, self.wanted, trend)
@@ -458,7 +458,7 @@ class AutoRun:
         return auto
 
 
-def _from_rank_zero(value: T) -> T:
+def from_rank_zero(value: T) -> T:
     """Return the value of rank 0 if the run has several processes, else ``value``."""
     group = processes.current()
     return value if group is None else group.broadcast(value)

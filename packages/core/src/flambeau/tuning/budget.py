@@ -32,9 +32,9 @@ WARM_UP, START = 0.1, 0.04
 
 _MIN_INTERVALS = 5
 # Largest share of an interval that its evaluation may take.
-_EVALUATION = 0.25
+EVALUATION = 0.25
 # Share of the budget reserved for restoring the best weights and writing results.
-_KEPT_BACK = 0.02
+KEPT_BACK = 0.02
 # Means of fewer scores are not compared.
 _MIN_SCORES = 3
 
@@ -97,7 +97,7 @@ def interval_steps(speed: Speed, steps_per_epoch: int, budget_s: float) -> int:
     step_s = max(speed.step_s, 1e-9)
     epochs = 1
     longest = budget_s / _MIN_INTERVALS - speed.evaluation_s
-    wanted = speed.evaluation_s * (1 - _EVALUATION) / _EVALUATION
+    wanted = speed.evaluation_s * (1 - EVALUATION) / EVALUATION
     if wanted > steps_per_epoch * step_s:
         epochs = math.ceil(wanted / (steps_per_epoch * step_s))
     steps = epochs * steps_per_epoch
@@ -121,7 +121,7 @@ def whole_pieces(steps: int, steps_per_epoch: int) -> int:
 
 def intervals_within(seconds: float, interval_s: float) -> int:
     """Return the number of whole intervals that fit into the time."""
-    return max(0, math.floor(seconds * (1 - _KEPT_BACK) / max(interval_s, 1e-9)))
+    return max(0, math.floor(seconds * (1 - KEPT_BACK) / max(interval_s, 1e-9)))
 
 
 def first_segments(fitting: int, wanted: int, *, head: bool) -> list[Segment]:

@@ -8,6 +8,7 @@ the modules of each stage) is in the table of `layer_paths.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -136,7 +137,7 @@ def backbone(
     name: str,
     in_channels: int,
     n_outputs: int,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     weights: str | None = None,
     dropout: float = 0.0,
 ) -> Backbone:
@@ -150,7 +151,8 @@ def backbone(
         in_channels: Channels of the images; for other than 3 the stem is adapted
             (see `adapt_channels`).
         n_outputs: Number of classes or regression targets.
-        image_size: Side of the images in pixels. Only ``vit_b_16`` needs it (a multiple of 16).
+        image_size: Side of the images in pixels, or height and width. Only ``vit_b_16`` needs it:
+            one side, a multiple of 16.
         weights: None from scratch; a torchvision name (``"DEFAULT"``, ``"IMAGENET1K_V1"``); or
             the path of a ``.pth`` or ``.safetensors`` file, of torchvision's network or of a
             `Backbone`. The head in the file is not used.
@@ -193,16 +195,16 @@ def backbone(
     )
 
 
-def _torchvision_model(name: str, image_size: int | None) -> nn.Module:
+def _torchvision_model(name: str, image_size: int | Sequence[int] | None) -> nn.Module:
     """Return torchvision's network with random weights, for images of ``image_size``."""
     from torchvision import models  # its import takes 1.5 s, so only when a network is built
 
     if name != "vit_b_16":
         return models.get_model(name, weights=None)
-    if image_size is None or image_size % 16 or image_size <= 0:
+    if not isinstance(image_size, int) or image_size % 16 or image_size <= 0:
         raise InputError(
-            f"vit_b_16 divides images into patches of 16 pixels, so image_size has to be a "
-            f"multiple of 16; got {image_size}. Use for example image_size=224."
+            f"vit_b_16 divides square images into patches of 16 pixels, so image_size has to be "
+            f"one number, a multiple of 16; got {image_size}. Use for example image_size=224."
         )
     return models.get_model(name, weights=None, image_size=image_size)
 

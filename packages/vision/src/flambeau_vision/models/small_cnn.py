@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -142,7 +144,7 @@ def small_cnn(
     *,
     in_channels: int,
     n_outputs: int,
-    image_size: int,
+    image_size: int | Sequence[int],
     width: int = 24,
     dropout: float = 0.0,
 ) -> SmallCNN:
@@ -154,8 +156,8 @@ def small_cnn(
     Args:
         in_channels: Channels of the images.
         n_outputs: Number of classes or regression targets.
-        image_size: Longer side of the images in pixels. Above 64 the stem has stride 4, so that an
-            image of 128 pixels costs as much as one of 64.
+        image_size: Side of the images in pixels, or height and width. Above 64 the stem has stride
+            4, so that an image of 128 pixels costs as much as one of 64.
         width: Channels after the stem.
         dropout: Dropout probability of the features before the head.
         dropout: Share of the features left out while training, before the head.
@@ -165,7 +167,8 @@ def small_cnn(
         >>> model(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
-    stem_stride = 2 if image_size <= STRIDE_2_UP_TO else 4
+    longer = image_size if isinstance(image_size, int) else max(image_size)
+    stem_stride = 2 if longer <= STRIDE_2_UP_TO else 4
     return SmallCNN(
         in_channels=in_channels,
         n_outputs=n_outputs,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import tempfile
 import urllib.request
 from collections.abc import Mapping
@@ -225,18 +224,20 @@ def _download(url: str) -> Path:
 
 def _read_file(path: Path) -> object:
     """Return the content of a safetensors file (by its extension), else of a safe pickle."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of junk, torch's reader raises nearly any exception
+        cause = first_line(error).rstrip(".")
         raise InputError(
-            f"{path} could not be read as weights: {first_line(error)} Use a state_dict saved "
-            "with torch.save or safetensors; pickled models are refused because loading one "
-            "executes code in the file."
+            f"{path} could not be read as weights: {cause}. Use a state_dict saved with torch.save "
+            "or safetensors; pickled models are refused because loading one executes code in the "
+            "file."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Averages of the weights over training: EMA and SWA.
+"""Averages of the weights over training: EMA, SWA, and those of schedule-free optimizers.
 
 ``spec.running()`` of a frozen spec returns the object that the loop starts on the model and updates
 after each step. The loop evaluates inside ``swapped(model)`` and ends with ``finish(model)``.
@@ -6,17 +6,19 @@ after each step. The loop evaluates inside ``swapped(model)`` and ends with ``fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from flambeau.errors import InputError, ResumeError, TrainingError
 from flambeau.training.freeze import has_running_statistics
+from flambeau.training.optim.fused_step import with_inner
 from flambeau.wording import name_some
 
 _Move = Callable[[list[Tensor], list[Tensor], float], None]
@@ -267,6 +269,82 @@ class RunningSWA(RunningAverage):
 
     def _earlier_on_device(self, updates: Tensor) -> Tensor:
         return updates
+
+
+class OptimizerAverage(RunningAverage):
+    """The average that an optimizer with ``train()`` and ``eval()`` keeps itself (schedule-free).
+
+    ``eval()`` writes the averaged weights into the parameters, ``train()`` those for training. The
+    two do not restore the weights to the bit, so those for training are also copied: neither an
+    evaluation nor a checkpoint changes the training.
+
+    Args:
+        optimizers: The optimizers with these methods.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        super().__init__()
+        self._optimizers = cast("Sequence[Any]", optimizers)
+
+    def start(self, model: nn.Module) -> None:
+        self.updates = 0
+        named = dict(model.named_parameters())
+        self._names, self._current = list(named), list(named.values())
+        for optimizer in self._optimizers:
+            optimizer.train()
+
+    def update(self, step: int, total_steps: int, skipped: Tensor | bool = False) -> None:
+        self.updates += 1
+
+    @contextmanager
+    def swapped(self, model: nn.Module) -> Generator[None]:
+        original = [tensor.detach().clone() for tensor in self._current]
+        self.finish(model)
+        try:
+            yield
+        finally:
+            for optimizer in self._optimizers:
+                optimizer.train()
+            _copy(original, self._current)
+
+    def finish(self, model: nn.Module) -> None:
+        for optimizer in self._optimizers:
+            optimizer.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        with self.swapped(nn.Module()):
+            average = [tensor.detach().clone() for tensor in self._current]
+        return {"updates": self.updates, "tensors": dict(zip(self._names, average, strict=True))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.updates = int(state["updates"])  # the optimizer has the rest of the state
+
+
+def running_average(
+    spec: EMA | SWA | None, optimizers: Iterable[Optimizer]
+) -> RunningAverage | None:
+    """Return the average of a run: that of the options or of schedule-free optimizers; or None.
+
+    Raises:
+        InputError: Both average the weights.
+    """
+    found: list[Optimizer] = []
+    for optimizer in optimizers:
+        every = [each for each in with_inner(optimizer) if _averages(each)]
+        # A wrapper with these methods calls those of the optimizer in it.
+        found += [optimizer] if optimizer in every else every
+    if not found:
+        return spec and spec.running()
+    if spec is not None:
+        raise InputError(
+            f"{type(found[0]).__name__} averages the weights itself (it has train() and eval()), "
+            f"so average={spec!r} would average averages. Leave out average=."
+        )
+    return OptimizerAverage(found)
+
+
+def _averages(optimizer: Optimizer) -> bool:
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
 def _has_mean(tensor: Tensor) -> bool:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -14,6 +19,58 @@ from flambeau.torch_internals import (
     step_hooks,
     torch_step,
 )
+
+
+def inner_optimizers(optimizer: Optimizer) -> dict[str, Optimizer]:
+    """Return the optimizers that a wrapper (SAM, Lookahead) keeps as attributes, by name.
+
+    Those in a list or a dictionary have names such as "parts.0".
+    """
+    found: dict[str, Optimizer] = {}
+    for name, value in vars(optimizer).items():
+        if isinstance(value, Optimizer):
+            found[name] = value
+        elif name not in ("param_groups", "state") and isinstance(value, list | tuple | dict):
+            entries = (
+                cast("Mapping[object, object]", value).items()
+                if isinstance(value, dict)
+                else enumerate(cast("list[object]", value))
+            )
+            found |= {f"{name}.{key}": e for key, e in entries if isinstance(e, Optimizer)}
+    return found
+
+
+def with_inner(optimizer: Optimizer) -> list[Optimizer]:
+    """Return the optimizer, then the optimizers that it wraps, at any depth, each once."""
+    found = {id(optimizer): optimizer}
+    pending = [optimizer]
+    while pending:
+        for inner in inner_optimizers(pending.pop(0)).values():
+            if id(inner) not in found:
+                found[id(inner)] = inner
+                pending.append(inner)
+    return list(found.values())
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Return whether a step computes the loss several times, so that it needs a function for it.
+
+    So do optimizers whose ``step`` has a closure without a default (LBFGS), wrappers of them, and
+    optimizers with ``first_step`` and ``second_step`` (SAM).
+    """
+    return has_two_steps(optimizer) or any(_requires(type(o)) for o in with_inner(optimizer))
+
+
+def has_two_steps(optimizer: Optimizer) -> bool:
+    """Return whether the optimizer is stepped by ``first_step`` and ``second_step``, as SAM is."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("first_step", "second_step"))
+
+
+@cache
+def _requires(kind: type[Optimizer]) -> bool:
+    step = kind.step  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    closure = inspect.signature(step).parameters.get("closure")  # pyright: ignore[reportUnknownArgumentType]
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 class OptimizerStep:
@@ -32,11 +89,15 @@ class OptimizerStep:
 
     Args:
         optimizer: Any torch optimizer, or one derived from them.
+
+    Attributes:
+        needs_closure: Whether the optimizer computes the loss itself, see ``needs_closure``.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self._kind = fused_group_class(optimizer)
+        self.needs_closure = self._kind is None and needs_closure(optimizer)
         self._hooks = step_hooks(optimizer)
         self._groups: list[FusedGroup] = []
         self._state: object = None

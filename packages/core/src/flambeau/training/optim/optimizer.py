@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
 from flambeau.torch_internals import build_optimizer
-from flambeau.training.optim.fused_step import OptimizerStep
+from flambeau.training.optim.fused_step import OptimizerStep, with_inner
 from flambeau.training.optim.groups import (
     HasLayerGroups,
     check_group_names,
@@ -211,6 +211,45 @@ def regroup(
     optimizer.param_groups[:] = merged.values()
 
 
+def shares_groups(wrapper: Optimizer, inner: Optimizer) -> bool:
+    """Return whether a wrapper and the optimizer in it have the same dictionaries as groups."""
+    mine, theirs = wrapper.param_groups, inner.param_groups
+    return mine is theirs or [id(group) for group in mine] == [id(group) for group in theirs]
+
+
+def regroup_with_inner(
+    optimizer: Optimizer,
+    groups: Mapping[str, Sequence[nn.Parameter]],
+    lr_scales: Mapping[str, float],
+    no_decay: Collection[int] | None = None,
+) -> None:
+    """Regroup an optimizer and those that it wraps; groups that they share stay shared.
+
+    Raises:
+        ArgumentError: ``lr_scales`` names an unknown group.
+        InputError: LBFGS, which has only one param group, would get several.
+    """
+    every = [(each, [id(group) for group in each.param_groups]) for each in with_inner(optimizer)]
+    for index, (each, ids) in enumerate(every):
+        first = next((other for other, shared in every[:index] if shared == ids), None)
+        if first is not None:
+            share_groups(first, each)
+        else:
+            regroup(each, groups, lr_scales, no_decay)
+        if isinstance(each, torch.optim.LBFGS) and len(each.param_groups) > 1:
+            raise InputError(
+                "LBFGS has one learning rate and one param group for all parameters, but would "
+                f"get {len(each.param_groups)}. Leave out lr_scales of layer groups and schedules "
+                "of weight_decay (fit instead of fine_tune), or use another optimizer."
+            )
+
+
+def share_groups(wrapper: Optimizer, inner: Optimizer) -> None:
+    """Give the inner optimizer the param groups of its wrapper."""
+    if inner.param_groups is not wrapper.param_groups:
+        inner.param_groups[:] = wrapper.param_groups
+
+
 def _settings(group: ParamGroup) -> str:
     """Return the settings that must be equal in param groups for merging them."""
     passing = {"params", "group", "lr_scale", "decay"}
@@ -239,6 +278,66 @@ def _has_fused(name: str, device_type: str, dtype: torch.dtype) -> bool:
     return True
 
 
+def checked_optimizers(made: object, model: nn.Module) -> Mapping[str, Optimizer]:
+    """Return what a factory made, after a check that it is optimizers by name for the model.
+
+    Raises:
+        ArgumentError: It is something else.
+        InputError: The optimizers have no parameter of the model.
+    """
+    optimizers = _named(made)
+    _check_optimizers(optimizers, model)
+    return optimizers
+
+
+def _named(optimizers: object) -> Mapping[str, Optimizer]:
+    """Return the optimizers that a factory returned, after a check of their types."""
+    if isinstance(optimizers, Mapping):
+        found = cast("Mapping[str, object]", optimizers)
+        if found and all(isinstance(value, Optimizer) for value in found.values()):
+            return cast("Mapping[str, Optimizer]", found)
+        for name, value in found.items():
+            if not isinstance(value, Optimizer) and callable(getattr(value, "step", None)):
+                raise ArgumentError(
+                    f"The optimizer {name!r} is a {type(value).__name__}, which is not a "
+                    "torch.optim.Optimizer, so its param groups and state are unknown. Derive the "
+                    "class from torch.optim.Optimizer and keep the optimizer in it as an attribute."
+                )
+    what = _shown(cast("object", optimizers))
+    raise ArgumentError(
+        f"TrainingOptions(optimizer=…) returned {what} instead of optimizers by name. "
+        'Return a dict: lambda model, values: {"main": torch.optim.SGD(model.parameters(), '
+        'lr=values["lr"])}.'
+    )
+
+
+def _shown(value: object) -> str:
+    # The repr of an optimizer has several lines.
+    return f"one {type(value).__name__}" if isinstance(value, Optimizer) else f"{value!r:.60}"
+
+
+def _check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> None:
+    """Check that the optimizers have a parameter of the model.
+
+    Raises:
+        InputError: They have none, so that the model would not be trained.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    optimized = {
+        id(parameter)
+        for optimizer in optimizers.values()
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    if own and optimized.isdisjoint(own):
+        raise InputError(
+            f"No parameter of the optimizers ({', '.join(optimizers)}) belongs to the "
+            f"{type(model).__name__}, so it would not be trained. Build the optimizers from the "
+            "model that the factory gets: lambda model, values: "
+            '{"main": torch.optim.SGD(model.parameters(), lr=values["lr"])}.'
+        )
+
+
 __all__ = [
     "OPTIMIZERS",
     "HasLayerGroups",
@@ -251,5 +350,8 @@ __all__ = [
     "no_decay_ids",
     "parameter_groups",
     "regroup",
+    "regroup_with_inner",
+    "share_groups",
+    "shares_groups",
     "split_by_decay",
 ]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.optim.optimizer import OptimizerFactory
 
 
@@ -72,6 +73,9 @@ def own_rate(factory: OptimizerFactory, model: nn.Module, values: Mapping[str, A
         return OwnRate(unread, 0.0, {})
     rates: dict[str, float] = {}
     for name, optimizer in cast("Mapping[str, object]", made).items():
-        if isinstance(optimizer, Optimizer) and optimizer.param_groups[0].get("lr") is not None:
-            rates[name] = float(optimizer.param_groups[0]["lr"])  # host read: before the run
+        every = with_inner(optimizer) if isinstance(optimizer, Optimizer) else ()
+        found = [each.param_groups[0].get("lr") for each in every]
+        rate = next((lr for lr in found if lr is not None), None)
+        if rate is not None:
+            rates[name] = float(rate)  # host read: before the run
     return OwnRate(unread, next(iter(rates.values()), 0.0), rates)

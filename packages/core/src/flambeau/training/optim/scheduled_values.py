@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, FlambeauWarning, did_you_mean
 from flambeau.phases.phase import Phase
-from flambeau.phases.schedule import Schedule
+from flambeau.phases.schedule import TORCH_SCHEDULE, Schedule
 from flambeau.torch_internals import is_from_torch
+from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.optim.groups import parameter_groups
-from flambeau.training.optim.optimizer import no_decay_ids, regroup
+from flambeau.training.optim.optimizer import no_decay_ids, regroup_with_inner
 
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
 # Entries of param groups that these values change.
@@ -52,16 +53,15 @@ class StepValues:
         self._model = model
         self._no_decay = no_decay or (lambda: no_decay_ids(model))
         self._optimizers = tuple(optimizers.values())
+        # The groups of a wrapper (Lookahead) may be others than those of the optimizer in it.
+        self._with_inner = tuple(each for o in self._optimizers for each in with_inner(o))
         base = float(plan["lr"])
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                if group.get("lr") is None:  # the optimizer computes it itself
-                    group["lr_ratio"] = None
-                else:
-                    group["lr_ratio"] = float(group["lr"]) / base if base > 0 else 1.0
-                group["unscheduled"] = {
-                    name: group[name] for name in _INITIAL_VALUES if name in group
-                }
+        for group in self._all_groups():
+            if group.get("lr") is None:  # the optimizer computes it itself
+                group["lr_ratio"] = None
+            else:
+                group["lr_ratio"] = float(group["lr"]) / base if base > 0 else 1.0
+            group["unscheduled"] = {name: group[name] for name in _INITIAL_VALUES if name in group}
         _warn_of_own_rates(optimizers)
         self._unscheduled: dict[str, float] = {"lr": base, **task_values}
         self.current: dict[str, float] = dict(self._unscheduled)
@@ -90,10 +90,9 @@ class StepValues:
         for name, schedule in phase.schedules.items():
             self._require_known(name, "a schedule")
             schedule.check_length(phase.epochs, steps)
-        _refuse_torch_schedulers(self._optimizers)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group.update(group["unscheduled"])
+        _refuse_torch_schedulers(self._with_inner)
+        for group in self._all_groups():
+            group.update(group["unscheduled"])
         self.current.clear()
         self.current.update(self._unscheduled)
         self._phase = phase
@@ -118,21 +117,26 @@ class StepValues:
         if name in self._unscheduled or name not in _SETTINGS:
             return
         self._require_known(name, "a controller")
-        initial = [_initial(group, name) for o in self._optimizers for group in o.param_groups]
+        initial = [_initial(group, name) for group in self._all_groups()]
         self._unscheduled[name] = max(value for value in initial if value is not None)
         self.current[name] = self._unscheduled[name]
 
     def release(self) -> None:
         """Restore the initial values in the param groups, in case the next run uses them again."""
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group.update(group.pop("unscheduled", {}))
-                group.pop("lr_ratio", None)
+        for group in self._all_groups():
+            group.update(group.pop("unscheduled", {}))
+            group.pop("lr_ratio", None)
+
+    def _all_groups(self) -> list[dict[str, Any]]:
+        """Return the param groups of all optimizers and of those that they wrap, each once."""
+        # Looked up each time, because loading a state replaces the dictionaries.
+        groups = {id(g): g for optimizer in self._with_inner for g in optimizer.param_groups}
+        return list(groups.values())
 
     def _regroup(self, phase: Phase) -> None:
         """Merge param groups with the same factor for the lr and the same weight decay."""
         groups = parameter_groups(self._model)
-        param_groups = [g for optimizer in self._optimizers for g in optimizer.param_groups]
+        param_groups = self._all_groups()
         decays = (
             "weight_decay" in phase.schedules
             or "weight_decay" in self.controlled
@@ -140,9 +144,8 @@ class StepValues:
         )
         plain = self._no_decay() if decays else None
         for optimizer in self._optimizers:
-            regroup(optimizer, groups, phase.lr_scales, plain)
-        # Looked up each time, because loading a state replaces the dictionaries.
-        self._groups = [g for optimizer in self._optimizers for g in optimizer.param_groups]
+            regroup_with_inner(optimizer, groups, phase.lr_scales, plain)
+        self._groups = self._all_groups()
         self._rates = [
             (group, group["lr_scale"] * group["lr_ratio"])
             for group in self._groups
@@ -210,10 +213,7 @@ class StepValues:
             )
 
         if name in _SETTINGS and not any(
-            setting in group
-            for optimizer in self._optimizers
-            for group in optimizer.param_groups
-            for setting in _SETTINGS[name]
+            setting in group for group in self._all_groups() for setting in _SETTINGS[name]
         ):
             kinds = ", ".join(type(optimizer).__name__ for optimizer in self._optimizers)
             raise ArgumentError(
@@ -257,7 +257,7 @@ def _refuse_torch_schedulers(optimizers: Iterable[Optimizer]) -> None:
         if any("initial_lr" in group for group in optimizer.param_groups):
             raise ArgumentError(
                 f"A scheduler of torch is attached to the {type(optimizer).__name__}, but the loop "
-                f"sets its learning rate. {_TORCH_SCHEDULE}"
+                f"sets its learning rate. {TORCH_SCHEDULE}"
             )
 
 
@@ -265,21 +265,16 @@ def _changed_outside(found: float, wanted: float) -> ArgumentError:
     return ArgumentError(
         f"The learning rate of the optimizer was {wanted:g} in the last step and is now "
         f"{float(found):g}: a callback, a scheduler of torch or the train_step changed it, but the "
-        f"loop sets it before each step. {_TORCH_SCHEDULE} For other rules use a Schedule or a "
+        f"loop sets it before each step. {TORCH_SCHEDULE} For other rules use a Schedule or a "
         "controller."
     )
-
-
-_TORCH_SCHEDULE = (
-    'Pass the scheduler as a schedule: fit(10, schedules={"lr": torch_schedule(lambda optimizer: '
-    "StepLR(optimizer, 3), length=10, lr=0.1)}) (flambeau.phases.torch_schedule)."
-)
 
 
 def _warn_of_own_rates(optimizers: Mapping[str, Optimizer]) -> None:
     """Warn of optimizers without lr, such as Adafactor with its relative steps."""
     for name, optimizer in optimizers.items():
-        if any(group.get("lr") is None for group in optimizer.param_groups):
+        rates = [[g.get("lr") for g in each.param_groups] for each in with_inner(optimizer)]
+        if all(None in each for each in rates):
             warnings.warn(
                 f"[own-learning-rate] The optimizer {name!r} ({type(optimizer).__name__}) has no "
                 "lr, so lr, its schedules and the factors of layer groups have no effect on it.",

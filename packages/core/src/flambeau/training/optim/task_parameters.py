@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from flambeau.errors import InputError
 from flambeau.task.task_module import ModelAndTask
@@ -27,6 +27,12 @@ def add_task_parameters(
     """
     if not isinstance(trained, ModelAndTask):
         return
+    if isinstance(optimizer, LBFGS):
+        raise InputError(
+            "LBFGS has one param group, to which the parameters of the task cannot be added. Use "
+            'an optimizer factory: lambda model, values: {"main": torch.optim.LBFGS('
+            '[*model.parameters(), *task.head.parameters()], lr=values["lr"])}.'
+        )
     present = {id(parameter) for parameter in optimized_parameters([optimizer])}
     decay = optimizer.defaults.get("weight_decay", 0.0)
     lr = optimizer.param_groups[0].get("lr", values["lr"])

@@ -35,7 +35,7 @@ from flambeau.training.ranks.ddp_step import DDPStep
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position, StepResult
-from flambeau.training.step import Step, known_weight, train_step
+from flambeau.training.step import Step, checked_result, known_weight, train_step
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
@@ -80,6 +80,12 @@ class RankedRun(Run):
         if group.is_main:
             _warn_about_batch_statistics(components.model, settings)
         super().__init__(components, settings, history, position)
+        if self.update.needs_closure:
+            kinds = ", ".join(type(each).__name__ for each in self.optimizers.values())
+            raise InputError(
+                f"{kinds} computes the loss several times in a step, which several processes do "
+                "not do together. Train in one process, or use another optimizer."
+            )
         self.ddp_step = DDPStep(group, components.model, trained)
         self._user_step = settings.options.train_step
         if self._user_step is train_step:
@@ -225,7 +231,8 @@ class RankedRun(Run):
     def _averaged_user_step(
         self, model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
     ) -> StepResult:
-        return self.step.mean(self._user_step(model, micro_batches, task, step))
+        result = self._user_step(model, micro_batches, task, step)
+        return self.step.mean(checked_result(result, micro_batches))
 
     def build_nonfinite_error(self, record: StepRecord, source: NonFiniteSource) -> NonFiniteError:
         """Return the error of the rank that found the source; the result is equal on all ranks."""

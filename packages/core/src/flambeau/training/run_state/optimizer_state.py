@@ -19,6 +19,8 @@ from flambeau.errors import ResumeError
 from flambeau.task.task import Task
 from flambeau.task.task_module import task_module
 from flambeau.torch_internals import unwrapped
+from flambeau.training.optim.fused_step import inner_optimizers
+from flambeau.training.optim.optimizer import share_groups, shares_groups
 
 _OWN_FORMAT = "own format"
 _INNER = "inner optimizers"
@@ -55,7 +57,7 @@ def state_by_name(optimizer: Optimizer, names: Mapping[int, str]) -> dict[str, A
     if not _has_torch_format(saved):
         return {_OWN_FORMAT: saved}
     by_number = dict(_numbered(saved, optimizer, names))
-    inner = {name: state_by_name(each, names) for name, each in _inner(optimizer).items()}
+    inner = {name: state_by_name(each, names) for name, each in inner_optimizers(optimizer).items()}
     return {
         **saved,
         # A key that is not the number of a parameter is kept, such as a counter of all steps.
@@ -83,21 +85,21 @@ def load_state_by_name(
     Raises:
         ResumeError: The optimizer and the saved one have different parameters.
     """
+    inner = inner_optimizers(optimizer)
+    sharing_groups = [each for each in inner.values() if shares_groups(optimizer, each)]
+    sharing_state = [each for each in inner.values() if each.state is optimizer.state]
     if _OWN_FORMAT in saved:
         unwrapped(optimizer, "load_state_dict")(saved[_OWN_FORMAT])
-        return
-    inner = _inner(optimizer)
-    shares = {
-        name: [key for key in ("param_groups", "state") if _is_same(optimizer, each, key)]
-        for name, each in inner.items()
-    }
-    _load(optimizer, saved, names)
-    for name, each in inner.items():
-        if name in saved.get(_INNER, {}):
-            load_state_by_name(each, saved[_INNER][name], names)
-        # Loading replaces these objects, but a wrapper sets lr in those of the inner optimizer.
-        for key in shares[name]:
-            setattr(each, key, getattr(optimizer, key))
+    else:
+        _load(optimizer, saved, names)
+        for name, each in inner.items():
+            if name in saved.get(_INNER, {}):
+                load_state_by_name(each, saved[_INNER][name], names)
+    # Loading replaces these objects, but a wrapper sets lr in those of the inner optimizer.
+    for each in sharing_groups:
+        share_groups(optimizer, each)
+    for each in sharing_state:
+        each.state = optimizer.state
 
 
 def _load(optimizer: Optimizer, saved: Mapping[str, Any], names: Mapping[int, str]) -> None:
@@ -165,15 +167,6 @@ def _restored(loaded: object, saved: object, parameter: Tensor) -> Any:
 
 def _has_torch_format(saved: Mapping[str, Any]) -> bool:
     return {"state", "param_groups"} <= saved.keys()
-
-
-def _inner(optimizer: Optimizer) -> dict[str, Optimizer]:
-    """Return the optimizers that a wrapper (SAM, Lookahead) keeps as attributes, by name."""
-    return {name: each for name, each in vars(optimizer).items() if isinstance(each, Optimizer)}
-
-
-def _is_same(optimizer: Optimizer, inner: Optimizer, key: str) -> bool:
-    return getattr(optimizer, key) is getattr(inner, key)
 
 
 def _numbered(

@@ -1,4 +1,4 @@
-"""``Task.from_loss``: a function that returns the loss of each sample."""
+"""``CustomLoss``: a function that returns the loss of each sample."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Learner, Task, TensorData
+from flambeau import Learner, TensorData
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
+from flambeau.task import CustomLoss
 
 X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = (X @ torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))[:, None]
@@ -26,7 +27,7 @@ def learner(loss: Any = squared, **options: Any) -> Learner:
     data = TensorData.from_tensors(X, Y, valid=0, **options)
     choices = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "batch_size": 60}
     model = nn.Linear(3, 1).double()
-    return Learner(data, model, task=Task.from_loss(loss), choices=choices, quiet=True)
+    return Learner(data, model, task=CustomLoss(loss), choices=choices, quiet=True)
 
 
 def gradient_step(weights: Tensor | None = None) -> Tensor:
@@ -89,7 +90,7 @@ def test_a_loss_without_one_row_for_each_sample_is_refused(loss: Any, found: str
 @pytest.mark.parametrize("given", ["mse", nn.MSELoss, None])
 def test_something_else_than_a_function_is_refused(given: Any) -> None:
     with pytest.raises(ArgumentError, match="pass a function loss"):
-        Task.from_loss(given)
+        CustomLoss(given)
 
 
 def test_a_module_as_loss_trains_its_parameters() -> None:

@@ -1,4 +1,4 @@
-"""``LossFunction``: a task from a function that returns the loss of each sample."""
+"""``CustomLoss``: a task from a function that returns the loss of each sample."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ SampleLosses = Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]
 ``(batch, …)``; or several of them by name, which are added."""
 
 
-class LossFunction(Task):
-    """A task whose loss is a function; create it with ``Task.from_loss``.
+class CustomLoss(Task):
+    """A task whose loss is a function; the mean of what it returns is minimised.
 
     Predictions are the rows of the outputs. An export cannot contain the function.
 
     Args:
-        function: See ``Task.from_loss``.
+        function: ``function(outputs, batch)`` returns the loss of each sample, ``(batch,)``, or of
+            each of its elements, ``(batch, …)``; or several by name, whose sum is the loss and
+            whose means are logged. Sample weights are applied to the result.
 
     Raises:
         ArgumentError: It is not a function.
@@ -35,7 +37,7 @@ class LossFunction(Task):
     def __init__(self, function: SampleLosses) -> None:
         if not callable(function) or isinstance(function, type):
             raise ArgumentError(
-                f"Task.from_loss got {function!r:.60}; pass a function loss(outputs, batch) that "
+                f"CustomLoss got {function!r:.60}; pass a function loss(outputs, batch) that "
                 "returns one loss for each sample."
             )
         self.function = function
