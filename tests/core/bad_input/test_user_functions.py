@@ -65,7 +65,7 @@ def scheduler() -> StepLR:
         (lambda: make(task=OneArgument(["a", "b"])).fit(1), "called with (outputs, batch)"),
         (lambda: Classification(["a", "b"], metrics={"f": lambda outputs: 1.0}), "(outputs, targ"),
         (lambda: make().fit(1, schedules={"lr": scheduler()}), "torch_schedule"),
-        (lambda: make().fit(1, schedules=Schedule("cosine")), "give schedules by the name of the value"),
+        (lambda: make().fit(1, schedules=Schedule("cosine")), "give schedules by the name"),
         (lambda: make().fit_phases([]), "phases is []"),
         (lambda: make().fit_phases([Phase(1, {"lr": 0.1})]), "The schedule of 'lr' is 0.1"),
         (lambda: make(training=torch.optim.Adam), "give TrainingOptions("),
