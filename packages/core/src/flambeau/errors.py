@@ -21,7 +21,10 @@ A message says what happened, why, and what to do, with the value, file or row c
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
 
 
 class FlambeauError(Exception):
@@ -84,6 +87,29 @@ class FlambeauWarning(UserWarning):
     """Something works, but is very likely not intended."""
 
 
+_OTHER_NAMES = {
+    "arch": "model",
+    "architecture": "model",
+    "backbone": "model",
+    "bs": "batch_size",
+    "cbs": "callbacks",
+    "criterion": "loss",
+    "dtype": "precision",
+    "label": "target",
+    "labels": "target",
+    "learning_rate": "lr",
+    "max_epochs": "epochs",
+    "max_steps": "steps",
+    "model": "architecture",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "wd": "weight_decay",
+    "workers": "num_workers",
+}
+"""What other libraries call the settings of flambeau."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message: the nearest known name, or all known names.
 
@@ -91,7 +117,91 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     "Did you mean 'on_step_end'?"
     """
     names = sorted(known)
+    same = _OTHER_NAMES.get(name.replace("-", "_"))
+    if same in names:
+        return f"Did you mean {same!r}?"
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
     return "Known names: " + (", ".join(names) if names else "none") + "."
+
+
+def check_signature(function: Callable[..., object], what: str, *names: str) -> None:
+    """Check that a user-defined function can be called with the arguments that it will get.
+
+    Args:
+        function: The function; one whose signature Python does not know is not checked.
+        what: What it is in the message: "The metric 'recall'".
+        names: Names of the arguments, which are passed by position.
+
+    Raises:
+        ArgumentError: It takes more or fewer arguments.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*names)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} is called with ({', '.join(names)}), but it takes {signature}. Define it with "
+            f"{len(names)} argument{'' if len(names) == 1 else 's'}."
+        ) from None
+
+
+C = TypeVar("C", bound=type)
+
+
+def _no_hint(name: str) -> str:
+    return ""
+
+
+def explains_arguments(hint: Callable[[str], str] = _no_hint) -> Callable[[C], C]:
+    """Let the constructor and the public methods of a class explain an unknown argument.
+
+    Args:
+        hint: Returns for the name of an argument where its value is set instead; empty if unknown.
+
+    Example:
+        >>> @explains_arguments()
+        ... class Model:
+        ...     def fit(self, epochs): ...
+        >>> Model().fit(epoch=3)
+        Traceback (most recent call last):
+        ...
+        flambeau.errors.ArgumentError: Model.fit has no argument 'epoch'. Did you mean 'epochs'?
+    """
+
+    def decorate(cls: C) -> C:
+        for name, value in list(vars(cls).items()):
+            if name.startswith("_") and name != "__init__":
+                continue
+            if inspect.isfunction(value):
+                setattr(cls, name, _explained(value, hint))
+            elif isinstance(value, classmethod):
+                function: Callable[..., Any] = cast("Any", value).__func__
+                setattr(cls, name, classmethod(_explained(function, hint)))
+        return cls
+
+    return decorate
+
+
+def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Callable[..., Any]:
+    code = inspect.unwrap(function).__code__
+    known = frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        return function
+
+    @functools.wraps(function)
+    def call(first: Any, /, *args: Any, **named: Any) -> Any:
+        for name in named:
+            if name not in known:
+                owner = first.__name__ if isinstance(first, type) else type(first).__name__
+                shown = owner if function.__name__ == "__init__" else f"{owner}.{function.__name__}"
+                own = did_you_mean(name, known - {"self", "cls"})
+                other = "" if own.startswith("Did") else hint(name)
+                raise ArgumentError(f"{shown} has no argument {name!r}. {other or own}")
+        return function(first, *args, **named)
+
+    return call

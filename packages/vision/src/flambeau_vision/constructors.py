@@ -18,10 +18,17 @@ from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_table
 from flambeau.data.targets import Targets
+from flambeau.errors import explains_arguments
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.resize import Size
 
 
+def _option_hint(name: str) -> str:
+    known = name in ImageOptions.__dataclass_fields__
+    return f"Set it with options=ImageOptions({name}=…)." if known else ""
+
+
+@explains_arguments(_option_hint)
 class ImageDataConstructors(Data):
     """The class methods that build ``ImageData``."""
 

@@ -10,12 +10,13 @@ from typing import Any, Literal, get_args
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
 from flambeau.data.known_classes import Unknown
 from flambeau.data.targets import Kind
-from flambeau.errors import InputError
+from flambeau.errors import InputError, explains_arguments
 from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size, parse_size
 
 Cache = Literal["memory", "disk", "files"]
 
 
+@explains_arguments()
 @dataclass(frozen=True)
 class ImageOptions:
     """How images and labels are read. Direct arguments of a constructor override these values.

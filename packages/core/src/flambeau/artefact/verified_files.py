@@ -50,7 +50,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, "pt") as file:  # pyright: ignore[reportUnknownVariableType]
             return cast("dict[str, str]", file.metadata() or {})  # pyright: ignore[reportUnknownMemberType]
     except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"Cannot read {path}: {error}.{_pickle_hint(path)}") from error
+        raise ArtefactError(f"Cannot read {path}: {error}.{_read_hint(path)}") from error
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -74,16 +74,16 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
             )
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"Cannot read {path}: {error}.{_pickle_hint(path)}") from error
+        raise ArtefactError(f"Cannot read {path}: {error}.{_read_hint(path)}") from error
 
 
-def _pickle_hint(path: Path) -> str:
-    """Return advice if ``torch.save`` wrote the file (unpickling could run code), else no text."""
+def _read_hint(path: Path) -> str:
+    """Return advice for a missing file, and for a file of ``torch.save``, which could run code."""
     try:
         with open(path, "rb") as file:
             start = file.read(2)
     except OSError:
-        return ""
+        return " Check the path."
     if not start.startswith((b"PK", b"\x80")):
         return ""
     return (

@@ -22,6 +22,7 @@ from flambeau.artefact.serialization import to_storable
 from flambeau.artefact.verified_files import file_sha256, read_metadata, read_tensors, write_tensors
 from flambeau.artefact.weights_meaning import Meaning
 from flambeau.atomic_write import storage_errors
+from flambeau.errors import StorageError
 
 
 def save_model(model: nn.Module, path: str | Path, meaning: Meaning | None = None) -> Path:
@@ -34,10 +35,12 @@ def save_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
             ``load_model`` can check them; None stores nothing.
 
     Raises:
-        StorageError: The file cannot be written.
+        StorageError: The file cannot be written, or is a folder.
         ArtefactError: A tensor is not dense, or safetensors does not support its dtype.
     """
     target = Path(path)
+    if not target.name or target.is_dir():
+        raise StorageError(f"{target} is a folder. Give the path of a file: model.safetensors.")
     target = target if target.suffix else target.with_suffix(".safetensors")
     part = target.with_name(f".{target.name}.part")
     kept, _ = split_tied(state_tensors(model))

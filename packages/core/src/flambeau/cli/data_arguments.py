@@ -18,6 +18,7 @@ from flambeau.domain import (
     installed_domains,
     path_class,
     recognise_domain,
+    rules_of,
 )
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
@@ -170,7 +171,7 @@ def parse_options(domain: Domain, command: str, words: Sequence[str]) -> dict[st
     """
     values, others = take_options(domain, command, words)
     if others:
-        raise _unknown_option(domain, command, others[0])
+        raise UnknownOptionError(domain, command, others[0])
     return values
 
 
@@ -193,7 +194,7 @@ def take_options(
             continue
         name, equals, text = word.removeprefix("--").partition("=")
         if name not in known:
-            raise _unknown_option(domain, command, word)
+            raise UnknownOptionError(domain, command, word)
         option = known[name]
         if not equals:
             if option.type is bool and (not rest or rest[0].startswith("--")):
@@ -211,14 +212,31 @@ def take_options(
     return values, others
 
 
-def _unknown_option(domain: Domain, command: str, word: str) -> ArgumentError:
-    known = [f"--{option.name}" for option in domain.cli_options.get(command, ())]
-    name = word if word.startswith("--") else f"--{word}"
-    return ArgumentError(
-        f"Unknown option {word!r} for {domain.name} data. "
-        f"{did_you_mean(name.partition('=')[0], known)} `flambeau {command} --help` lists all "
-        "options."
-    )
+class UnknownOptionError(ArgumentError):
+    """A word of the command line is no option of the domain, nor of the command.
+
+    Args:
+        domain: The domain that reads the data.
+        command: Name of the command.
+        word: The word.
+        options: Names of the options that the command itself has, without dashes.
+    """
+
+    def __init__(
+        self, domain: Domain, command: str, word: str, options: Sequence[str] = ()
+    ) -> None:
+        self.found = (domain, command, word)
+        name = word.lstrip("-").partition("=")[0]
+        own = [option.name for option in domain.cli_options.get(command, ())]
+        hint = did_you_mean(name, [*own, *options]).replace("mean '", "mean '--")
+        if not word.startswith("-"):
+            hint = f"The {domain.name} data have one PATH; everything else is an option."
+        elif (key := name.replace("-", "_")) in {rule.key for rule in rules_of(domain)}:
+            hint = f"Set a choice of the plan with --set {key}=VALUE."
+        super().__init__(
+            f"Unknown option {word!r} for {domain.name} data. {hint} `flambeau {command} --help` "
+            "lists all options."
+        )
 
 
 def _parse_bool(text: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from flambeau.cli.data_arguments import UnknownOptionError
 from flambeau.domain import installed_domains
 
 
@@ -22,3 +23,11 @@ class CommandWithDomainHelp(TyperCommand):
             rows = [(f"--{option.name}", option.help) for option in options]
             with formatter.section(f"Options for the domain {found.name}"):
                 formatter.write_dl(rows)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error for an unknown option also knows those of the command."""
+        try:
+            return super().invoke(ctx)
+        except UnknownOptionError as error:
+            own = [name.removeprefix("--") for each in self.params for name in each.opts]
+            raise UnknownOptionError(*error.found, own) from None

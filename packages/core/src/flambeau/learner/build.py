@@ -63,6 +63,8 @@ def check_objects(model: object, task: object) -> None:
         )
     if not (task is None or isinstance(task, Task)):
         hint = f"Pass an instance: {task.__name__}(…)." if isinstance(task, type) else ""
+        if isinstance(task, nn.Module):
+            hint = "A loss is an argument of the task: task=Classification(names, loss=…)."
         if isinstance(task, str):
             hint = (
                 f'Pass a name as a choice: choices={{"task": {task!r}}}, or as task= of the data.'

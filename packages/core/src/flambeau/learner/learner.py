@@ -17,12 +17,13 @@ from flambeau.data.data import Data
 from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
+from flambeau.errors import explains_arguments
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part, unwrapped
-from flambeau.learner.planning import check_arguments, make_plan, with_options
+from flambeau.learner.planning import argument_hint, check_arguments, make_plan, with_options
 from flambeau.learner.setup import Request, Resume, Setup
 from flambeau.phases import recipes
-from flambeau.phases.phase import Phase
+from flambeau.phases.phase import Phase, as_phases
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
 from flambeau.task.task import StepContext, Task
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from flambeau.tuning.upcoming import Recipe
 
 
+@explains_arguments(argument_hint)
 class Learner:
     """Trains, evaluates and exports a model, and predicts with it, on data of any domain.
 
@@ -94,7 +96,7 @@ class Learner:
         folder: str | Path | None = None,
         quiet: bool = False,
     ) -> None:
-        check_arguments(data, seed, callbacks, choices, plan)
+        check_arguments(data, seed, callbacks, choices, plan, training)
         check_objects(model, task)
         model, choices = unwrapped(model, choices or {})
         self.data = data
@@ -298,7 +300,7 @@ class Learner:
 
     def fit_phases(self, phases: Sequence[Phase]) -> History:
         """Train with a custom list of phases, such as ``flambeau.phases.recipes`` returns."""
-        return self._fit(Request(lambda values: tuple(phases), may_find_lr=False))
+        return self._fit(Request(lambda values: as_phases(phases), may_find_lr=False))
 
     def resume(self, path: str | Path | None = None) -> History:
         """Continue an interrupted run with the steps that remained when it was interrupted.

@@ -17,10 +17,11 @@ from flambeau.data.split import PARTS
 from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain, rules_of
-from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError
+from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError, did_you_mean
 from flambeau.learner.build import BuiltPlan, UserObjects, model_facts, require_builder, task_facts
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
+from flambeau.plan.core_rules import CORE_RULES
 from flambeau.plan.rule import Changes, Rule
 from flambeau.training.events import Callback
 from flambeau.training.optim.groups import trainable_groups
@@ -58,8 +59,28 @@ def check_choice_is_name(key: str, value: object) -> None:
     )
 
 
+def argument_hint(name: str) -> str:
+    """Return where a setting belongs that is no argument of the learner or of its methods."""
+    keys = [rule.key for rule in CORE_RULES]
+    fixes: list[str] = []
+    key = did_you_mean(name, keys)
+    if name in keys or key.startswith("Did"):
+        found = name if name in keys else key.split("'")[1]
+        fixes.append(f'Learner(data, choices={{"{found}": …}})')
+    if name in TrainingOptions.__dataclass_fields__:
+        fixes.append(f"Learner(data, training=TrainingOptions({name}=…))")
+    if name in ("loss", "metrics"):
+        fixes.append(f"Learner(data, task=Classification(names, {name}=…))")
+    return f"Set it with {', or '.join(fixes)}." if fixes else ""
+
+
 def check_arguments(
-    data: object, seed: object, callbacks: object, choices: object, plan: object
+    data: object,
+    seed: object,
+    callbacks: object,
+    choices: object,
+    plan: object,
+    training: object,
 ) -> None:
     """Check the types of the learner's arguments.
 
@@ -82,6 +103,10 @@ def check_arguments(
         check_choice_is_name(key, cast("Mapping[str, object]", choices or {}).get(key))
     if not (plan is None or isinstance(plan, Plan | str | Path)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(f"plan is a {type(plan).__name__}; give a Plan or a file's path.")
+    if not (training is None or isinstance(training, TrainingOptions)):
+        raise ArgumentError(
+            f"training is {training!r:.60}; give TrainingOptions(optimizer=…, clip_norm=…)."
+        )
 
 
 def make_plan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
@@ -89,6 +89,24 @@ class Phase:
             steps=values.get("steps"),
             evaluate_every=values.get("evaluate_every"),
         )
+
+
+def as_phases(phases: object) -> tuple[Phase, ...]:
+    """Return a list of phases as a tuple.
+
+    Raises:
+        ArgumentError: It is one phase, empty, or contains something else.
+    """
+    found: tuple[object, ...] = (
+        tuple(cast("Iterable[object]", phases)) if isinstance(phases, Iterable) else (phases,)
+    )
+    wrong = next((each for each in found if not isinstance(each, Phase)), None)
+    if isinstance(phases, Iterable) and found and wrong is None:
+        return cast("tuple[Phase, ...]", found)
+    shown = "one Phase" if isinstance(phases, Phase) else f"{phases!r:.60}"
+    raise ArgumentError(
+        f'phases is {shown}; give a list: [Phase(3, {{"lr": Schedule("cosine", peak=0.1)}})].'
+    )
 
 
 def with_evaluations(phases: Iterable[Phase], every: int | None) -> list[Phase]:

@@ -358,7 +358,10 @@ def _check_accepted(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, 
 def _check_type(rule: Rule, choice: Choice) -> None:
     fault = None if rule.type is None else rule.type.fault(choice.value)
     if fault is not None:
-        raise PlanError(f"{rule.key} is {choice.value!r:.80}, but it must be {fault}")
+        shown = f"{choice.value!r:.80}".partition("\n")[0]
+        if rule.key == "optimizer" and not isinstance(choice.value, str):
+            fault += " Pass a class as TrainingOptions(optimizer=torch.optim.NAdam)."
+        raise PlanError(f"{rule.key} is {shown}, but it must be {fault}")
 
 
 def _decide(rule: Rule, facts: Mapping[str, Any], choices: Mapping[str, Choice]) -> Choice:

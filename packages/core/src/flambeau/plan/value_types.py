@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from flambeau.errors import did_you_mean
 from flambeau.phases.schedule import SHAPES, TORCH_SCHEDULE, is_torch_scheduler
 from flambeau.wording import first_line
 
@@ -44,8 +45,25 @@ class DeviceType(ValueType):
             # Creating a tensor is the only reliable check that the device exists.
             torch.empty(1, device=device)
         except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
-            return f'a device of this machine, such as "cpu": {first_line(error)}'
+            if value == "gpu":
+                return 'a device of this machine. Did you mean "cuda"?'
+            cause = first_line(error)
+            if "Expected one of" in cause:
+                cause = did_you_mean(str(value), ("cpu", "cuda", "cuda:0", "mps", "xpu"))
+            return f'a device of this machine, such as "cpu": {cause}'
         return None
+
+
+@dataclass(frozen=True)
+class NameType(ValueType):
+    """The strings ``names``."""
+
+    names: Collection[str] = ()
+
+    def fault(self, value: Any) -> str | None:
+        fault = super().fault(value)
+        hint = did_you_mean(value, self.names) if isinstance(value, str) else ""
+        return f"{fault} {hint}" if fault and hint.startswith("Did") else fault
 
 
 def whole(least: int, unit: str) -> ValueType:
@@ -69,18 +87,19 @@ def not_negative(description: str) -> ValueType:
 
 def one_of(names: Collection[str]) -> ValueType:
     """Return the type of strings in ``names``."""
-    return ValueType(
+    return NameType(
         f"one of {', '.join(sorted(names))}.",
         lambda value: isinstance(value, str) and value in names,
+        names,
     )
 
 
-class ScheduleName(ValueType):
+class ScheduleName(NameType):
     """The type of the names of schedules."""
 
     def __init__(self) -> None:
         names = one_of(SHAPES)
-        super().__init__(names.description, names.accepts)
+        super().__init__(names.description, names.accepts, SHAPES)
 
     def fault(self, value: Any) -> str | None:
         fault = super().fault(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -29,6 +29,10 @@ def checked_class_names(classes: Sequence[str], task: str, *, minimum: int) -> t
         raise ArgumentError(
             f"classes must be a list of strings, not the string {classes!r}. Write "
             f"{task}([{classes!r}, ...])."
+        )
+    if not isinstance(classes, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] untyped callers
+        raise ArgumentError(
+            f"classes must be a list of strings, not {classes!r}. Write {task}(['no', 'yes'])."
         )
     names = tuple(classes)
     for name in names:

@@ -12,9 +12,10 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, FlambeauError, InputError, check_signature, did_you_mean
 from flambeau.task.metrics import StoringMetric
 from flambeau.task.numerics import as_real
+from flambeau.wording import type_and_first_line
 
 Predictions = Literal["labels", "probabilities", "values"]
 
@@ -46,6 +47,8 @@ class FunctionMetric(StoringMetric):
     ) -> None:
         super().__init__()
         check_function(function)
+        name = getattr(function, "__name__", type(function).__name__)
+        check_signature(function, f"The metric function {name!r}", "outputs", "targets")
         self.function = function
         self.higher_is_better = higher_is_better
 
@@ -55,11 +58,20 @@ class FunctionMetric(StoringMetric):
 
     def compute(self) -> Any:
         """Return the function's value; nan before the first batch."""
-        return (
-            _as_number(self.function(self.sums["outputs"], self.sums["targets"]))
-            if self.sums
-            else float("nan")
-        )
+        if not self.sums:
+            return float("nan")
+        outputs, targets = self.sums["outputs"], self.sums["targets"]
+        try:
+            return _as_number(self.function(outputs, targets))
+        except FlambeauError:
+            raise
+        except Exception as error:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            raise ArgumentError(
+                f"The metric function {name!r} failed with {type_and_first_line(error)}. It gets "
+                f"all outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} of the "
+                "part."
+            ) from error
 
 
 class SklearnMetric(StoringMetric):

@@ -174,7 +174,7 @@ class Task:
         The weight is a number or a 0-d tensor: samples, target tokens, or a sum of sample weights.
         A step divides the sum of its losses by the sum of their weights.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define loss(outputs, batch).")
+        raise _undefined(self, "loss(outputs, batch)", "the summed loss and its weight")
 
     def log(self, weight: Batch | float | Tensor, /, **values: Tensor | float) -> None:
         """Report values of a batch; their means over the epoch become columns of the history.
@@ -371,7 +371,7 @@ class Task:
 
     def decode(self, outputs: Tensor) -> list[Any]:
         """Return one readable prediction per sample."""
-        raise NotImplementedError(f"{type(self).__name__} must define decode(outputs).")
+        raise _undefined(self, "decode(outputs)", "a list with one prediction per sample")
 
     def example_prediction(self) -> Any:
         """Return a prediction that shows the columns of a table of predictions without rows.
@@ -404,3 +404,10 @@ class Task:
     def arguments(self) -> Mapping[str, Any]:
         """Return the JSON values from which ``builder`` rebuilds the task."""
         return {}
+
+
+def _undefined(task: Task, method: str, returned: str) -> ArgumentError:
+    return ArgumentError(
+        f"{type(task).__name__} does not define {method}, which has to return {returned}. Define "
+        "it, or derive the task from Classification, MultiLabel or Regression."
+    )

@@ -104,6 +104,11 @@ class BaseTensorData(Data):
         if task == "classification":
             names = self._classes()
             if len(names) < 2:
+                if self.facts().get("target_distinct", 1) > 1:
+                    raise InputError(
+                        f"class_names has the single name {names[0]!r}, but classification needs "
+                        "at least two classes. Name every class, or omit class_names."
+                    )
                 raise InputError(
                     f"All {self.facts()['n_train']:,} train rows have the class "
                     f"{names[0] if names else ''!r}, but classification needs at least two classes."

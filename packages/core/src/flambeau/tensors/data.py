@@ -17,7 +17,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tensor_sequence import TensorSequence
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau.tensors.base_data import (
     BaseTensorData,
     describe_columns,
@@ -39,6 +39,7 @@ from flambeau.wording import format_bytes
 _DIGEST_ROWS = 32
 
 
+@explains_arguments()
 class TensorData(BaseTensorData):
     """Data in memory; created by ``TensorData.from_tensors``.
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.device import has_fast_bf16, is_out_of_memory
@@ -20,11 +20,12 @@ from flambeau.errors import (
     InputError,
     OutOfMemoryError,
     TrainingError,
+    check_signature,
 )
 from flambeau.task.class_validation import wrong_label_error
 from flambeau.task.model_call import bind_inputs
 from flambeau.task.task import Task
-from flambeau.wording import first_line
+from flambeau.wording import first_line, type_and_first_line
 
 if TYPE_CHECKING:
     from flambeau.training.state import TrainState
@@ -33,10 +34,13 @@ _ONE_VALUE = "Expected more than 1 value per channel when training"
 _DTYPE = re.compile(
     r"same dtype|expected scalar type|type .* should be the same|not implemented for '\w+'"
 )
+_CHANNELS = re.compile(r"to have (\d+) channels")
+_USER_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _SHAPE = re.compile(
     r"cannot be multiplied|size mismatch|shape mismatch|must match the size|[Ee]xpected .*\d-?D|"
     r"expected input.* channels|invalid for input of size|[Kk]ernel size can't be|Given input size|"
-    r"Given normalized_shape|[Ii]nput\.size\(-1\) must be equal|same number of dimensions"
+    r"Sizes of tensors must match|Given normalized_shape|[Ii]nput\.size\(-1\) must be equal|"
+    r"same number of dimensions"
 )
 
 
@@ -58,7 +62,14 @@ def explain_step_error(error: Exception, batches: Sequence[Batch], state: TrainS
     if is_out_of_memory(error):
         return _out_of_memory(error, batches, state)
     where = _layer(error, state.model)
-    for find in (_single_sample, _wrong_call, _wrong_label, _wrong_index, _wrong_tensor):
+    for find in (
+        _single_sample,
+        _wrong_call,
+        _wrong_label,
+        _wrong_index,
+        _wrong_tensor,
+        _wrong_loss,
+    ):
         found = find(error, where, batches, state)
         if found is not None:
             return found
@@ -195,7 +206,7 @@ def _wrong_tensor(
     if type(error) not in (RuntimeError, ValueError, NotImplementedError):
         return None
     kinds = sorted({str(value.device) for value in state.model.parameters()})
-    if "same device" in message:
+    if "same device" in message or "not on the expected device" in message:
         fix = (
             f"The model's parameters are on {', '.join(kinds)}, the inputs on {state.device}. "
             "Create tensors in forward on the device of the input (device=x.device), or register "
@@ -209,12 +220,55 @@ def _wrong_tensor(
             "the data (inputs.float()); pass integer codes through an nn.Embedding."
         )
     elif where and _SHAPE.search(message):
-        fix = "Change the size of that layer, or the shape of its input, so that the two match."
+        fix = (
+            _channels_hint(message, batches[0])
+            or "Change the size of that layer, or the shape of its input, so that the two match."
+        )
     else:
         return None
     return TrainingError(
         f"The model cannot compute its output for {_described(batches[0])}, "
         f"{f'in {where}' if where else 'in its forward or the loss'}: {_summary(error)}. {fix}"
+    )
+
+
+def _channels_hint(message: str, batch: Batch) -> str:
+    """Return the fix for images whose channels are not the second axis; empty for other errors."""
+    wanted = _CHANNELS.search(message)
+    if wanted is None:
+        return ""
+    channels = int(wanted[1])
+    for name, value in batch.inputs.items():
+        if value.ndim == 4 and value.shape[-1] == channels:
+            return (
+                f"The channels of {name!r} are its last axis, but torch expects them before height "
+                f"and width, (batch, {channels}, height, width): permute(0, 3, 1, 2)."
+            )
+        if value.ndim == 3 and channels == 1:
+            return f"{name!r} has no axis of channels: add it with unsqueeze(1)."
+    return ""
+
+
+def _wrong_loss(
+    error: Exception, where: str, batches: Sequence[Batch], state: TrainState
+) -> Exception | None:
+    """Explain an error in the loss of a user-defined task: it shows what a batch contains."""
+    is_own = type(state.task).loss.__module__.startswith("flambeau")
+    if is_own or not isinstance(error, _USER_ERRORS):
+        return None
+    loss = getattr(type(state.task).loss, "__code__", None)
+    frames = list(traceback.walk_tb(error.__traceback__))
+    line = next((number for frame, number in frames if frame.f_code is loss), None)
+    batch, name = batches[0], type(state.task).__name__
+    if line is None:
+        with suppress(AttributeError):
+            check_signature(state.task.loss, f"{name}.loss", "outputs", "batch")
+        return None
+    targets = ", ".join(f"batch.targets[{key!r}] {_shown(v)}" for key, v in batch.targets.items())
+    return TrainingError(
+        f"{name}.loss failed in line {line} with {type_and_first_line(error)}. It gets the outputs "
+        f"of the model and the batch, whose inputs are {_described(batch)}; its targets are "
+        f"{targets or 'none'}{' (or batch.target)' if len(batch.targets) == 1 else ''}."
     )
 
 
@@ -235,9 +289,11 @@ def _layer(error: BaseException, model: nn.Module) -> str:
 
 
 def _described(batch: Batch) -> str:
-    return ", ".join(
-        f"{name} {tuple(value.shape)} {_name(value.dtype)}" for name, value in batch.inputs.items()
-    )
+    return ", ".join(f"{name} {_shown(value)}" for name, value in batch.inputs.items())
+
+
+def _shown(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {_name(value.dtype)}"
 
 
 def _name(dtype: torch.dtype) -> str:

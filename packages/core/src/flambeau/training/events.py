@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.errors import ArgumentError, check_signature, did_you_mean
 
 if TYPE_CHECKING:
     from flambeau.training.state import TrainState
@@ -127,6 +127,9 @@ class Dispatch:
                 for callback in listeners
                 if getattr(type(callback), event) is not getattr(Callback, event)
             )
+            for listener in bound:
+                shown = getattr(listener, "__qualname__", repr(listener))
+                check_signature(listener, shown, "state")
             setattr(self, event, bound)
 
     def send(self, event: str, state: TrainState) -> None:

@@ -9,7 +9,13 @@ from typing import Any, Literal, cast
 from torch.optim import Optimizer
 
 from flambeau.data.transform import Transform
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import (
+    ArgumentError,
+    InputError,
+    check_signature,
+    did_you_mean,
+    explains_arguments,
+)
 from flambeau.training.optim.averaging import EMA, SWA
 from flambeau.training.optim.controller import Controller
 from flambeau.training.optim.optimizer import OptimizerFactory
@@ -18,6 +24,7 @@ from flambeau.training.step import TrainStep, train_step
 _NONFINITE = ("off", "raise", "skip")
 
 
+@explains_arguments()
 @dataclass(frozen=True)
 class TrainingOptions:
     """How a model is trained, in addition to the choices of the plan.
@@ -85,11 +92,21 @@ class TrainingOptions:
                 f"train_step is a {type(self.train_step).__name__}; give a function "
                 "train_step(model, micro_batches, task, step)."
             )
+        self._check_functions()
         self._check_optimizer()
         if self.average is not None and not hasattr(self.average, "running"):
             raise ArgumentError(f"average is {self.average!r}; give EMA(), SWA() or None.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(f"clip_norm must be a positive norm or None, not {self.clip_norm}.")
+
+    def _check_functions(self) -> None:
+        names = ("model", "micro_batches", "task", "step")
+        check_signature(self.train_step, "train_step", *names)
+        for transform in self.transforms:
+            check_signature(transform, f"The transform {transform!r:.60}", "batch", "seed")
+        for controller in self.controllers:
+            owner = type(controller).__name__
+            check_signature(controller.update, f"{owner}.update", "history", "progress")
 
     @property
     def factory(self) -> OptimizerFactory | None:
@@ -107,6 +124,7 @@ class TrainingOptions:
             object.__setattr__(self, "optimizer", factory)
             return
         if callable(given) and not isinstance(given, Optimizer):
+            check_signature(given, "The optimizer factory", "model", "values")
             return
         example = type(given).__name__ if isinstance(given, Optimizer) else "SGD"
         raise ArgumentError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from flambeau.data.batch import Batch
-from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.errors import ArgumentError, TrainingError, did_you_mean
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord, masked_step
 from flambeau.training.optim.clip import clip_gradients, gradients_of, optimized_parameters
 from flambeau.training.optim.fused_step import OptimizerStep, has_two_steps
@@ -137,6 +137,8 @@ class Update:
         if self._clip_norm is None and self._guard is None:
             return []
         gradients = _gradients(chosen)
+        if not gradients:
+            _refuse_missing_gradients(chosen)
         if self._sparse:
             from flambeau.training.optim.sparse_gradients import entries
 
@@ -276,6 +278,15 @@ class Update:
     def skipped(self) -> int:
         """Return the number of skipped steps so far; waits for the device."""
         return 0 if self._guard is None else self._guard.skipped()
+
+
+def _refuse_missing_gradients(steps: Sequence[OptimizerStep]) -> None:
+    optimizers = [step.optimizer for step in steps]
+    if any(parameter.requires_grad for parameter in optimized_parameters(optimizers)):
+        raise TrainingError(
+            "step.update was called, but no parameter of its optimizer has a gradient, so no "
+            "weight would change. Call step.backward(loss) before step.update(loss)."
+        )
 
 
 def _check_without_closure(chosen: Sequence[OptimizerStep]) -> None:

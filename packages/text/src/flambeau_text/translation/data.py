@@ -19,7 +19,7 @@ from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_csv, read_table
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau_text.tokenization.bpe_dropout import BpeDropout
 from flambeau_text.translation.dataset import (
     EncodedPairs,
@@ -49,6 +49,7 @@ Part: TypeAlias = float | tuple[Any, Any]
 """The size of a validation or test part: a fraction or number of pairs, or two separate files."""
 
 
+@explains_arguments()
 class TranslationData(Data):
     """Sentence pairs, checked, filtered and split.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flambeau.artefact.read_like import filled_like, read_record, reading_options
-from flambeau.errors import InputError
+from flambeau.errors import InputError, explains_arguments
 from flambeau.plan import Plan
 from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
 from flambeau_text.tokenization.normalization import FORMS
@@ -18,6 +18,7 @@ TOKENIZERS = ("bpe", "unigram", "word", "character")
 _PLANNED = ("tokenizer", "vocab_size", "shared_vocab", "normalization")
 
 
+@explains_arguments()
 @dataclass(frozen=True)
 class TranslationOptions:
     """How sentence pairs are tokenized and filtered, for the constructors of ``TranslationData``.

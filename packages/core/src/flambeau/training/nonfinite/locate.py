@@ -51,7 +51,10 @@ _ADVICE: Mapping[str, str] = {
         "If earlier steps were finite, lower lr or clip gradients (clip_norm=1.0). With fp16 try "
         'precision "bf16" or "fp32". Otherwise check divisions, logarithms and roots in that layer.'
     ),
-    "loss": "Check the range of the targets, and logarithms and divisions in the loss.",
+    "loss": (
+        "If earlier steps were finite, lower lr or clip gradients (clip_norm=1.0). Otherwise check "
+        "the range of the targets, and logarithms and divisions in the loss."
+    ),
     "no target": (
         "Remove samples whose targets are all ignored (ignore_index) or whose sample_weight is 0, "
         "or choose a larger batch_size if only a few samples have targets."

@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 from torch.optim import Optimizer
 
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.optim.optimizer import OptimizerFactory
 
@@ -39,6 +40,11 @@ class _RecordedValues(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         self.read.add(key)
+        if key not in self._values:
+            raise ArgumentError(
+                f"The optimizer factory reads values[{key!r}], which the plan does not have. "
+                f"{did_you_mean(key, self._values)}"
+            )
         return self._values[key]
 
     def __contains__(self, key: object) -> bool:
