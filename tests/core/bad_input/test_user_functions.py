@@ -22,6 +22,7 @@ from flambeau import (
     TrainingOptions,
 )
 from flambeau.errors import ArgumentError, StorageError, TrainingError
+from flambeau.training import train_step
 
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 DATA = TensorData.from_tensors(X, (X[:, 0] > 0).long())
@@ -138,6 +139,10 @@ class ForUsed(Classification):
 def test_weights_are_not_written_to_a_folder(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is a folder"):
         make().save(tmp_path)
+
+
+def test_the_default_train_step_is_the_function_of_the_library() -> None:
+    assert TrainingOptions.train_step is TrainingOptions().train_step is train_step
 
 
 def test_every_error_here_is_one_of_flambeau() -> None:

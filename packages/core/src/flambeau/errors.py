@@ -175,7 +175,9 @@ def explains_arguments(hint: Callable[[str], str] = _no_hint) -> Callable[[C], C
 
     def decorate(cls: C) -> C:
         for name, value in list(vars(cls).items()):
-            if name.startswith("_") and name != "__init__":
+            # A function that is the default of a field is a value, not a method.
+            is_field = name in getattr(cls, "__dataclass_fields__", ())
+            if is_field or (name.startswith("_") and name != "__init__"):
                 continue
             if inspect.isfunction(value):
                 setattr(cls, name, _explained(value, hint))
