@@ -70,7 +70,7 @@ def test_an_older_checkpoint_replaces_a_damaged_one(
     newest, older = broken_off(tmp_path, 9)
     flip_a_bit(newest, file)
     learner = new_learner(tmp_path)
-    message = rf"damaged-checkpoint\] .*{newest.name}.* The older {older.name} is used"
+    message = rf"damaged-checkpoint\] .*{newest.name}.* The older checkpoint {older.name} is used"
     with pytest.warns(FlambeauWarning, match=message):
         learner.resume()
     assert torch.equal(weights(learner), weights(whole))

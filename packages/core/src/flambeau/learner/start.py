@@ -230,7 +230,7 @@ class StartingPoint:
         return Choice(
             KEY,
             value,
-            f"Preprocessor and weights of the export {self.folder}, {head}.",
+            f"Preprocessor and weights ({head}) of the export {self.folder}.",
             evidence={"created": self.record.created},
             override="Learner(data, start=Start(path, new_head=…))",
             source="user",
