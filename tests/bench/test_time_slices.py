@@ -207,9 +207,10 @@ def test_a_stop_between_two_clock_readings_is_detected(
     assert stopped.running_s() == 10.0
 
 
+@pytest.mark.slow
 def test_the_error_of_a_failed_process_has_its_stderr() -> None:
     run = FreshRun("no-such-case", "", "candidate", Size("quick", {}), 0)
-    with pytest.raises(TrainingError, match=r"(?s)'candidate' of no-such-case.*KeyError"):
+    with pytest.raises(TrainingError, match=r"(?s)'candidate' in no-such-case.*KeyError"):
         measure_in_fresh_processes([run])
 
 
@@ -219,11 +220,12 @@ def test_the_error_of_a_killed_process_has_its_exit_code(monkeypatch: pytest.Mon
     for device in ("cpu", "cuda"):
         run = FreshRun("a-case", "", "candidate", Size("quick", {}, device=device), 0)
         with pytest.raises(
-            TrainingError, match=r"'candidate' of a-case.*code -9: its stderr is empty"
+            TrainingError, match=r"'candidate' in a-case.*code -9: its stderr is empty"
         ):
             measure_in_fresh_processes([run])
 
 
+@pytest.mark.slow
 def test_on_an_accelerator_processes_run_in_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     # A device continues with queued work while its process is stopped.
     monkeypatch.setattr("flambeau_bench.fresh_process.run_in_slices", None)

@@ -89,6 +89,7 @@ def test_files_in_train_and_valid_are_found(tmp_path: Path) -> None:
     assert ".png" in finding.what
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_found(tmp_path: Path) -> None:
     # Smooth ones, like photographs, so that resizing hardly changes their hash.
     blocks = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)

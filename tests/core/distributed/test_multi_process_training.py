@@ -116,6 +116,7 @@ def test_two_processes_match_one(tmp_path: Path) -> None:
         assert torch.equal(first["weights"][name], second["weights"][name])
 
 
+@pytest.mark.slow
 def test_ranks_skip_the_same_steps_as_one_process(tmp_path: Path) -> None:
     one, shared = alone("skipped_steps", tmp_path), runner.run(tmp_path, "skipped_steps")
     for found in shared["skipped_steps"]:
@@ -125,6 +126,7 @@ def test_ranks_skip_the_same_steps_as_one_process(tmp_path: Path) -> None:
         assert skipped == sum(row["steps_without_targets"] for row in each["rows"]) >= 2
 
 
+@pytest.mark.slow
 def test_own_weights_train_as_in_one_big_batch(tmp_path: Path) -> None:
     """Token counts, sample weights and class weights; alone, accumulated, and in two processes."""
     one = alone("own_weight_runs", tmp_path)

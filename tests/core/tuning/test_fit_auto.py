@@ -210,6 +210,7 @@ torch.save(made.model.state_dict(), {to!r})
 """
 
 
+@pytest.mark.slow
 def test_the_saved_plan_replays_to_the_same_weights_in_a_new_process(tmp_path: Path) -> None:
     machine = Machine()
     machine.slower = lambda step: 4.0 if step > 300 else 1.0  # so that the fall is replanned

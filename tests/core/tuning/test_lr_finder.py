@@ -313,6 +313,7 @@ def long_run(**arguments: Any) -> Learner:
     return make(**arguments)
 
 
+@pytest.mark.slow
 def test_a_long_run_of_an_unknown_model_measures_first(tmp_path: Path) -> None:
     learner = long_run()
     assert learner.plan["lr"].confidence < 0.5

@@ -46,6 +46,8 @@ def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
         return model(*inputs.values())
     binding = bind_inputs(model, tuple(inputs))
     positional = [inputs[name] for name in binding.positional]
+    if not binding.keywords:
+        return model(*positional)
     return model(*positional, **{name: inputs[name] for name in binding.keywords})
 
 
@@ -55,14 +57,23 @@ def bind_inputs(model: nn.Module, names: tuple[str, ...]) -> Binding:
     Raises:
         InputError: Some names match arguments of ``forward`` and others do not.
     """
-    while isinstance(model, DataParallel | DistributedDataParallel):
-        model = cast("nn.Module", model.module)
-    model = compiled_module(model) or model
+    if _may_wrap(type(model)):
+        while isinstance(model, DataParallel | DistributedDataParallel):
+            model = cast("nn.Module", model.module)
+        model = compiled_module(model) or model
     forward: Callable[..., Any] = model.forward
     # The function without its module, which the cache would keep in memory.
     function = getattr(forward, "__func__", None)
     skipped = 0 if function is None else 1
     return _bind(function or forward, skipped, names, type(model).__name__)
+
+
+@lru_cache(maxsize=64)
+def _may_wrap(kind: type[nn.Module]) -> bool:
+    """Return whether models of this class may contain the model whose ``forward`` is meant."""
+    if issubclass(kind, DataParallel | DistributedDataParallel):
+        return True
+    return kind.__module__.startswith("torch.") and not kind.__module__.startswith("torch.nn.")
 
 
 @lru_cache(maxsize=64)

@@ -61,6 +61,10 @@ class History:
 
     def add_step_losses(self, losses: Iterable[float]) -> None:
         """Append the losses of consecutive steps."""
+        losses = list(losses)
+        if self.loss_interval == 1 and len(self.step_losses) + len(losses) < MAX_STEP_LOSSES:
+            self.step_losses.extend(losses)
+            return
         for loss in losses:
             self._incomplete.append(loss)
             if len(self._incomplete) == self.loss_interval:

@@ -324,7 +324,7 @@ def checked_result(result: object, batches: Sequence[Batch]) -> StepResult:
     Raises:
         ArgumentError: The loss of the result is not a 0-d tensor.
     """
-    if isinstance(result, Tensor):
+    if type(result) is not StepResult and isinstance(result, Tensor):
         weights = [len(batch) if batch.weight is None else batch.weight for batch in batches]
         result = StepResult(result, sum(weights))
     if type(result) is StepResult:
