@@ -77,8 +77,8 @@ def _check(run: FreshRun, folder: Path, code: int) -> None:
     if code or not (folder / _MEASUREMENT).is_file():
         stderr = (folder / _STDERR).read_text(encoding="utf-8", errors="replace")
         raise TrainingError(
-            f"The process of the side {run.side!r} of {run.case} ({run.variant}) failed with exit "
-            f"code {code}: {stderr[-2000:] or 'its stderr is empty.'}"
+            f"The process that measures {run.side!r} in {run.case} ({run.variant}) failed with "
+            f"exit code {code}: {stderr[-2000:] or 'its stderr is empty.'}"
         )
 
 

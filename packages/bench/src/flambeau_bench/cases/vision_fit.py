@@ -222,7 +222,7 @@ def usual_program(
 def flambeau_program(
     model: nn.Module, parts: ArraysByPart, size: Size, seed: int, workers: int
 ) -> dict[str, Any]:
-    """Train a learner; only batch size and number of epochs are those of the usual program."""
+    """Train a learner with its defaults, but the batch size and epochs of the plain program."""
     from flambeau import Learner
     from flambeau_vision import ImageData
 

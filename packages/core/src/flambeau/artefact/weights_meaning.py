@@ -56,7 +56,7 @@ class Meaning:
         """Check the header of a weights file; an entry that is missing is not checked.
 
         Returns:
-            The calibration of the weights, empty if there is none.
+            The calibration stored in the file (temperature, thresholds), empty if there is none.
 
         Raises:
             ArtefactError: The weights have other outputs, or were trained with another vocabulary.
@@ -72,7 +72,7 @@ class Meaning:
         """Check the record of an export.
 
         Returns:
-            The calibration of the weights, empty if there is none.
+            The calibration stored in the file (temperature, thresholds), empty if there is none.
 
         Raises:
             ArtefactError: The domain, the outputs, the scale of the targets, the vocabulary or the

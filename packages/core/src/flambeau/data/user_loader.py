@@ -455,7 +455,7 @@ def check_order(loader: Iterable[Any], part: str) -> None:
 
 
 def _torch_loader(loader: object) -> Any:
-    """Return the loader if it is a ``DataLoader``, else None; ``Any``, as torch types it partly."""
+    """Return the loader if it is a ``DataLoader``, else None."""
     return cast(Any, loader) if isinstance(loader, DataLoader) else None
 
 

@@ -28,7 +28,7 @@ def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> dict[str, 
         meaning: The learner's preprocessor and task; those of a file or export must match them.
 
     Returns:
-        The calibration of the weights, empty if there is none.
+        The calibration stored in the file (temperature, thresholds), empty if there is none.
 
     Raises:
         ArtefactError: The file is missing or damaged, or belongs to another model, other outputs

@@ -16,8 +16,8 @@ def combine(base: Sequence[Rule], own: Sequence[Rule]) -> tuple[Rule, ...]:
     """Return ``base`` with the rules of ``own``: same keys replaced, new keys appended.
 
     A domain changes a choice of core by contributing a rule with the same key. A rule made by
-    ``Rule.extending`` changes the choice of the rule for its key before it: in ``own``, otherwise
-    in ``base``.
+    ``Rule.extending`` gets the choice of an earlier rule with the same key, from ``own`` or else
+    from ``base``, and changes it.
 
     Raises:
         PlanError: Two rules of ``base``, or two of ``own``, decide the same key; or a rule of

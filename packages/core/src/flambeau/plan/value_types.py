@@ -32,7 +32,7 @@ class ValueType:
 
 
 class DeviceType(ValueType):
-    """The type of the plan's devices: those of this machine."""
+    """The value type of the plan key "device": a device that this machine has."""
 
     def __init__(self) -> None:
         super().__init__("a device of this machine.", lambda value: self.fault(value) is None)

@@ -215,7 +215,7 @@ class LabelCounts:
 
     @classmethod
     def of(cls, predicted: Tensor, targets: Tensor, classes: Sequence[str]) -> LabelCounts:
-        """Count labels in bool tensors, ``(n, labels)`` each.
+        """Count correct, missed and falsely predicted labels in bool tensors ``(n, labels)``.
 
         Raises:
             InputError: The shapes differ from ``(n, labels)``.

@@ -55,7 +55,7 @@ class StepContext:
         step: Optimizer steps since the start of the run.
         sharded: Whether each process evaluates only its shard of the batches, so that metrics must
             be reduced over the processes.
-        for_report: Whether the outputs are for ``summarise``; a task may then add figures to them.
+        for_report: Whether the outputs are for ``summarise``; a task may then add further values.
     """
 
     stage: Stage = "train"

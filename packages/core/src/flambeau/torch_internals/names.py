@@ -76,5 +76,7 @@ def warn_of_change(name: str, why: str) -> None:
 
 def _known(name: str) -> str:
     if name not in FALLBACKS:
-        raise KeyError(f"{name} has no entry in FALLBACKS. Add one, and a test without the name.")
+        raise KeyError(
+            f"{name} has no entry in FALLBACKS. Add one, and a test in which torch lacks this name."
+        )
     return name
