@@ -130,3 +130,56 @@ def test_bytes_and_scalar_tensors_are_labels() -> None:
     targets = read_labels([torch.tensor(3), torch.tensor(1), torch.tensor(3)])
     assert (targets.names, targets.values.tolist()) == (("1", "3"), [1, 0, 1])
     assert read_labels([torch.tensor(0.5), torch.tensor(2.0)]).values.tolist() == [0.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        ([1, True, 0], None),
+        ([1, "1", 2], None),
+        ([True, "True", False], None),
+        (["1", 1.0], "classification"),
+        ([1.0, True, 2.0], "classification"),
+    ],
+)
+def test_one_label_in_two_types_is_refused_in_any_order(labels: list, task: Any) -> None:
+    for order in (labels, labels[::-1]):
+        with pytest.raises(InputError, match=r"several types.*row \d has .* of type"):
+            read_labels(order, task=task)
+    assert read_labels([1, "a", 1]).names == ("1", "a")
+    assert read_labels([1, 1.0, 2], task="classification").names == ("1", "2")
+    assert read_labels(["1", 1, "2"], classes=["1", "2"]).values.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "message"),
+    [
+        ([["a", None], ["b"]], None, "row 0 are .* missing.*empty list"),
+        ([["a"], ["b", float("nan")]], None, "row 1 are .* missing"),
+        ([["a"], [""]], None, "row 1 are .* missing"),
+        ([[1, None], [0, 1]], None, "row 0 are .* missing"),
+        ([[["a"]], [["b"]]], None, "row 0 are .* contains a list"),
+        ([[10**400, 1], [1, 2]], None, "row 0 is an integer of 1,329 bits"),
+        ([[1], [10**400]], "regression", "row 1 is an integer of 1,329 bits"),
+        (np.array([[10**400, 1]], dtype=object), None, "row 0 is an integer of 1,329 bits"),
+        ([[], []], "regression", "rows without numbers"),
+        (np.zeros((3, 0)), "regression", "rows without numbers"),
+        (3, None, "labels are 3 of type int"),
+        ("abc", None, "labels are 'abc' of type str"),
+        (np.array(1), None, "one label per sample"),
+        (torch.tensor(1), None, "one label per sample"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused(labels: Any, task: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_labels(labels, task=task)
+
+
+def test_tensors_and_bytes_in_a_row_are_read_as_their_values() -> None:
+    rows = read_labels([torch.tensor([1, 2]), torch.tensor([3])])
+    assert rows.names == ("1", "2", "3")
+    assert read_labels([[torch.tensor(1)], [torch.tensor(2)]]).names == ("1", "2")
+    assert read_labels([[b"a"], ["b", b"c"]]).names == ("a", "b", "c")
+    half = torch.tensor([[1.5, 2], [1, 0]], dtype=torch.bfloat16)
+    assert read_labels(half).values.tolist() == [[1.5, 2.0], [1.0, 0.0]]
+    assert read_labels(list(half)).values.tolist() == [[1.5, 2.0], [1.0, 0.0]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -54,7 +55,15 @@ def list_labels(labels: Any) -> tuple[list[Any], tuple[str, ...] | None]:
     """Return one label per sample, and the column names if the labels are a frame of columns.
 
     The labels of a 2-D array, tensor or frame are arrays; other labels are Python values.
+
+    Raises:
+        InputError: The labels are a single value, not one per sample.
     """
+    if _is_single(labels):
+        raise InputError(
+            f"The labels are {labels!r:.60} of type {type(labels).__name__}. Give a sequence with "
+            "one label per sample."
+        )
     if is_frame(labels) and hasattr(labels, "columns"):
         names = tuple(map(str, labels.columns))
         values = [np.asarray(labels[name]) for name in labels.columns]
@@ -62,15 +71,22 @@ def list_labels(labels: Any) -> tuple[list[Any], tuple[str, ...] | None]:
             return to_list(values[0]), None
         return list(np.stack(values, axis=1)), names
     if isinstance(labels, Tensor):
-        labels = labels.detach().cpu().numpy()
+        labels = labels.detach().cpu()
+        # NumPy has no bfloat16.
+        labels = (labels.float() if labels.dtype == torch.bfloat16 else labels).numpy()
     if isinstance(labels, np.ndarray) and cast("NDArray[Any]", labels).ndim > 1:
         return list(cast("NDArray[Any]", labels)), None
     return to_list(labels), None
 
 
+def _is_single(labels: Any) -> bool:
+    is_scalar = isinstance(labels, str | bytes) or getattr(labels, "ndim", 1) == 0
+    return is_scalar or not isinstance(labels, Iterable)
+
+
 def read_number_rows(values: Sequence[Any]) -> NumberRows | None:
     """Return labels that are rows of equally many numbers; None if they are anything else."""
-    rows: list[Any] = [value.numpy() if isinstance(value, Tensor) else value for value in values]
+    rows = list(values)
     if not all(isinstance(row, list | tuple) or getattr(row, "ndim", 0) == 1 for row in rows):
         return None
     if len({len(row) for row in rows}) != 1 or not len(rows[0]):

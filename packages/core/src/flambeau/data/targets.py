@@ -140,7 +140,7 @@ def read_labels(
 
     Raises:
         InputError: A label is missing, of another type than the others, or not in ``classes``;
-            the message names the row.
+            the message names the row. Or the labels are a single value.
 
     Example:
         >>> read_labels(["bee", "ant", "bee"]).values.tolist()
@@ -157,10 +157,10 @@ def read_labels(
             raise InputError(
                 f"The label of {row_name(row)} is missing ({value!r}). Add it, or remove the row."
             )
-        if isinstance(value, int) and value.bit_length() >= sys.float_info.max_exp:
+        if isinstance(value, (int, *_SEQUENCES)) and (bits := _bits_of_huge(value)):
             raise InputError(
-                f"The label of {row_name(row)} is an integer of {value.bit_length():,} bits, which "
-                "no type of number can hold. Give it as text."
+                f"The label of {row_name(row)} is an integer of {bits:,} bits, which no type of "
+                "number can hold. Give it as text."
             )
     rows = read_number_rows(values)
     if rows is not None and (rows.values.shape[1] > 1 or task == "multi_label"):
@@ -182,7 +182,7 @@ def read_labels(
     if kind == "regression":
         targets = _read_numbers(values, classes, row_name)
     elif kind == "multi_label":
-        targets = _read_tags([_split_tags(value, sep) for value in values], classes, row_name)
+        targets = _read_tags(_split_tags(values, sep, row_name), classes, row_name)
     else:
         targets = _read_classes(values, classes, row_name)
     doubts = doubts_about_names(targets.names)
@@ -257,12 +257,27 @@ def _is_missing(value: Any) -> bool:
     )
 
 
+def _bits_of_huge(value: Any) -> int:
+    """Return the bits of an integer, alone or in a row, that float64 cannot hold; 0 if none."""
+    if isinstance(value, np.ndarray) and cast("NDArray[Any]", value).dtype != object:
+        return 0
+    parts = cast("Iterable[Any]", value) if isinstance(value, _SEQUENCES) else (value,)
+    bits = max((part.bit_length() for part in parts if isinstance(part, int)), default=0)
+    return bits if bits >= sys.float_info.max_exp else 0
+
+
 def _to_python(value: Any) -> Any:
-    """Return scalars of NumPy and torch as Python numbers, and bytes as text."""
-    if isinstance(value, np.generic | np.ndarray | Tensor):
-        scalar = cast("Any", value)
-        value = scalar.item() if scalar.ndim == 0 else scalar
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    """Return scalars of NumPy and torch as Python numbers, tensors as arrays, bytes as text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if not isinstance(value, np.generic | np.ndarray | Tensor):
+        return value
+    array = cast("Any", value)
+    if array.ndim == 0:
+        item = array.item()
+        return item.decode("utf-8", "backslashreplace") if isinstance(item, bytes) else item
+    # By a list: for tensors of any device and dtype, with or without gradient.
+    return np.asarray(to_list(array)) if isinstance(value, Tensor) else array
 
 
 def _kind(value: Any, sep: str | None) -> Kind:
@@ -275,13 +290,34 @@ def _kind(value: Any, sep: str | None) -> Kind:
     return "multi_label" if sep is not None and isinstance(value, str) else "classification"
 
 
-def _split_tags(value: Any, sep: str | None) -> list[str]:
-    if isinstance(value, str):
-        parts = value.split(sep) if sep is not None else [value]
-        return [part.strip() for part in parts if part.strip()]
-    if isinstance(value, _SEQUENCES):
-        return [str(part) for part in cast("Iterable[Any]", value)]
-    return [str(value)]
+def _split_tags(values: Sequence[Any], sep: str | None, row_name: _RowName) -> list[list[str]]:
+    """Return the labels of each row as text.
+
+    Raises:
+        InputError: A label in a row is missing, or is a list; the message names the row.
+    """
+    rows: list[list[str]] = []
+    for row, value in enumerate(values):
+        if isinstance(value, str):
+            texts = [value] if sep is None else value.split(sep)
+            rows.append([text.strip() for text in texts if text.strip()])
+            continue
+        is_row = isinstance(value, _SEQUENCES)
+        parts = list(cast("Iterable[Any]", value)) if is_row else [value]
+        if any(_is_missing(_to_python(part)) for part in parts):
+            raise InputError(
+                f"The labels of {row_name(row)} are {value!r:.60}, and one of them is missing. "
+                "Remove it; a row without labels is an empty list."
+            )
+        if any(isinstance(part, _SEQUENCES) for part in parts):
+            raise InputError(
+                f"The labels of {row_name(row)} are {value!r:.60}, which contains a list. Give one "
+                "flat list of labels per row."
+            )
+        rows.append(
+            [str(_to_python(part) if isinstance(part, bytes | Tensor) else part) for part in parts]
+        )
+    return rows
 
 
 def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _RowName) -> Targets:
@@ -297,6 +333,8 @@ def _read_numbers(values: list[Any], names: Sequence[str] | None, row_name: _Row
             f"Regression needs numbers as labels, and some labels are not numbers ({error}). Give "
             "one number per row, or the same count of numbers in every row."
         ) from error
+    if not array.numel():
+        raise InputError("The labels are rows without numbers. Give at least one number per row.")
     finite = torch.isfinite(array.reshape(len(values), -1)).all(dim=1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
@@ -330,6 +368,7 @@ def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _R
             f"The labels cannot be sorted into classes ({error}): {seen}. Give text or whole "
             "numbers, and one type for all rows."
         ) from error
+    _refuse_two_types(values, row_name, by_name=classes is None)
     type_name = "text" if isinstance(found[0], str) else type(found[0]).__name__
     reason = f"{len(found):,} distinct labels ({type_name}) in {len(values):,} rows"
     if classes is None:
@@ -354,6 +393,35 @@ def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _R
             "classes: add samples of another class."
         )
     return Targets("classification", torch.tensor(numbers, dtype=torch.int64), names, reason)
+
+
+def _refuse_two_types(values: Sequence[Any], row_name: _RowName, *, by_name: bool) -> None:
+    """Raise an InputError if one label is written in two types.
+
+    Args:
+        values: The labels.
+        row_name: Names of the rows, for the message.
+        by_name: Whether labels that differ, but have the same class name, are refused: 1 and "1".
+            Equal ones with two class names always are: 1 and True.
+    """
+    if len(set(map(type, values))) == 1:
+        return
+    pairs = list(zip(map(type, values), values, strict=True))
+    first_rows = {pair: row for row, pair in reversed(list(enumerate(pairs)))}
+    row_of_value: dict[Any, int] = {}
+    row_of_name: dict[str, int] = {}
+    for row in sorted(first_rows.values()):
+        same_value = row_of_value.setdefault(values[row], row)
+        same_name = row_of_name.setdefault(_class_name(values[row]), row)
+        if same_value < same_name or (by_name and same_name < same_value):
+            seen = "; ".join(
+                f"{row_name(each)} has {values[each]!r} of type {type(values[each]).__name__}"
+                for each in (min(same_value, same_name), row)
+            )
+            raise InputError(
+                f"The labels have several types, and it is unknown whether these are one class: "
+                f"{seen}. Use one type for all rows."
+            )
 
 
 def _read_tags(tags: list[list[str]], classes: Sequence[str] | None, row_name: _RowName) -> Targets:
