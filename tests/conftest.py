@@ -72,13 +72,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 BUDGET_S = {
-    "architecture": 40,
-    "bench": 40,
-    "conformance": 20,
-    "core": 260,
-    "integration": 120,
-    "text": 70,
-    "vision": 110,
+    "architecture": 35,
+    "bench": 55,
+    "conformance": 25,
+    "core": 230,
+    "integration": 110,
+    "text": 65,
+    "vision": 70,
 }
 """CPU seconds of the quick tests by folder (two cores of 2.8 GHz). What does not fit is slow."""
 
