@@ -78,6 +78,13 @@ def test_program_is_no_longer_than_plain_pytorch(name: str) -> None:
     assert nodes(FOLDER / f"{name}.py") <= nodes(FOLDER / f"{name}_plain.py")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_has_the_counts(name: str) -> None:
+    page = (FOLDER.parents[1] / "docs" / "training.md").read_text("utf-8")
+    row = f"{name}.py) | {nodes(FOLDER / f'{name}.py')} | {nodes(FOLDER / f'{name}_plain.py')} |"
+    assert row in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_program_reaches_the_result_of_plain_pytorch(name: str) -> None:
