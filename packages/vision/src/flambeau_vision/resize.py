@@ -146,8 +146,8 @@ def resize_pixels(pixels: Pixels, geometry: Geometry) -> Pixels:
     else:
         cover_width = int(cover_height * width / height)
     resized = _resample(pixels, cover_height, cover_width, geometry)
-    top = int(round((cover_height - wanted_height) / 2.0))  # noqa: RUF046
-    left = int(round((cover_width - wanted_width) / 2.0))  # noqa: RUF046
+    top = round((cover_height - wanted_height) / 2.0)
+    left = round((cover_width - wanted_width) / 2.0)
     return resized[top : top + wanted_height, left : left + wanted_width]
 
 
