@@ -44,3 +44,13 @@ def test_uneven_classes_fall_from_a_thousand_to_a_hundred_images() -> None:
     counts = list(image_budgets.uneven_counts().values())
     assert (counts[0], counts[-1], len(counts)) == (1_000, 100, 10)
     assert counts == sorted(counts, reverse=True)
+
+
+def test_two_files_are_compared_image_by_image() -> None:
+    now = [{**line("a", "auto", seed, 3.0), "correct": "1110" * 10} for seed in (0, 1)]
+    before = [{**line("a", "auto", 0, 3.0), "correct": "1010" * 10}]
+    row = image_budgets.compare(now, before).splitlines()[-1].split()
+    assert row[:5] == ["a", "auto", "1", "0.750", "0.500"]  # seed 1 has no partner
+    assert float(row[5]) == 0.25
+    low, high = (float(one.strip("()")) for one in (row[6], row[8]))
+    assert 0 < low < 0.25 < high

@@ -8,10 +8,13 @@ continued:
     FLAMBEAU_DATA=… python -m flambeau_bench.image_budgets cell ants_bees_wide 64/one_cycle --seed 0
     FLAMBEAU_DATA=… python -m flambeau_bench.image_budgets all
     python -m flambeau_bench.image_budgets results
+    python -m flambeau_bench.image_budgets compare --out now.jsonl --with before.jsonl
 
 "auto" is ``Learner(data).fit_auto(minutes)`` without further arguments. "SIZE/RECIPE" fixes the
 image size and trains for the same time: recipe "auto" with ``fit_auto``, "one_cycle" with as many
-epochs of one cycle as fit into the time.
+epochs of one cycle as fit into the time. ``--precision fp32`` trains as a machine without fast
+bf16 does. "compare" takes the cells that two files share and compares their correct answers image
+by image; the second file may come from another commit of flambeau.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -34,7 +38,7 @@ import torch
 import typer
 
 from flambeau import Learner, Split, TrainingOptions
-from flambeau.report import text_table
+from flambeau.report import paired_difference, text_table
 from flambeau.tuning.budget import intervals_within
 from flambeau.tuning.speed import measure_speed
 from flambeau_bench import machine
@@ -54,6 +58,9 @@ CIFAR10 = (
     *("dog", "frog", "horse", "ship", "truck"),
 )
 _VALID = 0.1
+_MOST_ANSWERS = 2_000
+"""Larger test sets keep no answers by image, so that a line stays short."""
+
 _SPEED_LIMIT_S = 2.0
 
 
@@ -94,8 +101,8 @@ def uneven_counts() -> dict[str, int]:
     return {name: round(1_000 * 10 ** (-index / 9)) for index, name in enumerate(CIFAR10)}
 
 
-def ants_bees_wide() -> tuple[Labelled, Labelled]:
-    """Return photographs of ants and bees, each at the left or right end of a grey 3:1 canvas."""
+def ants_bees(place: Callable[[Any, int], Any] = lambda image, _: image) -> tuple[Labelled, ...]:
+    """Return the train and test photographs of ants and bees, each as ``place`` returns it."""
     from PIL import Image
 
     found: dict[str, Labelled] = {part: ([], []) for part in ("train", "val")}
@@ -106,23 +113,30 @@ def ants_bees_wide() -> tuple[Labelled, Labelled]:
                 continue
             part, label, _ = member.name.split("/")
             image = Image.open(io.BytesIO(file.read())).convert("RGB")
-            height = max(image.height, -(-image.width // 3))
-            canvas = Image.new("RGB", (3 * height, height), (128, 128, 128))
-            right = len(found[part][0]) % 2 == 1
-            left = canvas.width - image.width if right else 0
-            canvas.paste(image, (left, (height - image.height) // 2))
-            found[part][0].append(canvas)
+            found[part][0].append(place(image, len(found[part][0])))
             found[part][1].append(label)
     return found["train"], found["val"]
 
 
-DATA_SETS: Mapping[str, Callable[[], tuple[Labelled, Labelled]]] = {
+def on_wide_canvas(image: Any, index: int) -> Any:
+    """Return the image at the left (even index) or right end of a grey 3:1 canvas."""
+    from PIL import Image
+
+    height = max(image.height, -(-image.width // 3))
+    canvas = Image.new("RGB", (3 * height, height), (128, 128, 128))
+    left = canvas.width - image.width if index % 2 else 0
+    canvas.paste(image, (left, (height - image.height) // 2))
+    return canvas
+
+
+DATA_SETS: Mapping[str, Callable[[], tuple[Labelled, ...]]] = {
     "fashion_mnist": fashion_mnist,
     "fashion_mnist_2k": lambda: fashion_mnist(2_000),
     "cifar10_12k": cifar10,
     "cifar10_2_uneven": lambda: cifar10({"cat": 1_000, "dog": 250}),
     "cifar10_10_uneven": lambda: cifar10(uneven_counts()),
-    "ants_bees_wide": ants_bees_wide,
+    "ants_bees": ants_bees,
+    "ants_bees_wide": lambda: ants_bees(on_wide_canvas),
 }
 
 SIZES: Mapping[str, tuple[int, int]] = {
@@ -131,6 +145,7 @@ SIZES: Mapping[str, tuple[int, int]] = {
     "cifar10_12k": (24, 32),
     "cifar10_2_uneven": (24, 32),
     "cifar10_10_uneven": (24, 32),
+    "ants_bees": (64, 128),
     "ants_bees_wide": (64, 128),
 }
 """The image sizes of the grid by data set. Each is combined with each of `RECIPES`."""
@@ -171,13 +186,16 @@ def make_data(train: Labelled, test: Labelled, size: int | None, seed: int) -> I
     return ImageData.from_items(items, split=split, options=options)
 
 
-def run_cell(name: str, setting: str, seed: int, minutes: float) -> dict[str, Any]:
+def run_cell(
+    name: str, setting: str, seed: int, minutes: float, precision: str | None = None
+) -> dict[str, Any]:
     """Train one cell and return its results as one line of the file."""
     size, _, recipe = setting.partition("/") if setting != "auto" else ("", "", "auto")
     train, test = DATA_SETS[name]()
     started_s = time.perf_counter()
     data = make_data(train, test, int(size) if size else None, seed)
-    learner = Learner(data, seed=seed, quiet=True)
+    choices = {} if precision is None else {"precision": precision}
+    learner = Learner(data, seed=seed, quiet=True, choices=choices)
     left_s = 60 * minutes - (time.perf_counter() - started_s)
     if recipe == "auto":
         learner.fit_auto(left_s / 60)
@@ -185,6 +203,7 @@ def run_cell(name: str, setting: str, seed: int, minutes: float) -> dict[str, An
         learner.fit_one_cycle(_fitting_epochs(learner, left_s))
     elapsed_s = time.perf_counter() - started_s
     values = learner.plan.values
+    correct = _correct(learner, data)
     kept = ("image_size", "resize", "architecture", "epochs", "batch_size", "lr", "precision")
     return {
         "data": name,
@@ -193,7 +212,10 @@ def run_cell(name: str, setting: str, seed: int, minutes: float) -> dict[str, An
         "minutes": minutes,
         "valid": round(learner.evaluate("valid")["accuracy"], 4),
         "test": round(learner.evaluate("test")["accuracy"], 4),
-        "balanced": round(_balanced_accuracy(learner, data), 4),
+        "balanced": round(mean(mean(each) for each in correct.values()), 4),
+        "correct": "".join(str(int(one)) for each in correct.values() for one in each)
+        if len(data.split.test) <= _MOST_ANSWERS
+        else None,
         "elapsed_s": round(elapsed_s, 1),
         "steps": len(learner.history.step_losses),
         **{key: values.get(key) for key in kept},
@@ -210,14 +232,14 @@ def _fitting_epochs(learner: Learner, seconds: float) -> int:
     return max(1, intervals_within(seconds - (time.perf_counter() - started_s), epoch_s))
 
 
-def _balanced_accuracy(learner: Learner, data: ImageData) -> float:
-    """Return the mean over the classes of the share of correct predictions on test images."""
+def _correct(learner: Learner, data: ImageData) -> dict[str, list[bool]]:
+    """Return by class which test images were predicted correctly, in the order of the data."""
     targets = [data.targets.text(int(row)) for row in data.split.test]
     predictions = learner.predict(data.raw("test"))
-    right: dict[str, list[bool]] = defaultdict(list)
+    correct: dict[str, list[bool]] = {target: [] for target in sorted(set(targets))}
     for prediction, target in zip(predictions, targets, strict=True):
-        right[target].append(str(prediction.label) == target)
-    return mean(mean(each) for each in right.values())
+        correct[target].append(str(prediction.label) == target)
+    return correct
 
 
 # ---------------------------------------------------------------- the file
@@ -269,22 +291,53 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     return text_table(["data", "setting", "runs", "accuracy", "points behind the grid"], rows)
 
 
+def compare(now: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the differences in test accuracy over the cells that both files have.
+
+    The interval is of the mean over the seeds, by resampling of the images.
+    """
+    earlier = {tuple(line[key] for key in KEYS): line for line in before}
+    pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for line in now:
+        other = earlier.get(tuple(line[key] for key in KEYS))
+        if other is not None and line["correct"] and other["correct"]:
+            pairs[line["data"], line["setting"]].append((line["correct"], other["correct"]))
+    rows: list[list[str]] = []
+    for (name, setting), each in pairs.items():
+        # (images, seeds) of 0 and 1
+        ours, theirs = (
+            torch.tensor([[int(one) for one in pair[side]] for pair in each]).double().T
+            for side in (0, 1)
+        )
+        found = paired_difference(lambda right: right.mean(dim=(1, 2)), ours, theirs)
+        scores = [f"{float(right.mean()):.3f}" for right in (ours, theirs)]
+        rows.append([name, setting, str(len(each)), *scores, str(found)])
+    return text_table(["data", "setting", "runs", "now", "before", "difference"], rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one cell or all cells that are not in the file, or print the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("command", choices=["cell", "all", "results"])
+    parser.add_argument("command", choices=["cell", "all", "results", "compare"])
     parser.add_argument("data", nargs="?", choices=[*DATA_SETS])
     parser.add_argument("setting", nargs="?", help='"auto", or SIZE/RECIPE such as 48/one_cycle')
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds for the command all")
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--precision", help='such as "fp32"; the plan chooses by default')
     parser.add_argument("--out", type=Path, default=Path("image-budgets.jsonl"))
+    parser.add_argument("--with", dest="other", type=Path, help="the file to compare with")
     given = parser.parse_args(arguments)
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     if given.command == "results":
         typer.echo(table(read_lines(given.out)))
+        return
+    if given.command == "compare":
+        if given.other is None:
+            parser.error("give the file to compare with: --with before.jsonl")
+        typer.echo(compare(read_lines(given.out), read_lines(given.other)))
         return
     if given.command == "cell":
         if given.data is None or given.setting is None:
@@ -298,7 +351,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in names
             for setting in settings_of(name)
         ]
-    if not run_missing(given.out, cells, given.minutes):
+    run = partial(run_cell, precision=given.precision)
+    if not run_missing(given.out, cells, given.minutes, run):
         typer.echo(f"Nothing to run: {given.out} already has these cells.")
 
 
