@@ -13,6 +13,7 @@ from torch import nn
 
 from flambeau import Callback, Learner, TensorData, TrainingOptions
 from flambeau.artefact.checkpoint_files import save_checkpoint
+from flambeau.errors import ArgumentError
 from flambeau.training import history as history_module
 from flambeau.training import losses as losses_module
 from flambeau.training.history import History
@@ -124,3 +125,17 @@ def test_a_long_run_is_resumed_exactly(
     resumed = make(tmp_path / "part").resume()
     assert repr(resumed.step_losses) == repr(whole.step_losses)
     assert resumed.column("train_loss") == whole.column("train_loss")
+
+
+def test_a_column_that_no_row_has_is_named() -> None:
+    history = History()
+    assert history.column("valid_loss") == []
+    history.add({"epoch": 1, "valid_loss": 0.5, "search": "greedy"})
+    history.add({"epoch": 2, "valid_loss": 0.25, "valid_f1": 1})
+    assert history.column("valid_loss") == [0.5, 0.25]
+    assert history.column("valid_f1") == [1.0]
+    assert history.names == ("epoch", "valid_loss", "search", "valid_f1")
+    with pytest.raises(ArgumentError, match=r"no column 'val_loss'.*'valid_loss'"):
+        history.column("val_loss")
+    with pytest.raises(ArgumentError, match=r"'search' of the history has text \('greedy'\)"):
+        history.column("search")

@@ -63,7 +63,7 @@ def history_panels(history: History) -> list[Callable[[Axes], None]]:
             "epoch first."
         )
     draws = [_draw_loss, *_metric_panels(history), *_logged_panels(history)]
-    if len(history.column("lr")) > 1:
+    if len(_numbers(history, "lr")) > 1:
         draws.append(_draw_lr)
     return [partial(_draw_by_epoch, draw, history) for draw in draws]
 
@@ -79,10 +79,15 @@ def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes
 # ---------------------------------------------------------------- history
 
 
+def _numbers(history: History, name: str) -> list[float]:
+    """Return the numbers of a column; empty if the history lacks it."""
+    return history.column(name) if name in history.names else []
+
+
 def _is_by_step(history: History) -> bool:
     """Return whether the x axis has steps, because rows are not those of consecutive epochs."""
-    epochs, rows = history.column("epoch"), len(history.rows)
-    has_both = len(epochs) == len(history.column("step")) == rows
+    epochs, rows = _numbers(history, "epoch"), len(history.rows)
+    has_both = len(epochs) == len(_numbers(history, "step")) == rows
     return has_both and epochs != [float(number + 1) for number in range(rows)]
 
 
@@ -96,7 +101,7 @@ def _epochs(history: History) -> list[float]:
 def _step_positions(history: History) -> list[float]:
     """Return the x position of each step loss; on an axis of epochs all epochs are equally wide."""
     losses, rows = len(history.step_losses), len(history.rows)
-    ends = [int(step) for step in history.column("step")]
+    ends = [int(step) for step in _numbers(history, "step")]
     if len(ends) < rows or any(a >= b for a, b in zip([0, *ends], ends, strict=False)):
         return [(i + 1) * rows / losses for i in range(losses)]
     interval = history.loss_interval
@@ -117,7 +122,7 @@ def _draw_loss(axes: Axes, history: History) -> None:
             positions, to_list(_smoothed(losses)), color=COLOURS[0], linewidth=1.6, label="train"
         )
         _limit(axes, losses, history)
-    elif train := history.column("train_loss"):
+    elif train := _numbers(history, "train_loss"):
         axes.plot(
             _epochs(history)[-len(train) :],
             train,
@@ -145,7 +150,7 @@ def _limit(axes: Axes, losses: Tensor, history: History) -> None:
     finite = losses[losses.isfinite()]
     if len(finite) < 20:
         return
-    valid = [value for value in history.column("valid_loss") if math.isfinite(value)]
+    valid = [value for value in _numbers(history, "valid_loss") if math.isfinite(value)]
     top = max([float(finite.quantile(0.98)), *valid])
     low = min([float(finite.min()), *valid])
     if low < top < float(finite.max()):
@@ -154,11 +159,10 @@ def _limit(axes: Axes, losses: Tensor, history: History) -> None:
 
 def _metric_panels(history: History) -> list[Any]:
     """Return one panel for all metrics from 0 to 1 (best), and one for each other metric."""
-    names = list(dict.fromkeys(name for row in history.rows for name in row))
     logged = _logged_names(history)
     metrics = [
         n
-        for n in names
+        for n in history.names
         if n.startswith("valid_") and n != "valid_loss" and n.removeprefix("valid_") not in logged
     ]
     shares = [
@@ -175,10 +179,9 @@ def _metric_panels(history: History) -> list[Any]:
 
 def _logged_names(history: History) -> list[str]:
     """Return the names of the values that a task or a train step logged (``task.log``)."""
-    names = dict.fromkeys(name for row in history.rows for name in row)
     return [
         name.removeprefix("train_")
-        for name in names
+        for name in history.names
         if name.startswith("train_") and name != "train_loss"
     ]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.task.metrics import Mode
 
 if TYPE_CHECKING:
@@ -51,9 +52,30 @@ class History:
         )
         return f"History({len(self.rows)} epoch{'s' * (len(self.rows) > 1)}; last: {shown})"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, in the order in which rows have them."""
+        return tuple(dict.fromkeys(name for row in self.rows for name in row))
+
     def column(self, name: str) -> list[float]:
-        """Return the numbers of one column; rows without the column are skipped."""
-        return [float(row[name]) for row in self.rows if name in row]
+        """Return the numbers of one column; rows without the column are skipped.
+
+        A history without rows returns an empty list for every name.
+
+        Raises:
+            ArgumentError: No row has the column, or its values are text.
+        """
+        values = [row[name] for row in self.rows if name in row]
+        if self.rows and not values:
+            raise ArgumentError(
+                f"The history has no column {name!r}. {did_you_mean(name, self.names)}"
+            )
+        if any(isinstance(value, str) for value in values):
+            raise ArgumentError(
+                f"The column {name!r} of the history has text ({values[-1]!r:.40}). Read it from "
+                f"the rows: [row[{name!r}] for row in history.rows]."
+            )
+        return [float(value) for value in values]
 
     def add(self, row: Mapping[str, Number]) -> None:
         """Append a row."""

@@ -167,7 +167,7 @@ def _figures(found: Interpretation, order: Sequence[int]) -> list[Section]:
         text = Text("Attention weights: one row per target token, one column per source token.")
         sections.append(Section("Attention", (text, Figures(drawn, min_width=300))))
     history = found.details.history
-    if history is not None and history.column("teacher_forcing"):
+    if history is not None and "teacher_forcing" in history.names:
         figure = draw_panels([teacher_forcing_panel(history)], 4.2, 3.3, None)
         text = Text(
             "The probability that the decoder reads the reference token in training, and the "
