@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -97,6 +97,8 @@ class Split:
         Raises:
             SplitError: There are fewer rows than parts, or no row is left for train.
         """
+        from flambeau.data.split_draws import stratified_rows
+
         counts = _counts(n, valid, test, calibration)
         order = _permutation(n, seed)
         if stratify is None:
@@ -109,7 +111,7 @@ class Split:
                 f"stratify has shape {labels.shape}, but there are {n} rows. Give one class per "
                 "row."
             )
-        stratified, notes = _stratified(order, labels, counts)
+        stratified, notes = stratified_rows(order, labels, counts)
         parts = map(np.sort, stratified)
         return Split(*parts, method=f"random, stratified (seed {seed})", notes=notes)
 
@@ -129,6 +131,8 @@ class Split:
         Raises:
             SplitError: There are fewer groups than parts.
         """
+        from flambeau.data.split_draws import choose_groups
+
         codes, names = number_values(groups, "groups")
         n_valid, n_test, n_calibration = _counts(len(codes), valid, test, calibration)
         wanted: list[tuple[Part, int]] = [("test", n_test)] if n_test else []
@@ -146,7 +150,7 @@ class Split:
         for index, (part, target) in enumerate(wanted):
             # Every later part and train need at least one group each.
             most = len(left) - (len(wanted) - index)
-            chosen = _choose_groups(left, sizes, target, most)
+            chosen = choose_groups(left, sizes, target, most)
             left = [group for group in left if group not in chosen]
             rows[part] = np.flatnonzero(np.isin(codes, list(chosen)))
         rows["train"] = np.flatnonzero(np.isin(codes, left))
@@ -160,15 +164,29 @@ class Split:
         test: float = 0.0,
         *,
         calibration: float = 0.0,
+        embargo: Any | None = None,
     ) -> Split:
         """Split by time: the earliest rows are train, then validation, calibration and test.
 
         The sizes are approximated, because rows with the same time stay in one part. Each part is
         in chronological order.
 
+        Args:
+            times: The time of each row: dates, numbers, or text in ISO 8601.
+            valid: Size of valid: a fraction or a number of rows; 0 for none.
+            test: Size of test, likewise.
+            calibration: Size of calibration, likewise.
+            embargo: A duration. Rows less than this before the start of the next part are in no
+                part, since their targets may overlap with it in time. A number for times that are
+                numbers, else a ``timedelta``.
+
         Raises:
+            ArgumentError: The embargo does not fit the times.
             SplitError: There are fewer distinct times than parts, or a time is missing (NaN, NaT).
         """
+        from flambeau.data.folds import end_before
+        from flambeau.data.split_draws import latest_start
+
         codes, distinct = number_times(times)
         n_valid, n_test, n_calibration = _counts(len(codes), valid, test, calibration)
         # Latest first; every earlier part needs at least one time.
@@ -187,13 +205,103 @@ class Split:
         notes: list[str] = []
         end = len(distinct)
         for earlier, (part, count) in zip(range(len(wanted), 0, -1), wanted.items(), strict=True):
-            start = _latest(sizes[:end], count, keep=earlier)
+            if end <= earlier:
+                raise SplitError(
+                    f"The embargo of {embargo} leaves no rows for the parts before {part}. Give a "
+                    "shorter embargo or smaller parts."
+                )
+            start = latest_start(sizes[:end], count, keep=earlier)
             rows[part] = order[(ranks >= start) & (ranks < end)]
             word = "validation" if part == "valid" else part
             notes.insert(0, f"{word} starts at {distinct[start]}")
-            end = start
+            end = end_before(distinct, start, embargo)
         rows["train"] = order[ranks < end]
-        return replace(Split.from_parts(rows, "by time"), notes=tuple(notes))
+        if not end:
+            raise SplitError(
+                f"The embargo of {embargo} leaves no train rows. Give a shorter embargo."
+            )
+        return replace(Split.from_parts(rows, "by time"), notes=(*notes, *_left_out(rows, codes)))
+
+    @staticmethod
+    def folds(
+        n: int,
+        k: int = 5,
+        *,
+        stratify: ArrayLike | None = None,
+        groups: ArrayLike | Sequence[Any] | None = None,
+        times: ArrayLike | Sequence[Any] | None = None,
+        embargo: Any | None = None,
+        seed: int = 0,
+    ) -> list[Split]:
+        """Return the k splits of a cross-validation; each has only train and valid rows.
+
+        Every row is in valid once. With ``times``, the folds go forward in time instead: each
+        validates on the rows that follow its train rows, and the earliest rows are never in valid.
+
+        Args:
+            n: Number of rows.
+            k: Number of folds.
+            stratify: The class of each row, whose proportions are kept in every fold.
+            groups: The group of each row; a group is in one fold only.
+            times: The time of each row, as for ``by_time``.
+            embargo: As for ``by_time``; only with ``times``.
+            seed: The same seed gives the same folds on every machine.
+
+        Raises:
+            ArgumentError: ``times`` is combined with groups or classes, or ``embargo`` is given
+                without times.
+            SplitError: There are too few rows, groups or times.
+        """
+        from flambeau.data.folds import (
+            check_k,
+            check_lengths,
+            group_folds,
+            stratified_folds,
+            time_folds,
+        )
+
+        check_k(n, k)
+        check_lengths(n, {"stratify": stratify, "groups": groups, "times": times})
+        if times is None and embargo is not None:
+            raise ArgumentError("embargo needs times=…, from which its duration is measured.")
+        if times is not None:
+            if groups is not None or stratify is not None:
+                raise ArgumentError(
+                    "times cannot be combined with groups or stratify, because the time alone "
+                    "decides in which fold a row is. Omit one of them."
+                )
+            return [
+                Split(
+                    train,
+                    valid,
+                    _no_rows(),
+                    method=f"fold {at} of {k} forward in time",
+                    notes=(f"validation starts at {first}",),
+                )
+                for at, (train, valid, first) in enumerate(time_folds(times, k, embargo), start=1)
+            ]
+        notes: tuple[str, ...] = ()
+        if groups is not None:
+            codes, names = number_values(groups, "groups")
+            fold_of = group_folds(_permutation(len(names), seed), codes, stratify, k)
+            method = f"by group (seed {seed})"
+        elif stratify is not None:
+            fold_of, notes = stratified_folds(_permutation(n, seed), stratify, k)
+            method = f"stratified (seed {seed})"
+        else:
+            fold_of = np.empty(n, np.int64)
+            fold_of[_permutation(n, seed)] = np.arange(n) % k
+            method = f"random (seed {seed})"
+        return [
+            Split(
+                np.flatnonzero(fold_of != fold),
+                np.flatnonzero(fold_of == fold),
+                _no_rows(),
+                method=f"fold {fold + 1} of {k}, {method}",
+                notes=notes,
+            )
+            for fold in range(k)
+        ]
 
     @staticmethod
     def from_indices(
@@ -265,17 +373,25 @@ class Split:
         Raises:
             SplitError: A group is in two parts; the message names the groups and the parts.
         """
+        from flambeau.data.split_draws import to_python
+
         codes, names = number_values(groups, "groups")
         self.check_length(len(codes))
         groups_of = {name: np.unique(codes[self.part(name)]) for name in PARTS}
         for one, other in combinations(PARTS, 2):
             shared = np.intersect1d(groups_of[one], groups_of[other])
             if shared.size:
-                shown = name_some(repr(_to_python(names[code])) for code in shared)
+                shown = name_some(repr(to_python(names[code])) for code in shared)
                 raise SplitError(
                     f"{shared.size} groups are in both {one} and {other}: {shown}. The {other} "
                     "scores would be too optimistic. Use Split.by_group."
                 )
+
+
+def _left_out(parts: Mapping[str, Rows], rows: Rows) -> tuple[str, ...]:
+    """Return a note with the number of rows that an embargo left out."""
+    left_out = len(rows) - sum(map(len, parts.values()))
+    return (f"{left_out:,} rows left out by the embargo",) if left_out else ()
 
 
 def _permutation(n: int, seed: int) -> Rows:
@@ -361,78 +477,3 @@ def _count(n: int, name: str, size: float) -> int:
             "0 for none."
         )
     return count
-
-
-def _stratified(
-    order: Rows, labels: NDArray[Any], wanted: Sequence[int]
-) -> tuple[list[Rows], tuple[str, ...]]:
-    """Return the rows of train and of the ``wanted`` held-out parts, and notes for the user."""
-    codes, names = number_values(labels, "stratify")
-    counts = np.bincount(codes, minlength=len(names))
-    # One row of each class stays in train.
-    available = counts - 1
-    by_class = order[np.argsort(codes[order], kind="stable")]
-    starts = np.cumsum(counts) - counts
-    position = np.arange(len(order)) - np.repeat(starts, counts)
-    taken = np.zeros_like(counts)
-    held_out: list[Rows] = []
-    for total in wanted:
-        until = taken + _apportion(counts, total, available - taken)
-        is_here = (position >= np.repeat(taken, counts)) & (position < np.repeat(until, counts))
-        held_out.append(by_class[is_here])
-        taken = until
-    train = by_class[position >= np.repeat(taken, counts)]
-    notes: list[str] = []
-    if (single := np.flatnonzero(counts == 1)).size:
-        notes.append(f"classes with a single row, kept in train: {_names(names, single)}")
-    has_valid = np.isin(np.arange(len(names)), codes[held_out[0]])
-    if (unseen := np.flatnonzero((counts > 1) & ~has_valid)).size:
-        notes.append(f"classes too small for a validation row: {_names(names, unseen)}")
-    return [train, *held_out], tuple(notes)
-
-
-def _apportion(counts: Rows, total: int, available: Rows) -> Rows:
-    """Divide ``total`` rows among the classes in proportion to ``counts`` (largest remainder).
-
-    No class gets more rows than are ``available``.
-    """
-    quota = counts * (total / counts.sum())
-    assigned = np.minimum(np.floor(quota).astype(np.int64), available)
-    missing = total - int(assigned.sum())
-    # Largest remainder first; ties go to the larger class, then to the first one.
-    for code in np.lexsort((-counts, -(quota - assigned))):
-        if missing <= 0:
-            break
-        if assigned[code] < available[code]:
-            assigned[code] += 1
-            missing -= 1
-    return assigned
-
-
-def _choose_groups(left: Sequence[int], sizes: NDArray[Any], target: int, most: int) -> set[int]:
-    """Return groups, in random order, whose rows add up to about ``target``; at least one."""
-    chosen: set[int] = set()
-    taken = 0
-    for group in left:
-        # Add the group only if the sum gets closer to the target.
-        if len(chosen) < most and taken + sizes[group] / 2 <= target:
-            chosen.add(group)
-            taken += int(sizes[group])
-    return chosen or {min(left, key=lambda group: sizes[group])}
-
-
-def _latest(sizes: NDArray[Any], target: int, keep: int) -> int:
-    """Return the time from which on the rows to the end add up to about ``target``.
-
-    The ``keep`` earliest times are never returned.
-    """
-    taken = np.cumsum(sizes[::-1])[: len(sizes) - keep]
-    return len(sizes) - 1 - int(np.argmin(np.abs(taken - target)))
-
-
-def _names(names: NDArray[Any], codes: Iterable[int]) -> str:
-    return name_some((_to_python(names[code]) for code in codes), most=10)
-
-
-def _to_python(value: Any) -> object:
-    return cast(object, value.item()) if isinstance(value, np.generic) else value
