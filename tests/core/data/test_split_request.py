@@ -94,3 +94,18 @@ def test_wrong_requests_name_part_and_value(request_, given, kind, message) -> N
     rows = None if given is None else consecutive_rows({"train": 8, **given})
     with pytest.raises(kind, match=message):
         request_.resolve(10, given=rows)
+
+
+def test_parts_are_drawn_from_the_latest_rows_in_time() -> None:
+    times = np.arange(20)[::-1]  # row 0 is the latest
+    split = SplitRequest(valid=4, test=3).resolve(20, times=times, embargo=2)
+    assert split.test.tolist() == [2, 1, 0]
+    assert split.valid.tolist() == [7, 6, 5, 4]  # row 3 is one earlier than the first test row
+    assert split.train.tolist() == list(range(19, 8, -1))
+    given = {"valid": np.array([0, 1])}
+    split = SplitRequest(test=3).resolve(20, times=list(times), given=given)
+    assert (split.valid.tolist(), split.test.tolist()) == ([0, 1], [4, 3, 2])
+    assert split.method == "test drawn from train, by time"
+    only = SplitRequest(valid=0, test=3).resolve(20, times=times)
+    assert not len(only.valid)
+    assert only.test.tolist() == [2, 1, 0]

@@ -105,6 +105,8 @@ class SplitRequest:
         given: Mapping[str, Rows] | None = None,
         classes: NDArray[Any] | None = None,
         groups: NDArray[Any] | None = None,
+        times: Any | None = None,
+        embargo: Any | None = None,
     ) -> Split:
         """Return the split of ``n`` rows, in row numbers of the kept rows.
 
@@ -120,6 +122,9 @@ class SplitRequest:
             classes: The class of each kept row, for a stratified draw; None for one that is not.
             groups: The group of each kept row; a draw keeps each group in one part. None draws
                 single rows.
+            times: The time of each kept row; the drawn parts are then the latest of the train rows
+                instead of random ones, see ``Split.by_time``. Classes and groups are not used.
+            embargo: The embargo between parts in time, see ``Split.by_time``.
 
         Raises:
             ArgumentError: ``split`` or a size has a wrong type.
@@ -145,9 +150,14 @@ class SplitRequest:
             rows["train"] = np.flatnonzero(~assigned)
             method = method and "given; train is the rows without a part"
         if missing := self.to_draw(rows):
-            # Split.random always draws valid: if valid is given, another part is drawn as valid.
-            drawn_as = list(missing if "valid" in missing else _DRAWN[: len(missing)])
-            drawn = self._draw(rows["train"], missing, drawn_as, classes, groups)
+            drawn_as = list(missing)
+            if times is not None:
+                drawn = self._draw_latest(rows["train"], missing, times, embargo)
+            else:
+                # Split.random always draws valid: if it is given, another part is drawn as valid.
+                if "valid" not in missing:
+                    drawn_as = list(_DRAWN[: len(missing)])
+                drawn = self._draw(rows["train"], missing, drawn_as, classes, groups)
             train = rows["train"]
             for part, name in zip(("train", *missing), ("train", *drawn_as), strict=True):
                 rows[part] = train[drawn.part(name)]
@@ -168,6 +178,16 @@ class SplitRequest:
             f"split is a {type(self.split).__name__}, not a Split. For row numbers pass "
             "Split.from_indices(train, valid); the name of a column is allowed only for a table."
         )
+
+    def _draw_latest(
+        self, train: Rows, missing: Sequence[str], times: Any, embargo: Any | None
+    ) -> Split:
+        """Take the missing parts from the latest rows of ``train``."""
+        sizes = {"valid": 0, **{part: self._size(part) for part in missing}}
+        chosen: Any = (
+            times[train] if isinstance(times, np.ndarray) else [times[row] for row in train]
+        )
+        return Split.by_time(chosen, **sizes, embargo=embargo)
 
     def _draw(
         self,
