@@ -184,9 +184,9 @@ class SplitRequest:
     ) -> Split:
         """Take the missing parts from the latest rows of ``train``."""
         sizes = {"valid": 0, **{part: self._size(part) for part in missing}}
-        chosen: Any = (
-            times[train] if isinstance(times, np.ndarray) else [times[row] for row in train]
-        )
+        # One index per row, because a list of dates would lose its type in an array.
+        each: Any = times
+        chosen = each[train] if isinstance(times, np.ndarray) else [each[at] for at in train]
         return Split.by_time(chosen, **sizes, embargo=embargo)
 
     def _draw(
