@@ -1,0 +1,298 @@
+"""``TableSpec``: encode any table as the train rows were; pure data, fitted on train rows only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flambeau.errors import FlambeauWarning, InputError, did_you_mean
+from flambeau.wording import name_some
+from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
+from flambeau_tabular.columns.column_check import ColumnCheck
+from flambeau_tabular.columns.encoded_table import EncodedTable
+from flambeau_tabular.columns.frames import ColumnSource, Frame
+from flambeau_tabular.columns.kinds import UNUSED, ColumnKind
+from flambeau_tabular.columns.number_column import NumberColumn
+from flambeau_tabular.columns.scaling import Scaling
+
+GRID = 240
+"""A spec keeps this many quantile bins of each number, for `TableSpec.quantile_edges`."""
+
+Column = NumberColumn | CategoryColumn
+_CLASSES: dict[str, type[Column]] = {
+    "number": NumberColumn,
+    "category": CategoryColumn,
+    "ordered": CategoryColumn,
+    "boolean": CategoryColumn,
+}
+
+
+@dataclass(frozen=True)
+class SpecOptions:
+    """How columns are encoded.
+
+    Attributes:
+        scaling: How numbers are scaled; see `Scaler`.
+        min_count: Categories with fewer train rows share the code for unknown ones.
+        max_categories: A column has codes for only this many of its most frequent categories. The
+            default keeps codes within 16 bits.
+    """
+
+    scaling: Scaling = "robust"
+    min_count: int = 1
+    max_categories: int = 32_766
+
+
+@dataclass(frozen=True, eq=False)
+class TableSpec:
+    """The fitted columns of a table; encodes any table with columns of these names.
+
+    Attributes:
+        columns: The fitted columns, sorted by name.
+        grid: Quantiles of each number in train after scaling, float32 ``(m, GRID + 1)``.
+
+    Example:
+        >>> table = pa.table({"age": [20, 30, 40], "job": ["clerk", "nurse", None]})
+        >>> kinds = {"age": ColumnKind("number"), "job": ColumnKind("category")}
+        >>> spec = TableSpec.fit(table, None, kinds)
+        >>> encoded = spec.encode(
+        ...     pa.table({"job": ["nurse", "pilot", None], "age": [30, None, 30]})
+        ... )
+        >>> encoded.numbers.tolist(), encoded.categories.tolist()
+        ([[0.0], [0.0], [0.0]], [[3], [1], [0]])
+    """
+
+    columns: tuple[Column, ...]
+    grid: Tensor
+    _warned: set[str] = field(default_factory=set, repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        table: ColumnSource | Frame,
+        rows: NDArray[np.int64] | None,
+        kinds: Mapping[str, ColumnKind],
+        options: SpecOptions | None = None,
+    ) -> TableSpec:
+        """Return the spec of these columns.
+
+        Args:
+            table: The columns.
+            rows: Positions of the train rows; None for all. Other rows have no influence.
+            kinds: The kind of each column, as `infer_kinds` returns it; columns that are not named
+                are not used.
+            options: How columns are encoded.
+
+        Raises:
+            InputError: A column is missing, its cells are not of its kind, or no column is left.
+        """
+        options = options or SpecOptions()
+        used = {name: kinds[name] for name in sorted(kinds) if kinds[name].kind not in UNUSED}
+        if not used:
+            unused = (
+                f"{name} ({kinds[name].kind}: {kinds[name].reason})" for name in sorted(kinds)
+            )
+            raise InputError(
+                f"No column is left as an input: {name_some(unused) or 'the table has none'}. Give "
+                "another column, or set its kind: kinds={name: 'category'}."
+            )
+        columns, grids = [], []
+        for name, kind in used.items():
+            cells = _cells(table, name, kind.kind)
+            column = _fit_column(name, cells, rows, kind, options)
+            columns.append(column)
+            if not isinstance(column, CategoryColumn):
+                numbers, missing = column.encode(cells)
+                grids.append(_quantile_grid(numbers, missing, rows))
+        grid = np.concatenate(grids) if grids else np.zeros((0, GRID + 1), np.float32)
+        return cls(tuple(columns), torch.from_numpy(grid))
+
+    def encode(self, table: ColumnSource | Frame) -> EncodedTable:
+        """Return the tensors of a table.
+
+        Columns are found by name; others are ignored. A cell that is missing in a column without
+        missing cells in train is filled like others, with one warning per column.
+
+        Raises:
+            InputError: A column is missing, or its cells are not of the kind in train.
+        """
+        n = table.num_rows if not isinstance(table, Frame) else len(table)
+        numbers = np.empty((n, len(self.number_names)), np.float32)
+        flags = np.empty((n, len(self.flag_names)), np.uint8)
+        categories = np.empty((n, len(self.category_names)), self._code_dtype)
+        m = f = c = 0
+        surprising: list[str] = []
+        for column in self.columns:
+            cells = _cells(table, column.name, column.kind)
+            if isinstance(column, CategoryColumn):
+                categories[:, c] = column.encode(cells)
+                c += 1
+                continue
+            encoded, missing = column.encode(cells)
+            numbers[:, m : m + encoded.shape[1]] = encoded
+            m += encoded.shape[1]
+            if column.flag_names:
+                flags[:, f] = missing
+                f += 1
+            elif missing.any():
+                surprising.append(column.name)
+        self._warn_missing(surprising)
+        return EncodedTable(
+            torch.from_numpy(numbers), torch.from_numpy(flags), torch.from_numpy(categories)
+        )
+
+    def check(self, table: ColumnSource | Frame) -> dict[str, ColumnCheck]:
+        """Return for each column how its cells differ from the train rows.
+
+        Raises:
+            InputError: As `encode`.
+        """
+        return {
+            column.name: column.check(_cells(table, column.name, column.kind))
+            for column in self.columns
+        }
+
+    def quantile_edges(self, n_bins: int) -> list[list[float]]:
+        """Return for each number the edges of bins with equally many train rows, without repeats.
+
+        Edges are those of ``numpy.quantile`` over the scaled train values if ``n_bins`` divides
+        ``GRID``, and are interpolated between the stored quantiles otherwise.
+        """
+        if not 1 <= n_bins <= GRID:
+            raise InputError(f"n_bins has to be from 1 to {GRID}, got {n_bins}.")
+        levels = np.linspace(0.0, 1.0, n_bins + 1)
+        stored = np.linspace(0.0, 1.0, GRID + 1)
+        return [
+            np.unique(np.interp(levels, stored, row).astype(np.float32)).tolist()
+            for row in self.grid.double().numpy()
+        ]
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``numbers``."""
+        return tuple(
+            name
+            for column in self.columns
+            if not isinstance(column, CategoryColumn)
+            for name in column.number_names
+        )
+
+    @property
+    def flag_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``flags``."""
+        return tuple(
+            name
+            for column in self.columns
+            if not isinstance(column, CategoryColumn)
+            for name in column.flag_names
+        )
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``categories``."""
+        return tuple(each.name for each in self._categories)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Number of codes of each category column, with those for missing and unknown."""
+        return tuple(each.cardinality for each in self._categories)
+
+    @property
+    def _categories(self) -> list[CategoryColumn]:
+        return [each for each in self.columns if isinstance(each, CategoryColumn)]
+
+    @property
+    def _code_dtype(self) -> type[np.integer]:
+        most = max(self.cardinalities, default=0) - 1
+        return np.uint8 if most < 2**8 else np.int16 if most < 2**15 else np.int32
+
+    def arguments(self) -> dict[str, Any]:
+        """Return everything but the tensors as JSON values."""
+        return {"columns": [{"kind": each.kind, **each.to_json()} for each in self.columns]}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name."""
+        return {"grid": self.grid}
+
+    @classmethod
+    def from_parts(cls, arguments: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TableSpec:
+        """Return the spec of `arguments` and `tensors`."""
+        columns = []
+        for each in arguments["columns"]:
+            wanted = _CLASSES[each["kind"]]
+            values = dict(each)
+            if wanted is not CategoryColumn:
+                del values["kind"]
+            columns.append(wanted.from_json(values))
+        return cls(tuple(columns), tensors["grid"])
+
+    def hash(self) -> str:
+        """Return the SHA-256 of the arguments as canonical JSON and of the tensors."""
+        text = json.dumps(self.arguments(), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode())
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _warn_missing(self, names: list[str]) -> None:
+        new = [each for each in names if each not in self._warned]
+        if new:
+            self._warned.update(new)
+            warnings.warn(
+                f"Cells are missing in columns that had no missing cells in train: "
+                f"{name_some(map(repr, new))}. They are filled with the median of train.",
+                FlambeauWarning,
+                stacklevel=3,
+            )
+
+
+def _fit_column(
+    name: str,
+    cells: pa.ChunkedArray,
+    rows: NDArray[np.int64] | None,
+    kind: ColumnKind,
+    options: SpecOptions,
+) -> Column:
+    if kind.kind == "number":
+        return NumberColumn.fit(name, cells, rows, options.scaling)
+    if kind.kind in ("category", "ordered", "boolean"):
+        levels = kind.levels or (levels_of(cells) if kind.kind == "ordered" else None)
+        return CategoryColumn.fit(
+            name,
+            cells,
+            rows,
+            kind.kind,
+            levels=levels,
+            min_count=options.min_count,
+            max_categories=options.max_categories,
+        )
+    raise InputError(f"Column {name!r} has the unknown kind {kind.kind!r}.")
+
+
+def _cells(table: ColumnSource | Frame, name: str, kind: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise InputError(
+            f"The table has no column {name!r}, which is an input of the kind {kind!r}. "
+            f"{did_you_mean(name, table.column_names)}"
+        )
+    return table.column(name)
+
+
+def _quantile_grid(
+    numbers: NDArray[np.float32], missing: NDArray[np.bool_], rows: NDArray[np.int64] | None
+) -> NDArray[np.float32]:
+    if rows is not None:
+        numbers, missing = numbers[rows], missing[rows]
+    levels = np.linspace(0.0, 1.0, GRID + 1)
+    return np.quantile(numbers[~missing].astype(np.float64), levels, axis=0).T.astype(np.float32)
