@@ -3,7 +3,7 @@
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.encoded_table import EncodedTable
 from flambeau_tabular.columns.frames import ColumnSource, Frame, read_frame
-from flambeau_tabular.columns.kinds import ColumnKind
+from flambeau_tabular.columns.kinds import ColumnKind, infer_kinds
 from flambeau_tabular.columns.table_spec import SpecOptions, TableSpec
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Frame",
     "SpecOptions",
     "TableSpec",
+    "infer_kinds",
     "read_frame",
 ]

@@ -143,11 +143,21 @@ def texts_of(values: pa.Array) -> list[str | None]:
         # The shortest text of the width: 0.1 in float32 is 0.1 in float64.
         numbers = values.to_numpy(zero_copy_only=False)
         return [canonical_text(float(str(number))) for number in numbers]
-    if pa.types.is_timestamp(kind):
-        values = values.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_timestamp(kind):  # Python's datetime ends in the year 9999
+        times = values.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64()).to_pylist()
+        return [None if each is None else moment_text(each) for each in times]
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
         values = pa.array(as_numbers(pa.chunked_array([values]), ""))
     return [canonical_text(value) for value in values.to_pylist()]
+
+
+def as_text(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Return the cells as text (``large_string``): the canonical text of other values."""
+    if is_text(value_type(cells)):
+        return cells.cast(pa.large_string())
+    codes, texts = as_categories(cells)
+    values = pa.array([*texts, None], pa.large_string())
+    return pa.chunked_array([values.take(pa.array(codes % len(values)))])
 
 
 def _parsed(cells: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
@@ -182,6 +192,17 @@ def _number_text(value: Any) -> str | None:
     if not np.isfinite(number):
         return None
     return str(int(number)) if number.is_integer() and abs(number) < _EXACT else repr(number)
+
+
+def moment_text(microseconds: int) -> str:
+    """Return a time since 1970 as ISO text: "2024-01-31", or "2024-01-31T08:30:00".
+
+    Example:
+        >>> moment_text(0), moment_text(90_500_000)
+        ('1970-01-01', '1970-01-01T00:01:30.500000')
+    """
+    text = str(np.datetime64(int(microseconds), "us"))
+    return text.removesuffix(".000000").removesuffix("T00:00:00")
 
 
 def _time_text(value: datetime.datetime | datetime.date | datetime.time) -> str:

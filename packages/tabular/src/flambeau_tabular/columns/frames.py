@@ -72,6 +72,11 @@ class Frame:
         """Names of the columns in their order."""
         return list(self.table.column_names)
 
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self.table.num_rows
+
     def column(self, name: str) -> pa.ChunkedArray:
         """Return the cells of one column.
 

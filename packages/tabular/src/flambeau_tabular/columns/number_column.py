@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flambeau.errors import InputError
 from flambeau_tabular.columns.cells import LARGEST, as_numbers
 from flambeau_tabular.columns.column_check import ColumnCheck
-from flambeau_tabular.columns.scaling import Scaler, Scaling
+from flambeau_tabular.columns.scaling import Scaler, Scaling, quantile_grid
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class NumberColumn:
     @classmethod
     def fit(
         cls, name: str, cells: pa.ChunkedArray, rows: NDArray[np.int64] | None, scaling: Scaling
-    ) -> NumberColumn:
-        """Return the column fitted on these rows.
+    ) -> tuple[NumberColumn, NDArray[np.float32]]:
+        """Return the column fitted on these rows, and the quantiles ``(1, GRID + 1)`` of them.
 
         Raises:
             InputError: A cell is not a number, or all are missing.
@@ -57,7 +57,8 @@ class NumberColumn:
         known.sort()
         scaler = Scaler.fit(known, scaling)
         missing = 1.0 - len(known) / len(numbers)
-        return cls(name, scaler, float(known[0]), float(known[-1]), missing)
+        column = cls(name, scaler, float(known[0]), float(known[-1]), missing)
+        return column, quantile_grid(scaler.apply(known))[None]
 
     @property
     def number_names(self) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ from flambeau.errors import InputError
 
 Scaling = Literal["robust", "standard", "quantile", "none"]
 
+GRID = 240
+"""Number of bins between the quantiles of `quantile_grid`; many numbers of bins divide it."""
+
 # Quantiles that a scaler keeps: one per 30 rows, within these bounds (Gorishniy et al., 2021).
 _ROWS_PER_QUANTILE, _FEWEST, _MOST = 30, 10, 1000
 # Standard deviation of the noise that separates equal values, in standard deviations of the column.
@@ -48,11 +51,11 @@ class Scaler:
             raise InputError(
                 f"Unknown scaling={scaling!r}. Choose {', '.join(map(repr, get_args(Scaling)))}."
             )
-        median = _quantiles(ordered, 0.5)
+        quarter, median, three_quarters = sorted_quantiles(ordered, [0.25, 0.5, 0.75]).tolist()
         center, factor, quantiles = 0.0, 1.0, ()
         if scaling == "robust":
-            center, spread = median, _quantiles(ordered, 0.75) - _quantiles(ordered, 0.25)
-            factor = _inverse(spread or 0.5 * (ordered[-1] - ordered[0]))
+            center = median
+            factor = _inverse(three_quarters - quarter or 0.5 * (ordered[-1] - ordered[0]))
         elif scaling == "standard":
             center = float(ordered.mean())
             # Constant columns: rounding of the mean would leave a spread that is not 0.
@@ -82,12 +85,24 @@ class Scaler:
         return cls(**{**values, "quantiles": tuple(values["quantiles"])})
 
 
+def quantile_grid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``GRID + 1`` evenly spaced quantiles of sorted numbers."""
+    levels = np.linspace(0.0, 1.0, GRID + 1)
+    return sorted_quantiles(scaled, levels).astype(np.float32)
+
+
+def sorted_quantiles(ordered: NDArray[Any], levels: Any) -> NDArray[np.float64]:
+    """Return what ``numpy.quantile`` does, of numbers that are sorted already."""
+    position = np.asarray(levels) * (len(ordered) - 1)
+    below = np.floor(position).astype(np.int64)
+    low = ordered[below].astype(np.float64)
+    high = ordered[np.minimum(below + 1, len(ordered) - 1)].astype(np.float64)
+    share = position - below
+    return np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1.0 - share))
+
+
 def _inverse(spread: float) -> float:
     return 1.0 / spread if spread > 0.0 and np.isfinite(1.0 / spread) else 0.0
-
-
-def _quantiles(ordered: NDArray[np.float64], share: float) -> float:
-    return float(np.quantile(ordered, share))
 
 
 def _noisy_quantiles(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -96,7 +111,7 @@ def _noisy_quantiles(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
     # Added in the order of the values: the result does not depend on the order of the rows.
     noise = np.random.default_rng(0).standard_normal(len(ordered))
     noisy = ordered + noise * (_NOISE * float(ordered.std()))
-    return np.maximum.accumulate(np.quantile(noisy, np.linspace(0.0, 1.0, n)))
+    return sorted_quantiles(np.sort(noisy), np.linspace(0.0, 1.0, n))
 
 
 def _to_normal(numbers: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -19,21 +19,22 @@ from flambeau.errors import FlambeauWarning, InputError, did_you_mean
 from flambeau.wording import name_some
 from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
 from flambeau_tabular.columns.column_check import ColumnCheck
+from flambeau_tabular.columns.date_column import DateColumn
 from flambeau_tabular.columns.encoded_table import EncodedTable
 from flambeau_tabular.columns.frames import ColumnSource, Frame
 from flambeau_tabular.columns.kinds import UNUSED, ColumnKind
 from flambeau_tabular.columns.number_column import NumberColumn
-from flambeau_tabular.columns.scaling import Scaling
+from flambeau_tabular.columns.scaling import GRID, Scaling
+from flambeau_tabular.columns.text_column import TextColumn
 
-GRID = 240
-"""A spec keeps this many quantile bins of each number, for `TableSpec.quantile_edges`."""
-
-Column = NumberColumn | CategoryColumn
+Column = NumberColumn | DateColumn | CategoryColumn | TextColumn
 _CLASSES: dict[str, type[Column]] = {
     "number": NumberColumn,
     "category": CategoryColumn,
     "ordered": CategoryColumn,
     "boolean": CategoryColumn,
+    "date": DateColumn,
+    "text": TextColumn,
 }
 
 
@@ -46,11 +47,15 @@ class SpecOptions:
         min_count: Categories with fewer train rows share the code for unknown ones.
         max_categories: A column has codes for only this many of its most frequent categories. The
             default keeps codes within 16 bits.
+        text_buckets: Number of different tokens of free text; see `TextColumn`.
+        max_text_width: Most tokens of one text.
     """
 
     scaling: Scaling = "robust"
     min_count: int = 1
     max_categories: int = 32_766
+    text_buckets: int = 16_384
+    max_text_width: int = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,47 +113,52 @@ class TableSpec:
             )
         columns, grids = [], []
         for name, kind in used.items():
-            cells = _cells(table, name, kind.kind)
-            column = _fit_column(name, cells, rows, kind, options)
+            column, grid = _fit_column(name, _cells(table, name, kind.kind), rows, kind, options)
             columns.append(column)
-            if not isinstance(column, CategoryColumn):
-                numbers, missing = column.encode(cells)
-                grids.append(_quantile_grid(numbers, missing, rows))
+            if grid is not None:
+                grids.append(grid)
         grid = np.concatenate(grids) if grids else np.zeros((0, GRID + 1), np.float32)
         return cls(tuple(columns), torch.from_numpy(grid))
 
     def encode(self, table: ColumnSource | Frame) -> EncodedTable:
         """Return the tensors of a table.
 
-        Columns are found by name; others are ignored. A cell that is missing in a column without
-        missing cells in train is filled like others, with one warning per column.
+        Columns are found by name; others are ignored. A number or date that is missing in a column
+        without missing cells in train is filled like others, with one warning per column.
 
         Raises:
             InputError: A column is missing, or its cells are not of the kind in train.
         """
-        n = table.num_rows if not isinstance(table, Frame) else len(table)
+        n = table.num_rows
         numbers = np.empty((n, len(self.number_names)), np.float32)
         flags = np.empty((n, len(self.flag_names)), np.uint8)
         categories = np.empty((n, len(self.category_names)), self._code_dtype)
-        m = f = c = 0
+        tokens = np.empty((n, len(self.text_names) * self.text_width), np.int32)
+        m = f = c = t = 0
         surprising: list[str] = []
         for column in self.columns:
             cells = _cells(table, column.name, column.kind)
             if isinstance(column, CategoryColumn):
                 categories[:, c] = column.encode(cells)
                 c += 1
-                continue
-            encoded, missing = column.encode(cells)
-            numbers[:, m : m + encoded.shape[1]] = encoded
-            m += encoded.shape[1]
-            if column.flag_names:
-                flags[:, f] = missing
-                f += 1
-            elif missing.any():
-                surprising.append(column.name)
+            elif isinstance(column, TextColumn):
+                tokens[:, t : t + self.text_width] = column.encode(cells, self.text_width)
+                t += self.text_width
+            else:
+                encoded, missing = column.encode(cells)
+                numbers[:, m : m + encoded.shape[1]] = encoded
+                m += encoded.shape[1]
+                if column.flag_names:
+                    flags[:, f] = missing
+                    f += 1
+                elif missing.any():
+                    surprising.append(column.name)
         self._warn_missing(surprising)
         return EncodedTable(
-            torch.from_numpy(numbers), torch.from_numpy(flags), torch.from_numpy(categories)
+            torch.from_numpy(numbers),
+            torch.from_numpy(flags),
+            torch.from_numpy(categories),
+            torch.from_numpy(tokens) if self.text_names else None,
         )
 
     def check(self, table: ColumnSource | Frame) -> dict[str, ColumnCheck]:
@@ -180,41 +190,54 @@ class TableSpec:
     @property
     def number_names(self) -> tuple[str, ...]:
         """Names of the columns of ``numbers``."""
-        return tuple(
-            name
-            for column in self.columns
-            if not isinstance(column, CategoryColumn)
-            for name in column.number_names
-        )
+        return tuple(name for column in self._numbers for name in column.number_names)
 
     @property
     def flag_names(self) -> tuple[str, ...]:
         """Names of the columns of ``flags``."""
-        return tuple(
-            name
-            for column in self.columns
-            if not isinstance(column, CategoryColumn)
-            for name in column.flag_names
-        )
+        return tuple(name for column in self._numbers for name in column.flag_names)
 
     @property
     def category_names(self) -> tuple[str, ...]:
         """Names of the columns of ``categories``."""
-        return tuple(each.name for each in self._categories)
+        return tuple(column.name for column in self._categories)
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
         """Number of codes of each category column, with those for missing and unknown."""
-        return tuple(each.cardinality for each in self._categories)
+        return tuple(column.cardinality for column in self._categories)
+
+    @property
+    def text_names(self) -> tuple[str, ...]:
+        """Names of the free-text columns."""
+        return tuple(column.name for column in self._texts)
+
+    @property
+    def text_width(self) -> int:
+        """Number of columns of ``tokens`` for each text column; 0 without text columns."""
+        return max((column.width for column in self._texts), default=0)
+
+    @property
+    def text_buckets(self) -> int:
+        """Number of different tokens, with 0 for padding; 0 without text columns."""
+        return max((column.buckets for column in self._texts), default=0)
+
+    @property
+    def _numbers(self) -> list[NumberColumn | DateColumn]:
+        return [each for each in self.columns if isinstance(each, NumberColumn | DateColumn)]
 
     @property
     def _categories(self) -> list[CategoryColumn]:
         return [each for each in self.columns if isinstance(each, CategoryColumn)]
 
     @property
+    def _texts(self) -> list[TextColumn]:
+        return [each for each in self.columns if isinstance(each, TextColumn)]
+
+    @property
     def _code_dtype(self) -> type[np.integer]:
-        most = max(self.cardinalities, default=0) - 1
-        return np.uint8 if most < 2**8 else np.int16 if most < 2**15 else np.int32
+        largest = max(self.cardinalities, default=0) - 1
+        return np.uint8 if largest < 2**8 else np.int16 if largest < 2**15 else np.int32
 
     def arguments(self) -> dict[str, Any]:
         """Return everything but the tensors as JSON values."""
@@ -263,20 +286,26 @@ def _fit_column(
     rows: NDArray[np.int64] | None,
     kind: ColumnKind,
     options: SpecOptions,
-) -> Column:
+) -> tuple[Column, NDArray[np.float32] | None]:
+    """Return the fitted column, and the quantiles of its numbers if it has some."""
     if kind.kind == "number":
         return NumberColumn.fit(name, cells, rows, options.scaling)
+    if kind.kind == "date":
+        return DateColumn.fit(name, cells, rows, options.scaling, kind.style)
+    if kind.kind == "text":
+        buckets, most = options.text_buckets, options.max_text_width
+        return TextColumn.fit(name, cells, rows, buckets, most), None
     if kind.kind in ("category", "ordered", "boolean"):
-        levels = kind.levels or (levels_of(cells) if kind.kind == "ordered" else None)
-        return CategoryColumn.fit(
+        column = CategoryColumn.fit(
             name,
             cells,
             rows,
             kind.kind,
-            levels=levels,
+            levels=kind.levels or (levels_of(cells) if kind.kind == "ordered" else None),
             min_count=options.min_count,
             max_categories=options.max_categories,
         )
+        return column, None
     raise InputError(f"Column {name!r} has the unknown kind {kind.kind!r}.")
 
 
@@ -287,12 +316,3 @@ def _cells(table: ColumnSource | Frame, name: str, kind: str) -> pa.ChunkedArray
             f"{did_you_mean(name, table.column_names)}"
         )
     return table.column(name)
-
-
-def _quantile_grid(
-    numbers: NDArray[np.float32], missing: NDArray[np.bool_], rows: NDArray[np.int64] | None
-) -> NDArray[np.float32]:
-    if rows is not None:
-        numbers, missing = numbers[rows], missing[rows]
-    levels = np.linspace(0.0, 1.0, GRID + 1)
-    return np.quantile(numbers[~missing].astype(np.float64), levels, axis=0).T.astype(np.float32)
