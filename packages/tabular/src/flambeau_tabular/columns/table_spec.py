@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +114,9 @@ class TableSpec:
             )
         columns, grids = [], []
         for name, kind in used.items():
-            column, grid = _fit_column(name, _cells(table, name, kind.kind), rows, kind, options)
+            with _named(table):
+                cells = _cells(table, name, kind.kind)
+                column, grid = _fit_column(name, cells, rows, kind, options)
             columns.append(column)
             if grid is not None:
                 grids.append(grid)
@@ -137,22 +140,24 @@ class TableSpec:
         m = f = c = t = 0
         surprising: list[str] = []
         for column in self.columns:
-            cells = _cells(table, column.name, column.kind)
-            if isinstance(column, CategoryColumn):
-                categories[:, c] = column.encode(cells)
-                c += 1
-            elif isinstance(column, TextColumn):
-                tokens[:, t : t + self.text_width] = column.encode(cells, self.text_width)
-                t += self.text_width
-            else:
+            with _named(table):
+                cells = _cells(table, column.name, column.kind)
+                if isinstance(column, CategoryColumn):
+                    categories[:, c] = column.encode(cells)
+                    c += 1
+                    continue
+                if isinstance(column, TextColumn):
+                    tokens[:, t : t + self.text_width] = column.encode(cells, self.text_width)
+                    t += self.text_width
+                    continue
                 encoded, missing = column.encode(cells)
-                numbers[:, m : m + encoded.shape[1]] = encoded
-                m += encoded.shape[1]
-                if column.flag_names:
-                    flags[:, f] = missing
-                    f += 1
-                elif missing.any():
-                    surprising.append(column.name)
+            numbers[:, m : m + encoded.shape[1]] = encoded
+            m += encoded.shape[1]
+            if column.flag_names:
+                flags[:, f] = missing
+                f += 1
+            elif missing.any():
+                surprising.append(column.name)
         self._warn_missing(surprising)
         return EncodedTable(
             torch.from_numpy(numbers),
@@ -167,10 +172,11 @@ class TableSpec:
         Raises:
             InputError: As `encode`.
         """
-        return {
-            column.name: column.check(_cells(table, column.name, column.kind))
-            for column in self.columns
-        }
+        with _named(table):
+            return {
+                column.name: column.check(_cells(table, column.name, column.kind))
+                for column in self.columns
+            }
 
     def quantile_edges(self, n_bins: int) -> list[list[float]]:
         """Return for each number the edges of bins with equally many train rows, without repeats.
@@ -307,6 +313,17 @@ def _fit_column(
         )
         return column, None
     raise InputError(f"Column {name!r} has the unknown kind {kind.kind!r}.")
+
+
+@contextmanager
+def _named(table: ColumnSource | Frame) -> Generator[None]:
+    """Add the name of a file to errors about its cells."""
+    try:
+        yield
+    except InputError as error:
+        if isinstance(table, Frame) and table.name != "frame":
+            raise InputError(f"{table.name}: {error}") from error
+        raise
 
 
 def _cells(table: ColumnSource | Frame, name: str, kind: str) -> pa.ChunkedArray:
