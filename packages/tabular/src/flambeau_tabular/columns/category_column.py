@@ -90,7 +90,9 @@ class CategoryColumn:
             if kind == "ordered":
                 _refuse(name, [each for each in counts if number_of(each) is None], "a number")
             kept = _kept(counts, min_count, max_categories)
-            values = tuple(sorted(_as_numbers(kept), key=number_of if kind == "ordered" else None))
+            values = tuple(sorted(_as_numbers(kept)))
+            if kind == "ordered":
+                values = tuple(sorted(values, key=lambda text: number_of(text) or 0.0))
         known = sum(counts.values())
         column = cls(name, kind, values, 1.0 - known / max(len(codes), 1), 0.0)
         rare = sum(count for text, count in counts.items() if column.code(text) == UNKNOWN)

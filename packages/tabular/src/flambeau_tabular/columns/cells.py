@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from flambeau.errors import InputError
+
+pc: Any = pyarrow.compute
+"""The functions of Arrow, which are created at run time, so that their types are unknown."""
 
 LARGEST = 1e150
 """Numbers beyond ± this are missing, like infinity: their squares would not be finite."""

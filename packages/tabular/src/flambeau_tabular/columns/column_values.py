@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flambeau.data.reading import Reading
 from flambeau.errors import InputError
+from flambeau_tabular.columns.cells import pc
 from flambeau_tabular.columns.object_values import arrow_objects
 
 _UNITS = ("s", "ms", "us", "ns")
@@ -104,7 +104,10 @@ def _from_numpy(array: np.ndarray, name: str, readings: list[Reading]) -> pa.Arr
     array = np.ma.getdata(array) if mask is not None else array
     kind = array.dtype.kind
     if kind == "O":
-        return arrow_objects(array if mask is None else np.where(mask, None, array), name, readings)
+        if mask is not None:
+            array = array.copy()
+            array[mask] = None
+        return arrow_objects(array, name, readings)
     if kind in "cV":
         raise InputError(
             f"Column {name!r} has the type {array.dtype}, which is not supported. Give its parts "

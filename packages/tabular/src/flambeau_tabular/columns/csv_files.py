@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from flambeau.data.reading import Reading
 from flambeau.data.tables import find_delimiter, read_csv
 from flambeau.errors import InputError, did_you_mean
 from flambeau.wording import first_line, name_some
+from flambeau_tabular.columns.cells import pc
 from flambeau_tabular.columns.csv_numbers import (
     Decimal,
     FoundStyle,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flambeau.data.reading import Reading
+from flambeau_tabular.columns.cells import pc
 
 _DOUBTFUL = 0.4
 _SAMPLE = 200

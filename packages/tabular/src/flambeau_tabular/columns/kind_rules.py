@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flambeau.wording import name_some
 from flambeau_tabular.columns.cells import (
@@ -19,6 +19,7 @@ from flambeau_tabular.columns.cells import (
     is_text,
     moment_text,
     number_of,
+    pc,
     texts_of,
     value_type,
 )
@@ -62,7 +63,12 @@ class _Measured:
         return self.rows - self.missing
 
     def kind(
-        self, kind: Kind, reason: str, confidence: float = 1.0, style: str = "iso", **found: Any
+        self,
+        kind: Kind,
+        reason: str,
+        found: Mapping[str, Any],
+        confidence: float = 1.0,
+        style: str = "iso",
     ) -> ColumnKind:
         """Return the kind with its reason and the numbers of the column."""
         if self.missing:
@@ -73,8 +79,9 @@ class _Measured:
     def constant(self, value: object) -> ColumnKind:
         """Return the kind of a column with one distinct value."""
         if self.missing:  # whether the cell is missing is information
-            return self.kind("category", f"the only value is {value}", distinct=1)
-        return self.kind("constant", f"all {self.rows:,} rows have the value {value}", distinct=1)
+            return self.kind("category", f"the only value is {value}", {"distinct": 1})
+        reason = f"all {self.rows:,} rows have the value {value}"
+        return self.kind("constant", reason, {"distinct": 1})
 
 
 def infer_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
@@ -92,7 +99,7 @@ def infer_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
         distinct = pc.count_distinct(cells).as_py()
         if distinct == 1:
             return column.constant(cells.drop_null()[0].as_py())
-        return column.kind("boolean", "True and False", distinct=distinct)
+        return column.kind("boolean", "True and False", {"distinct": distinct})
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         return _date_kind(column, "iso")
     return _number_kind(name, cells)
@@ -114,12 +121,12 @@ def _number_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
     low, high = float(known.min()), float(known.max())
     if low == high:
         return column.constant(f"{low:.15g}")
-    kind = cells.type
+    kind, found = cells.type, {"low": low, "high": high}
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
         what = "durations" if pa.types.is_duration(kind) else "times of day"
-        return column.kind("number", f"{what}, in seconds", low=low, high=high)
+        return column.kind("number", f"{what}, in seconds", found)
     if not pa.types.is_integer(kind) and not _are_whole(known):
-        return column.kind("number", f"numbers from {low:.6g} to {high:.6g}", low=low, high=high)
+        return column.kind("number", f"numbers from {low:.6g} to {high:.6g}", found)
     if pa.types.is_integer(kind) and max(-low, high) >= 2**53:
         distinct = pc.count_distinct(cells).as_py()  # exact beyond the precision of floats
     else:
@@ -137,22 +144,22 @@ def _whole_kind(column: _Measured, stored: str, distinct: int, low: int, high: i
     name, known = column.name, column.known
     found = {"distinct": distinct, "low": low, "high": high}
     if (low, high) == (0, 1):
-        return column.kind("boolean", f"only 0 and 1{stored}", _LIKELY, **found)
+        return column.kind("boolean", f"only 0 and 1{stored}", found, _LIKELY)
     span = f"{distinct:,} distinct whole numbers from {low:,} to {high:,} in {known:,} rows{stored}"
     if distinct == known and known >= _FEWEST_IDS:
         if high - low + 1 == known:
-            return column.kind("id", f"{span}: they number the rows", _LIKELY, **found)
+            return column.kind("id", f"{span}: they number the rows", found, _LIKELY)
         if _ID_NAME.search(name):
-            return column.kind("id", f"{span}, each in one row, and the name", _LIKELY, **found)
+            return column.kind("id", f"{span}, each in one row, and the name", found, _LIKELY)
     if _ID_NAME.search(name) or _CODE_NAME.search(name):
         reason = f"{span}; by its name they are codes, not amounts. {_otherwise(name, 'number')}"
-        return column.kind("category", reason, _DOUBTFUL, **found)
+        return column.kind("category", reason, found, _DOUBTFUL)
     if _YEARS[0] <= low and high <= _YEARS[1] and "year" in name.lower():
-        return column.kind("number", f"years from {low} to {high}", **found)
+        return column.kind("number", f"years from {low} to {high}", found)
     if distinct <= _FEW_VALUES:
         reason = f"{span}; they could be codes. {_otherwise(name, 'category')}"
-        return column.kind("number", reason, 0.6, **found)
-    return column.kind("number", span, **found)
+        return column.kind("number", reason, found, 0.6)
+    return column.kind("number", span, found)
 
 
 def _otherwise(name: str, kind: str) -> str:
@@ -174,7 +181,7 @@ def _categorical_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
     if distinct == 1:
         return column.constant(texts[codes[known][0]])
     kind = "ordered" if cells.type.ordered else "category"
-    return column.kind(kind, f"declared as {kind}: {distinct:,} values", distinct=distinct)
+    return column.kind(kind, f"declared as {kind}: {distinct:,} values", {"distinct": distinct})
 
 
 def _text_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
@@ -200,7 +207,9 @@ def _text_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
 
 def _boolean_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
     if {text.strip().lower() for text in texts} == {"false", "true"}:
-        return column.kind("boolean", f"the texts {name_some(sorted(texts))}", distinct=len(texts))
+        return column.kind(
+            "boolean", f"the texts {name_some(sorted(texts))}", {"distinct": len(texts)}
+        )
     return None
 
 
@@ -217,11 +226,11 @@ def _number_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
     found = {"distinct": len(texts)}
     if all(text.lstrip("-+").isdecimal() for text in known):
         if len(texts) == column.known >= _FEWEST_IDS:
-            return column.kind("id", f"{seen}, each in one row", _DOUBTFUL, **found)
+            return column.kind("id", f"{seen}, each in one row", found, _DOUBTFUL)
         reason = f"{seen}; text with digits only are codes. {_otherwise(column.name, 'number')}"
-        return column.kind("category", reason, _DOUBTFUL, **found)
+        return column.kind("category", reason, found, _DOUBTFUL)
     reason = f"{seen}, with decimals. {_otherwise(column.name, 'category')}"
-    return column.kind("number", reason, _DOUBTFUL, **found)
+    return column.kind("number", reason, found, _DOUBTFUL)
 
 
 def _date_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
@@ -236,7 +245,7 @@ def _date_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
         f"{len(texts):,} distinct texts that are dates in several forms; choose one: "
         f"{describe_styles(column.name, styles)}"
     )
-    return column.kind("category", reason, 0.2, distinct=len(texts))
+    return column.kind("category", reason, {"distinct": len(texts)}, 0.2)
 
 
 def _date_kind(column: _Measured, style: str) -> ColumnKind:
@@ -250,7 +259,7 @@ def _date_kind(column: _Measured, style: str) -> ColumnKind:
     if moments.zoned:
         zone = ", with time zone, converted to UTC"
     reason = f"dates from {low} to {high}{read}{zone}"
-    return column.kind("date", reason, style=style, low=low, high=high)
+    return column.kind("date", reason, {"low": low, "high": high}, style=style)
 
 
 def _words(column: _Measured, texts: list[str]) -> ColumnKind:
@@ -259,7 +268,7 @@ def _words(column: _Measured, texts: list[str]) -> ColumnKind:
     found = {"distinct": distinct, "words": round(words, 1)}
     seen = f"{distinct:,} distinct texts in {known:,} rows"
     if words >= _WORDS and distinct >= max(_FEW_VALUES, _DISTINCT * known):
-        return column.kind("text", f"{seen} of {words:.1f} words on average", **found)
+        return column.kind("text", f"{seen} of {words:.1f} words on average", found)
     if distinct == known >= _FEWEST_IDS:
-        return column.kind("id", f"{seen}: each names one row", _LIKELY, **found)
-    return column.kind("category", seen, **found)
+        return column.kind("id", f"{seen}: each names one row", found, _LIKELY)
+    return column.kind("category", seen, found)

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from flambeau_tabular.columns.cells import as_text
+from flambeau_tabular.columns.cells import as_text, pc
 from flambeau_tabular.columns.column_check import ColumnCheck
 
 # Longer words are cut into pieces: compounds, and languages without spaces.
