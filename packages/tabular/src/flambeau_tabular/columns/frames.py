@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from flambeau.data.reading import Reading
 from flambeau.errors import InputError, did_you_mean
-from flambeau.wording import name_some
+from flambeau.wording import first_line, name_some
 from flambeau_tabular.columns.column_values import arrow_column
 
 
-@runtime_checkable
 class ColumnSource(Protocol):
     """What the columns are read from: a ``pyarrow.Table``, or a file that is read by column."""
 
@@ -130,14 +129,15 @@ def read_frame(source: Any, name: str = "frame") -> Frame:
         return _from_records(source, name)
     if hasattr(source, "iloc") and hasattr(source, "columns"):
         return _from_pandas(source, name)
+    if hasattr(source, "to_frame") or isinstance(source, pa.Array | pa.ChunkedArray):
+        raise InputError(
+            f"A {type(source).__name__} is a single column, not a table. Give a data frame: "
+            "series.to_frame(name)."
+        )
     if hasattr(source, "__arrow_c_stream__"):
         return _from_arrow(source, name)
-    if hasattr(source, "__array__") and not hasattr(source, "name"):
+    if hasattr(source, "__array__"):
         return _from_array(source, name)
-    if isinstance(source, ColumnSource):
-        return Frame(source, name=name)
-    if hasattr(source, "to_frame"):
-        raise _single_column(source)
     raise InputError(
         f"A {type(source).__name__} is not a table. Give a data frame (pandas, polars, pyarrow, "
         "DuckDB), a mapping of column names to sequences, a list of dicts, or a dict for one row."
@@ -158,14 +158,10 @@ def _from_arrow(source: Any, name: str) -> Frame:
     try:
         table = source if isinstance(source, pa.Table) else pa.table(source)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        if hasattr(source, "to_frame"):
-            raise _single_column(source) from error
         raise InputError(
-            f"The {type(source).__name__} cannot be read as an Arrow table: {error}. Convert the "
-            "columns that Arrow does not know to numbers, text or dates."
+            f"The {type(source).__name__} cannot be read as an Arrow table: {first_line(error)}. "
+            "Convert the columns that Arrow does not know to numbers, text or dates."
         ) from error
-    if hasattr(source, "to_frame") and not hasattr(source, "columns"):
-        raise _single_column(source)
     table = table.drop_columns(pandas_index_columns(table.schema))
     names, readings = _text_names(table.column_names, name)
     columns = {
@@ -301,9 +297,3 @@ def _text_names(names: Sequence[Any], table: str) -> tuple[list[str], list[Readi
 def _table(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
     return pa.table(dict(columns))
 
-
-def _single_column(source: Any) -> InputError:
-    return InputError(
-        f"A {type(source).__name__} is a single column, not a table. Give a data frame: "
-        "series.to_frame(name)."
-    )

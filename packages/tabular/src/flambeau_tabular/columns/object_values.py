@@ -44,7 +44,7 @@ def arrow_objects(cells: np.ndarray, name: str, readings: list[Reading]) -> pa.A
     cells = _without_nan(cells)
     groups = _groups(cells)
     for group, each in groups.items():
-        if group == each.__name__:
+        if group is None:
             row = _first_row(cells, each)
             raise InputError(
                 f"Column {name!r} has a {each.__name__} in row {row}: {cells[row]!r:.60}. A cell "
@@ -93,17 +93,13 @@ def _without_nan(cells: np.ndarray) -> np.ndarray:
     return cleaned
 
 
-def _groups(cells: np.ndarray) -> dict[str, type]:
-    """Return the groups of the types of all cells, each with one type."""
+def _groups(cells: np.ndarray) -> dict[str | None, type]:
+    """Return the groups of the types of all cells, each with one type; None for other types."""
     return {_group(each): each for each in set(map(type, cells)) if each is not type(None)}
 
 
-def _group(each: type) -> str:
-    """Return the group of a type, or its name if it has none."""
-    for group, types in _GROUPS:
-        if issubclass(each, types):
-            return group
-    return each.__name__
+def _group(each: type) -> str | None:
+    return next((group for group, types in _GROUPS if issubclass(each, types)), None)
 
 
 def _first_row(cells: np.ndarray, wanted: type) -> int:
