@@ -42,7 +42,10 @@ def columns() -> dict[str, list[Any]]:
     random = np.random.default_rng(0)
 
     def with_gaps(values: list[Any]) -> list[Any]:
-        return [None if gap else value for gap, value in zip(random.random(N) < 0.1, values, strict=False)]
+        return [
+            None if gap else value
+            for gap, value in zip(random.random(N) < 0.1, values, strict=False)
+        ]
 
     start = datetime.datetime(1965, 3, 1)
     return {
