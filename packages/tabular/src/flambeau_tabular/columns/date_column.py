@@ -20,27 +20,24 @@ _DAY = 86_400 * _SECOND
 _CYCLES = {"month": (1, 12), "weekday": (0, 7), "hour": (0, 24)}  # first value, length
 
 
-def date_parts(microseconds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Return the parts of times since 1970 as whole numbers ``(n,)`` by name.
+def date_parts(microseconds: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int32]]]:
+    """Yield the parts of times since 1970 as whole numbers ``(n,)`` by name, one at a time.
 
     The parts are year, month (1 to 12), day (1 to 31), weekday (Monday is 0), month end (0 or 1),
     hour, minute and second.
     """
     days = microseconds // _DAY  # floor division: right before 1970, too
-    seconds = (microseconds - days * _DAY) // _SECOND
+    seconds = ((microseconds - days * _DAY) // _SECOND).astype(np.int32)
     dates = days.astype("datetime64[D]")
     months = dates.astype("datetime64[M]")
-    years = dates.astype("datetime64[Y]")
-    return {
-        "year": years.astype(np.int64) + 1970,
-        "month": months.astype(np.int64) % 12 + 1,
-        "day": (dates - months).astype(np.int64) + 1,
-        "weekday": (days + 3) % 7,  # 1970-01-01 was a Thursday
-        "month end": ((dates + 1).astype("datetime64[M]") != months).astype(np.int64),
-        "hour": seconds // 3600,
-        "minute": seconds // 60 % 60,
-        "second": seconds % 60,
-    }
+    yield "year", (dates.astype("datetime64[Y]").astype(np.int64) + 1970).astype(np.int32)
+    yield "month", (months.astype(np.int64) % 12 + 1).astype(np.int32)
+    yield "day", ((dates - months).astype(np.int64) + 1).astype(np.int32)
+    yield "weekday", ((days + 3) % 7).astype(np.int32)  # 1970-01-01 was a Thursday
+    yield "month end", ((dates + 1).astype("datetime64[M]") != months).astype(np.int32)
+    yield "hour", seconds // 3600
+    yield "minute", seconds // 60 % 60
+    yield "second", seconds % 60
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,7 @@ def _numbers(
     microseconds: NDArray[np.int64], start: int
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield all numbers of a date by name, one at a time."""
-    for part, values in date_parts(microseconds).items():
+    for part, values in date_parts(microseconds):
         yield part, values.astype(np.float64)
         if part in _CYCLES:
             first, length = _CYCLES[part]

@@ -296,4 +296,3 @@ def _text_names(names: Sequence[Any], table: str) -> tuple[list[str], list[Readi
 
 def _table(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
     return pa.table(dict(columns))
-

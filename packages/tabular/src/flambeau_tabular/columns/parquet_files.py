@@ -20,8 +20,8 @@ from flambeau_tabular.columns.frames import Frame, pandas_index_columns
 def read_parquet_table(path: str | os.PathLike[str]) -> Frame:
     """Return a Parquet file as a frame that reads each column when it is needed.
 
-    The file is memory-mapped, and one column is in memory at a time; text is read as a dictionary.
-    The index that pandas wrote is not a column.
+    One column is in memory at a time, and text is read as a dictionary. The index that pandas wrote
+    is not a column.
 
     Args:
         path: The file.
@@ -59,9 +59,10 @@ class ParquetTable:
                 "Parquet file."
             )
         try:
-            schema = pq.read_schema(path, memory_map=True)
+            schema = pq.read_schema(path)
             text = [each.name for each in schema if is_text(each.type)]
-            self.file = pq.ParquetFile(path, memory_map=True, read_dictionary=text)
+            # Not memory-mapped: the pages of a mapped file count as memory of the process.
+            self.file = pq.ParquetFile(path, read_dictionary=text)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} is not a Parquet file: {first_line(error)}.") from error
         index = pandas_index_columns(schema)

@@ -19,6 +19,7 @@ from torch import Tensor
 from flambeau.errors import FlambeauWarning, InputError, did_you_mean
 from flambeau.wording import name_some
 from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
+from flambeau_tabular.columns.cells import is_text, value_type
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.date_column import DateColumn
 from flambeau_tabular.columns.encoded_table import EncodedTable
@@ -27,6 +28,9 @@ from flambeau_tabular.columns.kinds import UNUSED, ColumnKind
 from flambeau_tabular.columns.number_column import NumberColumn
 from flambeau_tabular.columns.scaling import GRID, Scaling
 from flambeau_tabular.columns.text_column import TextColumn
+
+# Numbers are computed in float64 and need ten times the memory of their cells for a moment.
+_CHUNK_ROWS = 1 << 17
 
 Column = NumberColumn | DateColumn | CategoryColumn | TextColumn
 _CLASSES: dict[str, type[Column]] = {
@@ -150,9 +154,9 @@ class TableSpec:
                     tokens[:, t : t + self.text_width] = column.encode(cells, self.text_width)
                     t += self.text_width
                     continue
-                encoded, missing = column.encode(cells)
-            numbers[:, m : m + encoded.shape[1]] = encoded
-            m += encoded.shape[1]
+                width = len(column.number_names)
+                missing = _encode_numbers(column, cells, numbers[:, m : m + width])
+            m += width
             if column.flag_names:
                 flags[:, f] = missing
                 f += 1
@@ -284,6 +288,19 @@ class TableSpec:
                 FlambeauWarning,
                 stacklevel=3,
             )
+
+
+def _encode_numbers(
+    column: NumberColumn | DateColumn, cells: pa.ChunkedArray, numbers: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Write the numbers of a column, and return which cells are missing."""
+    missing = np.empty(len(cells), np.bool_)
+    # Text is read as a whole, so that errors name the row and equal texts are read once.
+    chunk = max(len(cells), 1) if is_text(value_type(cells)) else _CHUNK_ROWS
+    for start in range(0, len(cells), chunk):
+        rows = slice(start, start + chunk)
+        numbers[rows], missing[rows] = column.encode(cells[rows])
+    return missing
 
 
 def _fit_column(
