@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from flambeau.data import tables
-from flambeau.data.tables import Table, parse_numbers, read_csv, read_table
+from flambeau.data.tables import Table, find_delimiter, parse_numbers, read_csv, read_table
 from flambeau.data.targets import read_labels
 from flambeau.errors import InputError, MissingDependencyError
 
@@ -31,7 +31,7 @@ def content(table: Table) -> dict[str, list[Any]]:
 # ---------------------------------------------------------------- delimited text
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_cells_are_text_and_the_delimiter_is_that_of_the_header(
     tmp_path: Path, delimiter: str
 ) -> None:
@@ -41,7 +41,15 @@ def test_cells_are_text_and_the_delimiter_is_that_of_the_header(
     text = "\r\n".join(delimiter.join(row) for row in quoted)
     table = read_csv(write(tmp_path / "t.csv", "\ufeff" + text + "\r\n\r\n"))
     assert table.name == "t.csv"
+    assert find_delimiter(tmp_path / "t.csv") == delimiter
     assert content(table) == dict(zip(rows[0], map(list, zip(*rows[1:], strict=True)), strict=True))
+
+
+def test_the_delimiter_can_be_given(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "price\n1,5\n")
+    with pytest.raises(InputError, match="has 2 fields"):
+        read_csv(path)
+    assert content(read_csv(path, delimiter=";")) == {"price": ["1,5"]}
 
 
 def test_quotes_in_a_tsv_are_part_of_the_cells(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 from flambeau.errors import InputError, MissingDependencyError, did_you_mean
 from flambeau.wording import name_some
 
-_DELIMITERS = ",;\t"
+_DELIMITERS = ",;\t|"
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _SHOWN_BYTES = 20
 _MOST_CHARACTERS = 2**31 - 1  # the largest limit of the csv module on every platform
@@ -96,19 +96,21 @@ def read_csv(
     *,
     rows: int | None = None,
     header: bool | Callable[[Sequence[str]], bool] = True,
+    delimiter: str | None = None,
 ) -> Table:
     r"""Read a delimited text file with a header; every cell is text, also "NA" and "3".
 
     Files named ``.tsv`` are separated by tabs, and quotes in them are ordinary characters. Others
-    are separated by comma, semicolon or tab, whichever gives the header the most columns; a cell
-    in double quotes may contain separators, line feeds and doubled quotes. Lines without any
-    character are skipped. A file named ``.gz``, ``.bz2`` or ``.xz`` is decompressed.
+    are separated by comma, semicolon, tab or vertical bar, whichever gives the header the most
+    columns; a cell in double quotes may contain separators, line feeds and doubled quotes. Lines
+    without any character are skipped. A file named ``.gz``, ``.bz2`` or ``.xz`` is decompressed.
 
     Args:
         path: The file, UTF-8, with or without byte-order mark.
         rows: Read only this many rows; with 0, only the header.
         header: Whether the first line has the names of the columns, or a function that decides
             this from the cells of the first line. Without a header the names are "0", "1", ….
+        delimiter: Separator of the cells; None infers it.
 
     Raises:
         InputError: The file does not exist, is not UTF-8, has no rows, or has two columns with the
@@ -129,11 +131,10 @@ def read_csv(
         first = file.readline()
         if "\0" in first:
             raise InputError(f"{path} contains NUL characters: probably UTF-16. Save it as UTF-8.")
-        tabs = ".tsv" in _endings(path)
-        quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        quoting = csv.QUOTE_NONE if ".tsv" in _endings(path) else csv.QUOTE_MINIMAL
         reader = csv.reader(
             itertools.chain([first], file),
-            delimiter="\t" if tabs else _delimiter(first),
+            delimiter=delimiter or _delimiter(path, first),
             quoting=quoting,
             strict=True,
         )
@@ -148,6 +149,20 @@ def read_csv(
         raise InputError(f"{path} has no rows below its header. Give at least one.")
     columns = [list(cells) for cells in zip(*body, strict=True)] or [[] for _ in names]
     return _table(dict(zip(names, columns, strict=True)), path.name)
+
+
+def find_delimiter(path: str | os.PathLike[str]) -> str:
+    """Return the separator of the cells of a file: a tab if it is named ``.tsv``.
+
+    Otherwise it is that of comma, semicolon, tab and vertical bar which gives the first line the
+    most columns.
+
+    Args:
+        path: A file that `read_csv` reads.
+    """
+    path = Path(path)
+    with _open(path, "rt", encoding="utf-8-sig", newline="") as file, _explained(path):
+        return _delimiter(path, file.readline())
 
 
 def read_table(source: Any, name: str = "frame") -> Table:
@@ -273,8 +288,9 @@ def _undecodable(path: Path) -> str:
     return f"{path} is not UTF-8. Save it as UTF-8."
 
 
-def _delimiter(header: str) -> str:
-    """Return the delimiter that divides the header into the most columns."""
+def _delimiter(path: Path, header: str) -> str:
+    if ".tsv" in _endings(path):
+        return "\t"
     return max(_DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), ())))
 
 

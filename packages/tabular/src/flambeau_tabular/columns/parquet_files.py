@@ -1,0 +1,104 @@
+"""``read_parquet_table``: a Parquet file whose columns are read one at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flambeau.errors import InputError
+from flambeau.wording import first_line
+from flambeau_tabular.columns.cells import is_text
+from flambeau_tabular.columns.column_values import arrow_column
+from flambeau_tabular.columns.frames import Frame, pandas_index_columns
+
+
+def read_parquet_table(path: str | os.PathLike[str]) -> Frame:
+    """Return a Parquet file as a frame that reads each column when it is needed.
+
+    One column is in memory at a time, and text is read as a dictionary. The index that pandas wrote
+    is not a column.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file does not exist or is not a Parquet file.
+    """
+    path = Path(path)
+    return Frame(ParquetTable(path), None, path.name)
+
+
+def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 18) -> Iterator[Frame]:
+    """Yield a Parquet file in pieces of at most this many rows.
+
+    Raises:
+        InputError: The file does not exist or is not a Parquet file.
+    """
+    table = ParquetTable(Path(path))
+    for batch in table.file.iter_batches(rows, columns=table.column_names):
+        yield Frame(pa.Table.from_batches([batch]), None, Path(path).name)
+
+
+class ParquetTable:
+    """The columns of a Parquet file, read when they are needed; a `ColumnSource`.
+
+    Args:
+        path: The file.
+        names: Only these columns; None for all.
+    """
+
+    def __init__(self, path: Path, names: list[str] | None = None) -> None:
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist or is not a file (current folder: {Path.cwd()}). Give a "
+                "Parquet file."
+            )
+        try:
+            schema = pq.read_schema(path)
+            text = [each.name for each in schema if is_text(each.type)]
+            # Not memory-mapped: the pages of a mapped file count as memory of the process.
+            self.file = pq.ParquetFile(path, read_dictionary=text)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path} is not a Parquet file: {first_line(error)}.") from error
+        index = pandas_index_columns(schema)
+        self._path = path
+        self._names = names or [each for each in schema.names if each not in index]
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns in their order."""
+        return list(self._names)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self.file.metadata.num_rows
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return the cells of one column, read from the file.
+
+        Raises:
+            InputError: The cells are not single values, or the file is damaged.
+        """
+        try:
+            table = self.file.read([name], use_pandas_metadata=False)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"Column {name!r} of {self._path} cannot be read: {first_line(error)}."
+            ) from error
+        # A column of structs is several columns of the file.
+        return arrow_column(table.column(name), name, [])
+
+    def select(self, names: list[str]) -> ParquetTable:
+        """Return these columns only."""
+        return ParquetTable(self._path, list(names))
+
+    def take(self, rows: Any) -> pa.Table:
+        """Return these rows, by position."""
+        columns = {name: self.column(name).take(rows) for name in self._names}
+        return pa.table(columns)

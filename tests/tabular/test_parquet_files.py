@@ -1,0 +1,94 @@
+"""Parquet files: columns are read when they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from flambeau.errors import InputError
+from flambeau_tabular.columns import (
+    TableSpec,
+    infer_kinds,
+    iter_parquet_tables,
+    read_frame,
+    read_parquet_table,
+)
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "n": random.normal(size=500),
+            "job": random.choice(["a", "b", "c"], 500),
+            "a.b": random.integers(0, 100, 500),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(random.integers(0, 99, 500), "D"),
+        },
+        index=random.permutation(500),
+    )
+
+
+@pytest.fixture
+def path(frame: pd.DataFrame, tmp_path: Path) -> Path:
+    frame.to_parquet(tmp_path / "t.parquet", row_group_size=64)
+    return tmp_path / "t.parquet"
+
+
+def test_a_file_gives_the_spec_of_its_frame(frame: pd.DataFrame, path: Path) -> None:
+    table = read_parquet_table(path)
+    assert (table.column_names, len(table), table.name) == ([*frame.columns], 500, "t.parquet")
+    rows = np.arange(0, 500, 3)
+    kinds = infer_kinds(table, rows)
+    assert {name: each.kind for name, each in kinds.items()} == {
+        name: each.kind for name, each in infer_kinds(read_frame(frame), rows).items()
+    }
+    spec = TableSpec.fit(table, rows, kinds)
+    assert spec.hash() == TableSpec.fit(read_frame(frame), rows, kinds).hash()
+    wanted = spec.encode(read_frame(frame))
+    pieces = [spec.encode(each) for each in iter_parquet_tables(path, 100)]
+    assert max(map(len, pieces)) <= 100
+    for name, tensor in wanted.inputs().items():
+        assert spec.encode(table).inputs()[name].equal(tensor)
+        assert torch.cat([each.inputs()[name] for each in pieces]).equal(tensor)
+
+
+def test_columns_are_read_when_they_are_needed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = pq.ParquetFile.read
+
+    def recorded(self: pq.ParquetFile, columns: list[str], **options: object) -> pa.Table:
+        read.extend(columns)
+        return original(self, columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", recorded)
+    table = read_parquet_table(path).drop(["day"])
+    assert read == []
+    TableSpec.fit(table, None, {"n": infer_kinds(table.drop(["job", "a.b"]))["n"]})
+    assert set(read) == {"n"}
+
+
+def test_rows_and_columns_of_a_file(frame: pd.DataFrame, path: Path) -> None:
+    taken = read_parquet_table(path).drop(["n"]).take([499, 3])
+    assert taken.column_names == ["job", "a.b", "day"]
+    assert taken.column("a.b").to_pylist() == frame["a.b"].iloc[[499, 3]].tolist()
+    assert pa.types.is_dictionary(read_parquet_table(path).column("job").type)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.parquet does not exist"):
+        read_parquet_table(tmp_path / "none.parquet")
+    (tmp_path / "t.parquet").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"t.parquet is not a Parquet file"):
+        read_parquet_table(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"x": [[1], [2]], "y": [1, 2]}), tmp_path / "lists.parquet")
+    table = read_parquet_table(tmp_path / "lists.parquet")
+    with pytest.raises(InputError, match="'x' has the type list"):
+        table.column("x")
+    assert infer_kinds(table.drop(["x"]))["y"].kind == "number"
