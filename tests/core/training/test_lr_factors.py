@@ -43,7 +43,7 @@ def rates(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, float
     return {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
 
 
-def expected(lr: float, scales: Mapping[str, float] = {}) -> dict[str, float]:  # noqa: B006
+def expected(lr: float, scales: Mapping[str, float] = {}) -> dict[str, float]:
     group_of = {"scale": "stem", "stem.weight": "stem", "stem.bias": "stem"}
     return {
         name: pytest.approx(lr * FACTORS.get(name, 1.0) * scales.get(group_of.get(name, "head"), 1))

@@ -14,11 +14,13 @@ from flambeau.errors import ArgumentError, FlambeauWarning, did_you_mean
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import TORCH_SCHEDULE, Schedule
 from flambeau.torch_internals import is_from_torch
+from flambeau.training.optim.dropout_factor import DROPOUT_FACTOR, DropoutFactor
 from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.optim.groups import parameter_groups
 from flambeau.training.optim.optimizer import no_decay_ids, regroup_with_inner
 
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
+_VALUES = (*_OPTIMIZER_VALUES, DROPOUT_FACTOR)
 # Entries of param groups that these values change.
 _GROUP_VALUES = ("weight_decay", "momentum", "betas")
 _INITIAL_VALUES = ("lr", *_GROUP_VALUES)
@@ -52,6 +54,7 @@ class StepValues:
         no_decay: Callable[[], set[int]] | None = None,
     ) -> None:
         self._model = model
+        self._dropout = None if DROPOUT_FACTOR in task_values else DropoutFactor(model)
         self._no_decay = no_decay or (lambda: no_decay_ids(model))
         self._optimizers = tuple(optimizers.values())
         # The groups of a wrapper (Lookahead) may be others than those of the optimizer in it.
@@ -94,6 +97,7 @@ class StepValues:
         _refuse_torch_schedulers(self._with_inner)
         for group in self._all_groups():
             group.update(group["unscheduled"])
+        self._set_dropout(1.0)
         self.current.clear()
         self.current.update(self._unscheduled)
         self._phase = phase
@@ -123,7 +127,8 @@ class StepValues:
         self.current[name] = self._unscheduled[name]
 
     def release(self) -> None:
-        """Restore the initial values in the param groups, in case the next run uses them again."""
+        """Restore the initial values, in case the next run uses model or optimizers again."""
+        self._set_dropout(1.0)
         for group in self._all_groups():
             group.update(group.pop("unscheduled", {}))
             group.pop("lr_ratio", None)
@@ -184,6 +189,8 @@ class StepValues:
             self._set_weight_decay(current["weight_decay"])
         if "momentum" in current:
             self._set_momentum(current["momentum"])
+        if DROPOUT_FACTOR in current:
+            self._set_dropout(current[DROPOUT_FACTOR])
 
     def _compute_ahead(self, step: int) -> None:
         # At least one: a step after the last one of a phase keeps its values.
@@ -206,7 +213,7 @@ class StepValues:
                 self._regroup(self._phase)
 
     def _require_known(self, name: str, setter: str) -> None:
-        known = {*_OPTIMIZER_VALUES, *self.current}
+        known = {*_VALUES, *self.current}
         if name not in known:
             raise ArgumentError(
                 f"{name!r}, set by {setter}, is not a schedulable value of this run. "
@@ -221,6 +228,16 @@ class StepValues:
                 f"{name!r}, set by {setter}, would have no effect: the optimizer {kinds} has no "
                 f"{name}. Remove it, or use an optimizer that has this setting."
             )
+        if name == DROPOUT_FACTOR and self._dropout is not None and not self._dropout:
+            raise ArgumentError(
+                f"{name!r}, set by {setter}, would have no effect: the "
+                f"{type(self._model).__name__} has no nn.Dropout layer with a probability above 0. "
+                "Remove it, or add dropout to the model."
+            )
+
+    def _set_dropout(self, factor: float) -> None:
+        if self._dropout is not None:
+            self._dropout.set(factor)
 
     def _set_weight_decay(self, value: float) -> None:
         for group in self._groups:
