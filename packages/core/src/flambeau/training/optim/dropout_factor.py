@@ -1,11 +1,8 @@
-"""``DropoutFactor``: scale the dropout probabilities of a model by a scheduled factor."""
+"""``DropoutFactor``: the scheduled value "dropout_factor" multiplies dropout probabilities."""
 
 from __future__ import annotations
 
 from torch import nn
-
-DROPOUT_FACTOR = "dropout_factor"
-"""Name of the scheduled value."""
 
 _KINDS = (
     nn.Dropout,
