@@ -91,6 +91,27 @@ def test_sgdr_has_one_restart_between_cycles() -> None:
     assert values[100] == values[200] == 1.0
 
 
+def test_coslog_closed_form() -> None:
+    """Equation of the paper: (1 - cos(2 pi log2(1 + 15 t))) / 2 for four cycles."""
+    published = Schedule("coslog", 2.0, {"start": 0.0})
+    for t in torch.linspace(0, 1, 97, dtype=torch.float64).tolist():
+        expected = 1 - math.cos(2 * math.pi * math.log2(1 + 15 * t))
+        assert published(t) == pytest.approx(expected, abs=1e-12)
+    # The rate is 0 at the end of each cycle and 1 in the middle of it, on a logarithmic axis.
+    assert [published((2**i - 1) / 15) for i in range(5)] == pytest.approx([0.0] * 5, abs=1e-12)
+    peaks = [(2 ** (i + 0.5) - 1) / 15 for i in range(4)]
+    assert [published(peak) for peak in peaks] == pytest.approx([2.0] * 4)
+
+
+def test_coslog_starts_at_start_and_then_follows_the_paper() -> None:
+    ours, published = Schedule("coslog", 1.0, {"start": 0.3}), Schedule("coslog", 1.0, {"start": 0})
+    first_peak = (2**0.5 - 1) / 15
+    assert ours(0.0) == pytest.approx(0.3)
+    assert ours(first_peak / 2) == pytest.approx(0.3 + 0.7 * published(first_peak / 2))
+    later = [first_peak, 1 / 15, 0.2, 0.5, 0.9, 1.0]
+    assert [ours(t) for t in later] == pytest.approx([published(t) for t in later], abs=1e-12)
+
+
 def test_flat_cos_closed_form() -> None:
     schedule = Schedule("flat_cos", 2.0, {"pct_start": 0.5, "div_final": 10.0})
     assert [schedule(p) for p in (0.0, 0.25, 0.499)] == [2.0] * 3
@@ -177,6 +198,8 @@ def test_progress_outside(progress: float) -> None:
         ("step", {"milestones": [3, 5]}, "milestones .* progress values from 0 to 1"),
         ("step", {"milestones": 0.5}, "milestones .* progress values from 0 to 1"),
         ("sgdr", {"cycles": 1.5}, "whole number"),
+        ("coslog", {"cycles": 0}, "whole number"),
+        ("coslog", {"start": 1.5}, "from 0 to 1"),
         ("linear", {"end": [1.0]}, "must be a number"),
         ("linear", {"end": math.nan}, "must be a number"),
         (7, {}, "a name or a function of progress, not 7"),

@@ -179,7 +179,7 @@ class Learner:
             lr: Peak learning rate.
             schedule: Shape of the learning-rate schedule, a name in ``flambeau.phases.SHAPES``.
             schedules: Schedules by the name of the value: "lr" (replaces ``lr`` and ``schedule``),
-                "weight_decay", "momentum", or a value that the task declares.
+                "weight_decay", "momentum", "dropout_factor", or a value that the task declares.
             evaluate_every: Optimizer steps between two evaluations; by default those of an epoch.
 
         Returns:

@@ -17,7 +17,8 @@ class Phase:
 
     Attributes:
         epochs: Passes over the train set; None if the phase is measured in steps.
-        schedules: Schedules by the name of the value: "lr", "weight_decay", "momentum", or any
+        schedules: Schedules by the name of the value: "lr", "weight_decay", "momentum",
+            "dropout_factor" (a factor on the probabilities of the model's dropout layers), or any
             value that the task declares.
         trainable: Names of the parameter groups that train; None for all groups.
         lr_scales: Factor on "lr" by group name (discriminative learning rates); 1 if not listed.

@@ -23,22 +23,44 @@ def single_phase(
     trainable: tuple[str, ...] | None = None,
     schedules: Mapping[str, Schedule] | None = None,
 ) -> list[Phase]:
-    """Return one phase with the plan's schedule.
+    """Return one phase with the plan's schedules.
 
     Args:
         values: Values of the plan.
         trainable: Groups that train; None for all groups.
-        schedules: Schedules of other values by name, such as "weight_decay".
+        schedules: Schedules by the name of the value, such as "weight_decay"; they replace those
+            of the plan.
     """
     lr = Schedule(values["schedule"], values["lr"])
     return [
         Phase(
             **_length(values),
-            schedules={"lr": lr, **checked_schedules(schedules or {})},
+            schedules={"lr": lr, **planned_schedules(values), **checked_schedules(schedules or {})},
             trainable=trainable,
             bn=values["bn"],
         )
     ]
+
+
+def planned_schedules(values: Values) -> dict[str, Schedule]:
+    """Return the schedules in the plan's "schedules", by the name of the value.
+
+    The peak of a schedule without "peak" is the plan's value of that name ("weight_decay"), or 1 if
+    the plan has none.
+
+    Raises:
+        ArgumentError: A shape or an option is unknown.
+        InputError: A peak or an option has an invalid value.
+    """
+    # Plans of earlier releases do not have the key.
+    planned: Mapping[str, Mapping[str, Any]] = values.get("schedules", {})
+    found: dict[str, Schedule] = {}
+    for name, entry in planned.items():
+        peak = entry.get("peak", values.get(name))
+        found[name] = Schedule(
+            entry["shape"], 1.0 if peak is None else peak, dict(entry.get("options", {}))
+        )
+    return found
 
 
 def momentum_cycle(high: float = 0.95, low: float = 0.85, pct_start: float = 0.25) -> Schedule:

@@ -17,6 +17,7 @@ from flambeau.plan.rule import Accepts, Decide, Rule
 from flambeau.plan.value_types import (
     AUTO_OUTCOME,
     ScheduleName,
+    SchedulesType,
     ValueType,
     is_number,
     not_negative,
@@ -213,6 +214,17 @@ def _schedule(facts: Facts, values: Mapping[str, Any]) -> Choice:
     )
 
 
+def _schedules(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "schedules",
+        {},
+        "Only the learning rate is scheduled.",
+        alternatives=({"weight_decay": {"shape": "linear"}},),
+        override='choices={"schedules": {"weight_decay": {"shape": "linear"}}}',
+        source="default",
+    )
+
+
 def _steps_per_epoch(facts: Facts, values: Mapping[str, Any]) -> int:
     batches = facts.get("loader_batches")
     if batches is not None:
@@ -370,6 +382,7 @@ TRAINING_RULES = (
     ),
     lr_rule({}),
     Rule("schedule", (), _schedule, type=ScheduleName(), changes="fit"),
+    Rule("schedules", (), _schedules, type=SchedulesType(), changes="fit"),
     Rule("steps", (), _steps, type=_or_none("a whole number of steps.", _is_count), changes="fit"),
     Rule(
         "evaluate_every",

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from flambeau.errors import did_you_mean
-from flambeau.phases.schedule import SHAPES, TORCH_SCHEDULE, is_torch_scheduler
+from flambeau.errors import FlambeauError, did_you_mean
+from flambeau.phases.schedule import SHAPES, TORCH_SCHEDULE, Schedule, is_torch_scheduler
 from flambeau.wording import first_line
 
 
@@ -104,6 +104,36 @@ class ScheduleName(NameType):
     def fault(self, value: Any) -> str | None:
         fault = super().fault(value)
         return f"{fault} {TORCH_SCHEDULE}" if fault and is_torch_scheduler(value) else fault
+
+
+class SchedulesType(ValueType):
+    """The type of schedules by the name of the scheduled value, as JSON."""
+
+    _ENTRIES = frozenset({"shape", "peak", "options"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            "schedules by the name of the value, as a mapping with a shape, and with options and a "
+            'peak if needed: {"weight_decay": {"shape": "flat_cos", "options": {"pct_start": 0.5}}}'
+            ". The plan's own value is the default peak.",
+            lambda value: self.fault(value) is None,
+        )
+
+    def fault(self, value: Any) -> str | None:
+        if not isinstance(value, Mapping):
+            return self.description
+        for name, entry in cast("Mapping[Any, Any]", value).items():
+            if name == "lr":
+                return 'schedules of values other than "lr", whose shape is the plan\'s "schedule".'
+            known = isinstance(entry, Mapping) and "shape" in entry and {*entry} <= self._ENTRIES
+            if not known or not isinstance(name, str):
+                return self.description
+            fields = cast("Mapping[str, Any]", entry)
+            try:
+                Schedule(fields["shape"], fields.get("peak", 1.0), fields.get("options", {}))
+            except (FlambeauError, TypeError, AttributeError) as error:
+                return f"valid schedules, but that of {name!r} is not: {first_line(error)}"
+        return None
 
 
 def is_number(value: Any) -> bool:

@@ -37,7 +37,7 @@ from flambeau.task.probability_metrics import (
     class_rows,
 )
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task
+from flambeau.task.task import Task, of_ensemble
 from flambeau.wording import class_name
 
 if TYPE_CHECKING:
@@ -170,6 +170,8 @@ class Classification(Task):
         return "" if is_own else "cross_entropy"
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        if of_ensemble(outputs):
+            return outputs.mean_loss(partial(Classification.loss, self), batch)
         targets = batch.target
         soft = self._is_soft(outputs, targets)
         if outputs.dtype in HALF_DTYPES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task.numerics import per_sample
 from flambeau.task.sample_weights import weight_of
-from flambeau.task.task import Task
+from flambeau.task.task import Task, of_ensemble
 from flambeau.wording import class_name
 
 SampleLosses = Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]
@@ -50,6 +51,8 @@ class CustomLoss(Task):
             InputError: The function does not return a tensor with one row for each sample, or its
                 terms differ in shape.
         """
+        if of_ensemble(outputs):
+            return outputs.mean_loss(partial(CustomLoss.loss, self), batch)
         made = cast("object", self.function(outputs, batch))
         if not isinstance(made, Mapping):
             return _sum_and_weight(self._checked(made, batch), batch)

@@ -39,7 +39,7 @@ from flambeau.task.probability_metrics import (
     is_soft,
 )
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task
+from flambeau.task.task import Task, of_ensemble
 
 if TYPE_CHECKING:
     from flambeau.task.probability_calibration import Rows
@@ -129,6 +129,8 @@ class MultiLabel(Task):
         return "binary_cross_entropy" if type(self).loss is MultiLabel.loss else ""
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        if of_ensemble(outputs):
+            return outputs.mean_loss(partial(MultiLabel.loss, self), batch)
         targets = batch.target
         if not isinstance(outputs, Tensor) or outputs.ndim != 2:
             raise not_logits_error(outputs, "MultiLabel", self.n_outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ from flambeau.task.named_losses import Loss
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows, weighted
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task
+from flambeau.task.task import Task, of_ensemble
 from flambeau.wording import class_name
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class Regression(Task):
         return self.mean is not None
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        if of_ensemble(outputs):
+            return outputs.mean_loss(partial(Regression.loss, self), batch)
         outputs = self._columns(outputs, "outputs")
         targets = self._matching_targets(batch.target, outputs)
         if outputs.dtype in HALF_DTYPES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flambeau.report.interpretation import Interpretation
     from flambeau.report.page import Section
     from flambeau.task.batch_summary import Summary
+    from flambeau.task.ensemble_outputs import EnsembleOutputs
     from flambeau.task.probability_calibration import Rows
 
 
@@ -173,6 +174,8 @@ class Task:
 
         The weight is a number or a 0-d tensor: samples, target tokens, or a sum of sample weights.
         A step divides the sum of its losses by the sum of their weights.
+
+        The tasks of core also take the ``EnsembleOutputs`` of a model that trains several members.
         """
         raise _undefined(self, "loss(outputs, batch)", "the summed loss and its weight")
 
@@ -404,6 +407,15 @@ class Task:
     def arguments(self) -> Mapping[str, Any]:
         """Return the JSON values from which ``builder`` rebuilds the task."""
         return {}
+
+
+def of_ensemble(outputs: object) -> TypeGuard[EnsembleOutputs]:
+    """Return whether outputs are the ``EnsembleOutputs`` of a model in training."""
+    if isinstance(outputs, Tensor):
+        return False
+    from flambeau.task.ensemble_outputs import EnsembleOutputs
+
+    return isinstance(outputs, EnsembleOutputs)
 
 
 def _undefined(task: Task, method: str, returned: str) -> ArgumentError:

@@ -12,7 +12,12 @@ from flambeau.training.nonfinite.locate import (
 from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
 from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
 from flambeau.training.optim.controller import Controller, ReduceOnPlateau
-from flambeau.training.optim.groups import HasLayerGroups, layer_groups, parameter_groups
+from flambeau.training.optim.groups import (
+    HasLayerGroups,
+    HasLRFactors,
+    layer_groups,
+    parameter_groups,
+)
 from flambeau.training.optim.optimizer import (
     OPTIMIZERS,
     OptimizerFactory,
@@ -33,6 +38,7 @@ __all__ = [
     "Callback",
     "Controller",
     "Dispatch",
+    "HasLRFactors",
     "HasLayerGroups",
     "History",
     "NonFiniteGuard",

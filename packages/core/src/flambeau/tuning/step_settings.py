@@ -272,7 +272,9 @@ def alternatives_of(plan: Plan, model: nn.Module, device: torch.device) -> dict[
     if device.type == "cpu":
         cores = usable_cores()
         found["num_threads"] = sorted({1, max(1, cores // 2), cores} - {values["num_threads"]})
-    if values["compile"] == "off" and not any(map(is_compiled, model.modules())):
+    # A compiled model is compiled again for each probability of a dropout layer.
+    changes = "dropout_factor" in (values.get("schedules") or {})
+    if values["compile"] == "off" and not changes and not any(map(is_compiled, model.modules())):
         found["compile"] = ["regions" if repeated_blocks(model) else "whole"]
     open_keys = {key for key in KEYS if plan[key].source != "user"}
     return {key: others for key, others in found.items() if key in open_keys and others}

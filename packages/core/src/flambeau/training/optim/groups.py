@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
@@ -20,6 +21,17 @@ class HasLayerGroups(Protocol):
 
     def layer_groups(self) -> Mapping[str, Sequence[Part]]:
         """Return modules (or single parameters) by group name, from the stem to the head."""
+        ...
+
+
+class HasLRFactors(Protocol):
+    """A model in which some parameters have a learning rate of their own."""
+
+    def lr_factors(self) -> Mapping[str, float]:
+        """Return the factor on the learning rate by parameter name; 1 for the other parameters.
+
+        The names are those of ``named_parameters()``.
+        """
         ...
 
 
@@ -45,6 +57,30 @@ def layer_groups(model: nn.Module) -> dict[str, list[Part]]:
         if next(child.parameters(), None) is not None:
             groups.setdefault(name, []).append(child)
     return groups
+
+
+def lr_factors(model: nn.Module) -> dict[int, float]:
+    """Return the factors that ``model.lr_factors()`` defines, by the ``id`` of the parameter.
+
+    Without this method there are none.
+
+    Raises:
+        InputError: The model has no parameter of a name, or a factor is not a finite number ≥ 0.
+    """
+    if not callable(getattr(model, "lr_factors", None)):
+        return {}
+    defined = cast("HasLRFactors", model).lr_factors()
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, factor in defined.items():
+        where = f"lr_factors() of {type(model).__name__}"
+        if name not in parameters:
+            raise InputError(
+                f"{where} names the parameter {name!r}, which the model does not have. "
+                f"{did_you_mean(name, parameters)}"
+            )
+        if not 0 <= factor < math.inf:
+            raise InputError(f"{where} has {factor!r} for {name!r}; give a finite number ≥ 0.")
+    return {id(parameters[name]): float(factor) for name, factor in defined.items()}
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:

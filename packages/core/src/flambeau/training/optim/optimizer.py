@@ -18,8 +18,10 @@ from flambeau.torch_internals import build_optimizer
 from flambeau.training.optim.fused_step import OptimizerStep, with_inner
 from flambeau.training.optim.groups import (
     HasLayerGroups,
+    HasLRFactors,
     check_group_names,
     layer_groups,
+    lr_factors,
     parameter_groups,
 )
 
@@ -61,8 +63,9 @@ def make_optimizer(
 ) -> Optimizer:
     """Return a torch optimizer for all parameters of ``model``, in groups from stem to head.
 
-    Each of its ``param_groups`` has the entries "group" (the layer group), "lr_scale" (1) and
-    "decay" (whether weight decay applies: not to norm layers, biases and other 1-d parameters).
+    Each of its ``param_groups`` has the entries "group" (the layer group), "lr_scale" (1),
+    "lr_factor" (from ``model.lr_factors()``, else 1; "lr" includes it) and "decay" (whether weight
+    decay applies: not to norm layers, biases and other 1-d parameters).
 
     Args:
         name: "adamw", "adam", "sgd", "rmsprop" or "adagrad".
@@ -128,24 +131,34 @@ def _setting(value: Any) -> Any:
 
 
 def split_by_decay(model: nn.Module, *, lr: float, weight_decay: float) -> list[ParamGroup]:
-    """Return ``param_groups`` in which each layer group is split by weight decay."""
-    plain = no_decay_ids(model)
+    """Return ``param_groups``: each layer group split by lr factor and by weight decay."""
+    plain, factors = no_decay_ids(model), lr_factors(model)
     groups: list[ParamGroup] = []
     for name, parameters in parameter_groups(model).items():
-        for decay in (True, False):
-            chosen = [p for p in parameters if (id(p) not in plain) is decay]
-            if chosen:
-                groups.append(
-                    {
-                        "params": chosen,
-                        "group": name,
-                        "lr_scale": 1.0,
-                        "decay": decay,
-                        "lr": lr,
-                        "weight_decay": weight_decay if decay else 0.0,
-                    }
-                )
+        split: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            key = factors.get(id(parameter), 1.0), id(parameter) not in plain
+            split.setdefault(key, []).append(parameter)
+        # Decayed parameters first.
+        for (factor, decay), chosen in sorted(split.items(), key=lambda entry: not entry[0][1]):
+            groups.append(
+                {
+                    "params": chosen,
+                    "group": name,
+                    "lr_scale": 1.0,
+                    "lr_factor": factor,
+                    "decay": decay,
+                    "lr": lr * factor,
+                    "weight_decay": weight_decay if decay else 0.0,
+                }
+            )
     return groups
+
+
+def base_lr(group: Mapping[str, Any]) -> float | None:
+    """Return the learning rate of a param group without its "lr_factor"; None if it has none."""
+    lr, factor = group.get("lr"), group.get("lr_factor", 1.0)
+    return lr / factor if lr is not None and factor else lr
 
 
 def no_decay_ids(model: nn.Module) -> set[int]:
@@ -340,12 +353,15 @@ def _check_optimizers(optimizers: Mapping[str, Optimizer], model: nn.Module) -> 
 
 __all__ = [
     "OPTIMIZERS",
+    "HasLRFactors",
     "HasLayerGroups",
     "OptimizerFactory",
     "OptimizerKind",
     "ParamGroup",
+    "base_lr",
     "default_factory",
     "layer_groups",
+    "lr_factors",
     "make_optimizer",
     "no_decay_ids",
     "parameter_groups",

@@ -13,7 +13,12 @@ from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
-from flambeau.training.optim.optimizer import OPTIMIZERS, default_factory, split_by_decay
+from flambeau.training.optim.optimizer import (
+    OPTIMIZERS,
+    default_factory,
+    lr_factors,
+    split_by_decay,
+)
 
 OPTIMIZER_KEYS = sorted({key for keys in OPTIMIZER_SETTINGS.values() for key in keys})
 
@@ -56,16 +61,23 @@ class ClassFactory:
                 settings[key] = values[key]
         build = cast("Any", self.kind)
         decay = values.get("weight_decay", 0.0)
-        if "weight_decay" in accepted and "weight_decay" not in settings and decay:
-            lr = settings["lr"] if "lr" in settings else values["lr"]  # read only where used
-            groups = split_by_decay(model, lr=lr, weight_decay=decay)
-            return {"main": build(groups, weight_decay=decay, **settings)}
         if decay and "weight_decay" not in accepted:
             raise ArgumentError(
                 f"weight_decay is {decay:g}, but {self.kind.__name__} has no weight decay. Set "
                 'choices={"weight_decay": 0}.'
             )
-        return {"main": build(model.parameters(), **settings)}
+        decays = bool(decay) and "weight_decay" not in settings
+        has_factors = "lr" in settings and bool(lr_factors(model))
+        if not decays and not has_factors:
+            return {"main": build(model.parameters(), **settings)}
+        lr = settings["lr"] if "lr" in settings else values["lr"]  # read only where used
+        groups = split_by_decay(model, lr=lr, weight_decay=decay)
+        if decays:
+            settings["weight_decay"] = decay
+        else:  # the setting applies to all parameters, or there is none
+            for group in groups:
+                del group["weight_decay"], group["decay"]
+        return {"main": build(groups, **settings)}
 
 
 @dataclass(frozen=True)

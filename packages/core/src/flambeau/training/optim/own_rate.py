@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.training.optim.fused_step import with_inner
-from flambeau.training.optim.optimizer import OptimizerFactory
+from flambeau.training.optim.optimizer import OptimizerFactory, base_lr
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def own_rate(factory: OptimizerFactory, model: nn.Module, values: Mapping[str, A
     rates: dict[str, float] = {}
     for name, optimizer in cast("Mapping[str, object]", made).items():
         every = with_inner(optimizer) if isinstance(optimizer, Optimizer) else ()
-        found = [each.param_groups[0].get("lr") for each in every]
+        found = [base_lr(each.param_groups[0]) for each in every]
         rate = next((lr for lr in found if lr is not None), None)
         if rate is not None:
             rates[name] = float(rate)  # host read: before the run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -18,7 +18,11 @@ from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.optim.groups import parameter_groups
 from flambeau.training.optim.optimizer import no_decay_ids, regroup_with_inner
 
+if TYPE_CHECKING:
+    from flambeau.training.optim.dropout_factor import DropoutFactor
+
 _OPTIMIZER_VALUES = ("lr", "weight_decay", "momentum")
+_DROPOUT_FACTOR = "dropout_factor"
 # Entries of param groups that these values change.
 _GROUP_VALUES = ("weight_decay", "momentum", "betas")
 _INITIAL_VALUES = ("lr", *_GROUP_VALUES)
@@ -52,6 +56,9 @@ class StepValues:
         no_decay: Callable[[], set[int]] | None = None,
     ) -> None:
         self._model = model
+        # A task may declare a value of this name itself.
+        self._scales_dropout = _DROPOUT_FACTOR not in task_values
+        self._dropout: DropoutFactor | None = None
         self._no_decay = no_decay or (lambda: no_decay_ids(model))
         self._optimizers = tuple(optimizers.values())
         # The groups of a wrapper (Lookahead) may be others than those of the optimizer in it.
@@ -94,6 +101,8 @@ class StepValues:
         _refuse_torch_schedulers(self._with_inner)
         for group in self._all_groups():
             group.update(group["unscheduled"])
+        if self._dropout is not None:
+            self._dropout.set(1.0)
         self.current.clear()
         self.current.update(self._unscheduled)
         self._phase = phase
@@ -123,7 +132,9 @@ class StepValues:
         self.current[name] = self._unscheduled[name]
 
     def release(self) -> None:
-        """Restore the initial values in the param groups, in case the next run uses them again."""
+        """Restore the initial values, in case the next run uses model or optimizers again."""
+        if self._dropout is not None:
+            self._dropout.set(1.0)
         for group in self._all_groups():
             group.update(group.pop("unscheduled", {}))
             group.pop("lr_ratio", None)
@@ -184,6 +195,8 @@ class StepValues:
             self._set_weight_decay(current["weight_decay"])
         if "momentum" in current:
             self._set_momentum(current["momentum"])
+        if _DROPOUT_FACTOR in current and self._scales_dropout:
+            self._layers_with_dropout().set(current[_DROPOUT_FACTOR])
 
     def _compute_ahead(self, step: int) -> None:
         # At least one: a step after the last one of a phase keeps its values.
@@ -206,7 +219,7 @@ class StepValues:
                 self._regroup(self._phase)
 
     def _require_known(self, name: str, setter: str) -> None:
-        known = {*_OPTIMIZER_VALUES, *self.current}
+        known = {*_OPTIMIZER_VALUES, _DROPOUT_FACTOR, *self.current}
         if name not in known:
             raise ArgumentError(
                 f"{name!r}, set by {setter}, is not a schedulable value of this run. "
@@ -221,6 +234,19 @@ class StepValues:
                 f"{name!r}, set by {setter}, would have no effect: the optimizer {kinds} has no "
                 f"{name}. Remove it, or use an optimizer that has this setting."
             )
+        if name == _DROPOUT_FACTOR and self._scales_dropout and not self._layers_with_dropout():
+            raise ArgumentError(
+                f"{name!r}, set by {setter}, would have no effect: the "
+                f"{type(self._model).__name__} has no nn.Dropout layer with a probability above 0. "
+                "Remove it, or add dropout to the model."
+            )
+
+    def _layers_with_dropout(self) -> DropoutFactor:
+        if self._dropout is None:
+            from flambeau.training.optim.dropout_factor import DropoutFactor
+
+            self._dropout = DropoutFactor(self._model)
+        return self._dropout
 
     def _set_weight_decay(self, value: float) -> None:
         for group in self._groups:

@@ -11,7 +11,7 @@ from torch.optim import LBFGS, Optimizer
 from flambeau.errors import InputError
 from flambeau.task.task_module import ModelAndTask
 from flambeau.training.optim.clip import optimized_parameters
-from flambeau.training.optim.optimizer import split_by_decay
+from flambeau.training.optim.optimizer import base_lr, split_by_decay
 from flambeau.wording import name_some
 
 
@@ -35,7 +35,8 @@ def add_task_parameters(
         )
     present = {id(parameter) for parameter in optimized_parameters([optimizer])}
     decay = optimizer.defaults.get("weight_decay", 0.0)
-    lr = optimizer.param_groups[0].get("lr", values["lr"])
+    lr = base_lr(optimizer.param_groups[0])
+    lr = values["lr"] if lr is None else lr
     for group in split_by_decay(trained.task, lr=lr, weight_decay=decay):
         group["params"] = [p for p in group["params"] if id(p) not in present]
         if group["params"]:
