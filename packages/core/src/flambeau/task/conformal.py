@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flambeau.data.tables import to_list
 from flambeau.errors import ArgumentError, InputError
+from flambeau.task.numerics import distinct
 
 MOST_STORED = 2_000
 """Scores that are stored; of more, every so many, so that a level is at most 1/2,000 too high."""
@@ -68,10 +69,7 @@ class ConformalScores:
             )
         each = torch.ones_like(scores) if weights is None else weights.double().cpu()
         if groups is not None:
-            # torch does not type unique.
-            numbers = cast(
-                "Tensor", cast("Any", torch).unique(groups.cpu(), return_inverse=True)[1]
-            )
+            numbers = distinct(groups.cpu())[1]
             of_group = torch.zeros(int(numbers.max()) + 1, dtype=torch.float64)
             of_group.index_add_(0, numbers, each)
             each = each / of_group[numbers]
