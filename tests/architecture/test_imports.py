@@ -40,7 +40,7 @@ UNDECLARED: dict[str, dict[str, str]] = {
         "sacremoses": "get_tokenizer('moses'), if it is installed",
         "torchtext": "to_torchtext, only in an old environment",
     },
-    "flambeau_tabular": {},
+    "flambeau_tabular": {"typing_extensions": "types only; torch requires it"},
     "flambeau_bench": {},
 }
 

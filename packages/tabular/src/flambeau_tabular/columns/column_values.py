@@ -139,6 +139,10 @@ def _checked(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
                 f"Column {name!r} contains bytes that are not UTF-8 text. Decode them, or drop the "
                 "column."
             ) from error
+    if pa.types.is_string_view(kind):  # of polars; Arrow cannot filter or take such cells
+        text = pa.large_string()
+        is_dictionary = pa.types.is_dictionary(cells.type)
+        return cells.cast(pa.dictionary(pa.int32(), text) if is_dictionary else text)
     if not any(matches(kind) for matches in _KNOWN):
         raise InputError(
             f"Column {name!r} has the type {kind}; a cell has to be a number, text, a boolean or "

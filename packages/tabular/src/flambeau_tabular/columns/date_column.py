@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from flambeau.errors import InputError
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.moments import Moments, as_moments
-from flambeau_tabular.columns.scaling import Scaler, Scaling, quantile_grid
+from flambeau_tabular.columns.scaling import Scaler, quantile_grid
+from flambeau_tabular.options import Scaling
 
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND

@@ -144,6 +144,19 @@ def read_frame(source: Any, name: str = "frame") -> Frame:
     )
 
 
+def is_table(items: Any) -> bool:
+    """Return whether ``items`` is a frame of several rows: pandas, polars, pyarrow, …."""
+    return hasattr(items, "__arrow_c_stream__") or (
+        isinstance(items, Mapping) and any(map(_is_column, items.values()))
+    )
+
+
+def _is_column(value: Any) -> bool:
+    # Series of pandas and polars, and columns of Arrow, have to_list or to_pylist.
+    is_plain = isinstance(value, list | tuple | np.ndarray)
+    return is_plain or hasattr(value, "to_list") or hasattr(value, "to_pylist")
+
+
 def _from_pandas(source: Any, name: str) -> Frame:
     names, readings = _text_names(list(source.columns), name)
     columns = {

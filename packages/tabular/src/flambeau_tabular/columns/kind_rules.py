@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from flambeau.wording import name_some
+from flambeau_tabular.column_kind import ColumnKind, Kind
 from flambeau_tabular.columns.cells import (
     LARGEST,
     as_categories,
@@ -23,7 +24,6 @@ from flambeau_tabular.columns.cells import (
     texts_of,
     value_type,
 )
-from flambeau_tabular.columns.kinds import ColumnKind, Kind
 from flambeau_tabular.columns.moments import as_moments, describe_styles, find_style
 
 _DOUBTFUL, _LIKELY = 0.4, 0.8

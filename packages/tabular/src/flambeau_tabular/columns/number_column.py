@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from flambeau.errors import InputError
 from flambeau_tabular.columns.cells import LARGEST, as_numbers
 from flambeau_tabular.columns.column_check import ColumnCheck
-from flambeau_tabular.columns.scaling import Scaler, Scaling, quantile_grid
+from flambeau_tabular.columns.scaling import Scaler, quantile_grid
+from flambeau_tabular.options import Scaling
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flambeau.errors import InputError
-
-Scaling = Literal["robust", "standard", "quantile", "none"]
+from flambeau_tabular.options import Scaling
 
 GRID = 240
 """Number of bins between the quantiles of `quantile_grid`; many numbers of bins divide it."""
@@ -102,7 +101,7 @@ def sorted_quantiles(ordered: NDArray[Any], levels: Any) -> NDArray[np.float64]:
 
 
 def _inverse(spread: float) -> float:
-    return 1.0 / spread if spread > 0.0 and np.isfinite(1.0 / spread) else 0.0
+    return float(1.0 / spread) if spread > 0.0 and np.isfinite(1.0 / spread) else 0.0
 
 
 def _noisy_quantiles(ordered: NDArray[np.float64]) -> NDArray[np.float64]:

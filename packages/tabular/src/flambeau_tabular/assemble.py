@@ -1,0 +1,177 @@
+"""From a table to the arguments of ``TabularData``: target, structure, split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from flambeau.artefact.read_like import read_record, reading_options
+from flambeau.data.part_columns import find_part_column, read_part_column
+from flambeau.data.reading import Reading
+from flambeau.data.split import PARTS, Rows
+from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
+from flambeau.data.tables import Table
+from flambeau.errors import ArgumentError, InputError
+from flambeau_tabular.columns import Frame, read_csv_table, read_frame, read_parquet_table
+from flambeau_tabular.columns.cells import dictionary_codes
+from flambeau_tabular.columns.frames import is_table
+from flambeau_tabular.options import TabularOptions, Target
+from flambeau_tabular.recognise import CSV_ENDINGS, PARQUET_ENDINGS
+from flambeau_tabular.structure import Structure
+from flambeau_tabular.target import rows_with_target, target_names, targets_of
+
+
+def read_file(path: Path) -> Frame:
+    """Return the table in a CSV, TSV or Parquet file.
+
+    Raises:
+        InputError: The file is missing or no table.
+    """
+    endings = [ending.lower() for ending in path.suffixes]
+    if not path.exists():
+        raise InputError(f"There is no file {path}. Check the path.")
+    if any(ending in PARQUET_ENDINGS for ending in endings):
+        return read_parquet_table(path)
+    if any(ending in CSV_ENDINGS for ending in endings):
+        return read_csv_table(path)
+    raise InputError(
+        f"{path} is no table that flambeau reads. Give a file .csv, .tsv or .parquet; read other "
+        "files with pandas or polars and pass the frame to TabularData.from_df."
+    )
+
+
+def assemble(
+    frame: Frame, target: Target | None, request: SplitRequest, options: TabularOptions
+) -> dict[str, Any]:
+    """Return the arguments of ``TabularData``: read the target, leave out rows without one, split.
+
+    Raises:
+        InputError: A column is missing or its cells cannot be used.
+        SplitError: The parts cannot be formed.
+    """
+    frame, given = _with_separate_parts(frame, request)
+    if target is None and options.like is not None:
+        target = _target_of_export(options)
+    names = target_names(frame, target)
+    _check_roles(names, options)
+    if options.embargo is not None and options.time is None:
+        raise InputError("embargo needs time=…, the column from which it is measured.")
+    for name in (*options.drop, *(options.kinds or {})):
+        frame.column(name)  # raises for a column that does not exist
+    column, found = _part_column(frame, request, (*names, *options.roles.values()))
+    if column is not None:
+        cells = frame.column(column).to_pylist()
+        given = {**given, **rows_by_part(read_part_column(cells, column, frame.name))}
+    n = len(frame)
+    kept, note = rows_with_target(frame, names)
+    if note is not None:
+        frame = frame.take(kept)
+    frame = replace(frame, readings=(*frame.readings, *found))
+    structure = Structure.of(frame, options)
+    targets = targets_of(frame, names, options)
+    stratify = request.stratify is True or request.stratify == "auto"
+    if request.stratify is True and targets.kind != "classification":
+        raise ArgumentError(
+            "stratify=True keeps the proportions of classes, but the target is not a class: "
+            f"{targets.reason}. Omit stratify."
+        )
+    is_classes = stratify and targets.kind == "classification"
+    split = request.resolve(
+        n,
+        kept=kept if note is not None else None,
+        given=given or None,
+        classes=targets.values.numpy() if is_classes else None,
+        groups=structure.groups,
+        times=structure.times,
+        embargo=options.embargo,
+    )
+    if structure.groups is not None and request.for_training:
+        split.check_groups(structure.groups)
+    inputs = frame.drop([*names, *([] if column is None else [column])])
+    notes = (*([] if note is None else [note]), *split.notes)
+    return {
+        "frame": inputs,
+        "targets": targets,
+        "split": split,
+        "options": options,
+        "target_names": names,
+        "structure": structure,
+        "notes": notes,
+    }
+
+
+def _with_separate_parts(frame: Frame, request: SplitRequest) -> tuple[Frame, Mapping[str, Rows]]:
+    """Return the table with the rows of separate frames added, and the rows of their parts."""
+    parts = {
+        part: read_frame(value, part)
+        for part in PARTS[1:]
+        if is_table(value := getattr(request, part)) or isinstance(value, Frame)
+    }
+    if not parts:
+        return frame, {}
+    if request.split is not None and request.split is not False:
+        raise ArgumentError(
+            f"Separate frames for {' and '.join(parts)} cannot be combined with split=…, which "
+            "assigns the rows of one frame to the parts. Omit split."
+        )
+    names = frame.column_names
+    for part, other in parts.items():
+        missing = [name for name in names if name not in other.column_names]
+        if missing:
+            raise InputError(
+                f"The {part} frame has no column {missing[0]!r}, which the train frame has. Give "
+                "the same columns in each frame."
+            )
+    tables = [each.table.select(names) for each in (frame, *parts.values())]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"The frames of {' and '.join(parts)} have columns of other types than the train "
+            f"frame: {error}. Give the same types in each frame."
+        ) from error
+    rows = consecutive_rows(
+        {"train": len(frame), **{name: len(each) for name, each in parts.items()}}
+    )
+    # Parts that have only a size are drawn from the train rows.
+    return replace(frame, table=table, index=None), rows
+
+
+def _check_roles(names: Sequence[str], options: TabularOptions) -> None:
+    for role, name in options.roles.items():
+        if name in names:
+            raise InputError(f"{role}={name!r} is also the target. Give two different columns.")
+
+
+def _part_column(
+    frame: Frame, request: SplitRequest, others: Sequence[str]
+) -> tuple[str | None, tuple[Reading, ...]]:
+    """Return the column with the part of each row, if there is one, and why it is used."""
+    if request.column is not None:
+        frame.column(request.column)
+        return request.column, ()
+    if request.split is not None:
+        return None, ()
+
+    def distinct(name: str) -> list[Any]:
+        codes, values = dictionary_codes(frame.column(name))
+        found = values.to_pylist()
+        return [*found, None] if (codes < 0).any() else found
+
+    # Every distinct cell once is enough to recognise the column.
+    columns = {name: _later(distinct, name) for name in frame.column_names if name not in others}
+    found = find_part_column(Table(columns, frame.name))
+    return (None, ()) if found is None else (found[0], (found[1],))
+
+
+def _later(function: Any, name: str) -> Any:
+    return lambda: function(name)
+
+
+def _target_of_export(options: TabularOptions) -> Target | None:
+    saved = reading_options(read_record(options.like or "", "tabular", "like")).get("target")
+    return tuple(saved) if isinstance(saved, list) else saved

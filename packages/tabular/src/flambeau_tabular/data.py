@@ -1,0 +1,316 @@
+"""``TabularData``: the rows of a table, their targets and all data choices, in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flambeau.data.data import digest, select_values
+from flambeau.data.loader import Dataset
+from flambeau.data.memory_loader import MemoryDataset
+from flambeau.data.preprocess import Preprocessor
+from flambeau.data.reading import Reading, readings_as_facts
+from flambeau.data.split import PARTS, Split
+from flambeau.data.targets import Targets
+from flambeau.errors import ArgumentError, InputError, PlanError
+from flambeau.task.named_losses import loss_arguments
+from flambeau.tensors.base_data import describe_target
+from flambeau_tabular.column_kind import ColumnKind
+from flambeau_tabular.constructors import TabularDataConstructors
+from flambeau_tabular.facts import TabularFacts
+from flambeau_tabular.frame_rows import FrameRows
+from flambeau_tabular.model_arguments import model_arguments
+from flambeau_tabular.options import TabularOptions, kinds_of_export
+from flambeau_tabular.preprocess import TabularPreprocessor
+
+if TYPE_CHECKING:
+    from flambeau_tabular.columns import Frame
+    from flambeau_tabular.structure import Structure
+
+TARGET = "target"
+"""The name of the target in a batch."""
+
+
+class TabularData(TabularDataConstructors):
+    """Rows of a table with their targets, split into parts.
+
+    Build it with ``from_df``, ``from_csv``, ``from_parquet`` or ``from_arrays``.
+
+    Args:
+        frame: The table, without its targets; the columns of time, group and weight included.
+        targets: The targets, one per row.
+        split: The rows of the train, validation, test and calibration parts.
+        options: How the table is read.
+        target_names: Names of the target columns.
+        structure: Time, group and weight of each row.
+        notes: Notes for the report.
+
+    Example:
+        >>> table = {"age": [*range(40)], "job": ["clerk", "nurse"] * 20}
+        >>> data = TabularData.from_df({**table, "income": ["low", "high"] * 20}, "income")
+        >>> {name: column.kind for name, column in data.columns.items()}
+        {'age': 'number', 'job': 'category'}
+    """
+
+    domain = "flambeau_tabular.domain:DOMAIN"
+
+    def __init__(
+        self,
+        frame: Frame,
+        targets: Targets,
+        split: Split,
+        options: TabularOptions,
+        *,
+        target_names: Sequence[str],
+        structure: Structure | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._frame = frame
+        self._targets = targets
+        self._split = split
+        self._options = options
+        self._target_names = tuple(target_names)
+        if structure is None:
+            from flambeau_tabular.structure import Structure
+
+            structure = Structure()
+        self._structure = structure
+        self._notes = tuple(notes)
+        self._kinds: dict[str, ColumnKind] | None = None
+        self._facts: TabularFacts | None = None
+
+    def __repr__(self) -> str:
+        parts = self._split.sizes()
+        return f"TabularData({len(self._frame):,} rows, {self._targets.kind}: {parts})"
+
+    # ------------------------------------------------------------ content
+
+    @property
+    def frame(self) -> Frame:
+        """The table without its targets."""
+        return self._frame
+
+    @property
+    def targets(self) -> Targets:
+        """The targets, one per row of ``frame``."""
+        return self._targets
+
+    @property
+    def structure(self) -> Structure:
+        """Time, group and weight of each row."""
+        return self._structure
+
+    @property
+    def split(self) -> Split:
+        return self._split
+
+    @property
+    def options(self) -> TabularOptions:
+        """The options with which the table is read."""
+        return self._options
+
+    @property
+    def like(self) -> Path | None:
+        return None if self._options.like is None else Path(self._options.like)
+
+    @property
+    def columns(self) -> Mapping[str, ColumnKind]:
+        """The kind of each column with its reason, from the train rows."""
+        if self._kinds is None and self._options.like is not None:
+            self._kinds = kinds_of_export(self._options.like)
+        if self._kinds is None:
+            from flambeau_tabular.columns import infer_kinds
+
+            unused = [*self._options.drop, *self._not_inputs()]
+            self._kinds = infer_kinds(
+                self._frame.drop(unused), self._split.train, self._options.kinds or {}
+            )
+        return self._kinds
+
+    def _not_inputs(self) -> list[str]:
+        roles = self._options.roles
+        return [name for role, name in roles.items() if role != "time"]
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        given = {
+            "task": self._options.task,
+            "scaling": self._options.scaling,
+            "min_count": self._options.min_count,
+        }
+        if self._options.like is not None:
+            given |= {"scaling": None, "min_count": None}  # those of the export's preprocessor
+        return {key: value for key, value in given.items() if value is not None}
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        return (*self._targets.readings, *self._frame.readings)
+
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        names = self._target_names
+        target = names[0] if len(names) == 1 else list(names)
+        return {**self._options.reading_options, "target": target}
+
+    def facts(self) -> TabularFacts:
+        if self._facts is None:
+            train = self._split.train
+            targets = self._targets.select(train)
+            is_classes = self._targets.kind == "classification"
+            weights = None if self._structure.weights is None else self._weights(train)
+            facts: dict[str, Any] = {
+                **{f"n_{part}": len(self._split.part(part)) for part in PARTS},
+                "split": self._split.describe(),
+                "in_memory": True,
+                "columns": {
+                    name: {
+                        "kind": kind.kind,
+                        "reason": kind.reason,
+                        "evidence": dict(kind.evidence),
+                        "confidence": kind.confidence,
+                    }
+                    for name, kind in self.columns.items()
+                },
+                "roles": self._options.roles,
+                "label_kind": self._targets.kind,
+                "target_names": list(self._target_names),
+                "target_reason": self._targets.reason,
+                "n_rows": len(self._frame),
+                **describe_target(
+                    targets.values, self._targets.names if is_classes else None, weights
+                ),
+                **readings_as_facts(self.readings),
+            }
+            if self._targets.kind == "multi_label":
+                facts["class_names"] = list(self._targets.names)
+                facts["class_counts"] = list(targets.counts().values())
+            self._facts = cast("TabularFacts", facts)
+        return self._facts
+
+    def report(self) -> str:
+        """Return a summary as text: parts, target, columns with kind and reason, notes."""
+        lines = [repr(self), f"target: {self._targets.reason}", str(self._split)]
+        width = max(map(len, self.columns), default=0)
+        lines += [f"  {name:{width}}  {kind.reason}" for name, kind in self.columns.items()]
+        return "\n".join([*lines, *map(str, self.readings), *self._notes])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the fingerprint of ``Data`` and a digest of the weights of the rows, if any."""
+        found = super().fingerprint()
+        if self._structure.weights is not None:
+            content = self._structure.weights.double().numpy().tobytes()
+            found["sample weights"] = f"digest {digest(content)}"
+        return found
+
+    def raw(self, part: str) -> FrameRows:
+        return FrameRows(self._frame.take(self._split.part(part)))
+
+    def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
+        return True
+
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> TabularData:
+        """Return the data with only these rows in each part (row numbers of ``frame``)."""
+        return TabularData(
+            self._frame,
+            self._targets,
+            Split.from_parts(rows),
+            self._options,
+            target_names=self._target_names,
+            structure=self._structure,
+            notes=self._notes,
+        )
+
+    # ------------------------------------------------------------ from the plan
+
+    def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
+        from flambeau_tabular.columns import SpecOptions, TableSpec
+
+        options = SpecOptions(**select_values(values, "scaling", "min_count"))
+        return TabularPreprocessor(
+            TableSpec.fit(self._frame, self._split.train, self.columns, options)
+        )
+
+    def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
+        rows = self._split.part(part)
+        if not len(rows):
+            raise InputError(f"There are no {part} rows. Pass {part}= to the constructor.")
+        if not isinstance(preprocessor, TabularPreprocessor):
+            raise ArgumentError(
+                f"TabularData needs a TabularPreprocessor, not a {type(preprocessor).__name__}."
+            )
+        self._check_task(values)
+        encoded = preprocessor.spec.encode(self._frame.take(rows))
+        targets = self._targets.select(rows).values
+        weights = None if self._structure.weights is None else self._weights(rows)
+        ids = torch.from_numpy(np.array(rows))
+        return MemoryDataset(encoded.inputs(), {TARGET: targets}, ids, weights)
+
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        if not isinstance(preprocessor, TabularPreprocessor):
+            raise ArgumentError(
+                f"TabularData needs a TabularPreprocessor, not a {type(preprocessor).__name__}."
+            )
+        return model_arguments(preprocessor.spec, len(self._targets.names), values)
+
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        self._check_task(values)
+        names = list(self._targets.names)
+        train = self._targets.select(self._split.train)
+        if self._targets.kind == "multi_label":
+            return {"classes": names, **select_values(values, "metrics")}
+        if self._targets.kind == "classification":
+            self._check_classes(names)
+            weights = self._structure.weights
+            counts = [float(each) for each in train.counts().values()]
+            if weights is not None:
+                sums = torch.zeros(len(names), dtype=torch.float64)
+                sums.index_add_(0, train.values, self._weights(self._split.train).double())
+                counts = sums.tolist()
+            loss = loss_arguments(values, counts)
+            return {"classes": names, **select_values(values, "metrics"), **loss}
+        arguments = {"names": names, **select_values(values, "metrics"), **loss_arguments(values)}
+        if values.get("targets") == "as_is":
+            return arguments
+        numbers = train.values.double().reshape(-1, len(names))
+        mean, std = numbers.mean(dim=0), numbers.std(dim=0, correction=0)
+        self._check_constant(names, std, numbers)
+        return {**arguments, "mean": mean.tolist(), "std": std.tolist()}
+
+    # ------------------------------------------------------------ internal
+
+    def _weights(self, rows: np.ndarray) -> Tensor:
+        return cast("Tensor", self._structure.weights)[torch.from_numpy(np.array(rows))]
+
+    def _check_task(self, values: Mapping[str, Any]) -> None:
+        task = values.get("task", self._targets.kind)
+        if task in ("classification", "multi_label", "regression") and task != self._targets.kind:
+            raise PlanError(
+                f"The plan's task is {task!r}, but the target was read for "
+                f"{self._targets.kind!r}: {self._targets.reason}. Pass the task when you create "
+                f"the data: TabularOptions(task={task!r}), on the command line --task {task}."
+            )
+
+    def _check_classes(self, names: Sequence[str]) -> None:
+        if len(names) < 2:
+            raise InputError(
+                f"The target has the single class {names[0]!r} in all {len(self._frame):,} rows. "
+                "Classification needs at least two classes: give rows of another class."
+            )
+        self._targets.check_split(self._split, "rows")
+
+    def _check_constant(self, names: Sequence[str], std: Tensor, numbers: Tensor) -> None:
+        for at, name in enumerate(names):
+            if not float(std[at]) > 0:
+                raise InputError(
+                    f"The target {name!r} is {float(numbers[0, at]):g} in all "
+                    f"{len(self._split.train):,} train rows, so there is nothing to learn."
+                )

@@ -1,0 +1,42 @@
+"""``TabularFacts``: measurements of the train rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from flambeau.data.facts import Facts
+
+if TYPE_CHECKING:
+    from typing import Required
+
+    from typing_extensions import ReadOnly
+
+
+class ColumnDescription(TypedDict):
+    """Kind of a column, the reason, and the numbers that it is based on."""
+
+    kind: str
+    reason: str
+    evidence: Mapping[str, Any]
+    confidence: float
+
+
+class TabularFacts(Facts, total=False):
+    """Core's facts, and the columns of the table.
+
+    Attributes:
+        columns: Each column that can be an input, by name.
+        roles: Columns of time, group and weight by their role.
+        label_kind: The task that follows from the targets.
+        target_names: Names of the target columns.
+        target_reason: The property of the targets that decided the task.
+        n_rows: Number of rows in all parts.
+    """
+
+    columns: ReadOnly[Required[Mapping[str, ColumnDescription]]]
+    roles: ReadOnly[Mapping[str, str]]
+    label_kind: ReadOnly[Required[str]]
+    target_names: ReadOnly[list[str]]
+    target_reason: ReadOnly[str]
+    n_rows: ReadOnly[int]

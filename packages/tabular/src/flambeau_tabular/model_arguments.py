@@ -1,0 +1,38 @@
+"""Arguments of the model builders, from the fitted columns and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flambeau.data.data import head_arguments, select_values
+
+if TYPE_CHECKING:
+    from flambeau_tabular.columns import TableSpec
+
+
+def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that every builder of `flambeau_tabular.models` takes.
+
+    Args:
+        spec: The fitted columns.
+        n_outputs: Number of outputs of the task.
+        values: The plan's values.
+    """
+    arguments: dict[str, Any] = {
+        "n_numbers": len(spec.number_names),
+        "n_flags": len(spec.flag_names),
+        "cardinalities": list(spec.cardinalities),
+        "n_text": len(spec.text_names),
+        "text_width": spec.text_width,
+        "n_tokens": spec.text_buckets,
+        "n_outputs": n_outputs,
+        "kind": values["task"],
+        **select_values(values, "number_embedding"),
+        **head_arguments(values),
+    }
+    if values.get("architecture") == "tabm":
+        arguments |= select_values(values, "k")
+    if values.get("number_embedding") == "ple":
+        arguments["ple_edges"] = spec.quantile_edges(values.get("ple_bins", 48))
+    return arguments

@@ -1,0 +1,147 @@
+"""``TabularOptions``: how a table is read, shared by all constructors of ``TabularData``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
+from flambeau.data.targets import Kind
+from flambeau.errors import InputError, did_you_mean, explains_arguments
+from flambeau_tabular.column_kind import ColumnKind, Override
+
+TASKS: tuple[str, ...] = get_args(Kind)
+Target = str | Sequence[str]
+"""A target column, or several."""
+
+Scaling = Literal["robust", "standard", "quantile", "none"]
+"""How numbers are scaled; see `flambeau_tabular.columns.scaling.Scaler`."""
+
+_READING = ("kinds", "drop", "time", "group", "weight", "sep")
+
+
+@explains_arguments()
+@dataclass(frozen=True)
+class TabularOptions:
+    """How a table is read. Direct arguments of a constructor override these values.
+
+    Attributes:
+        kinds: Kind of a column → "number", "category", "ordered", "boolean", "date", "text", or
+            "id" for a column that is not an input; a list of all values in order makes a column
+            ordered. Columns that are not named get the kind that their train cells suggest.
+        drop: Columns that are not inputs of the model.
+        time: Column with the time of each row. The parts are then split by time, and no score is
+            computed on rows that are earlier than train rows.
+        group: Column with the group of each row (a person, a machine), which is not an input. A
+            group is in one part only.
+        weight: Column with the weight of each row in loss and metrics, which is not an input.
+        embargo: With ``time``: rows less than this duration before a later part are left out, see
+            ``Split.by_time``.
+        task: "classification", "multi_label" or "regression"; None infers it from the target.
+        classes: All classes in the order of the model's outputs; None uses those in the data,
+            sorted.
+        sep: Separator between several labels in one cell of the target.
+        scaling: How numbers are scaled: "robust", "standard", "quantile" or "none"; None lets the
+            plan choose.
+        min_count: Categories with fewer train rows share the code for unknown ones; None lets the
+            plan choose.
+        like: Folder of an export: kinds, task and classes are the export's unless they are set, and
+            a learner keeps the export's preprocessor.
+
+    Raises:
+        ArtefactError: ``like`` is not an export of ``TabularData``.
+        InputError: A value is invalid, or differs from that of ``like``.
+    """
+
+    kinds: Mapping[str, Override] | None = None
+    drop: Sequence[str] = ()
+    time: str | None = None
+    group: str | None = None
+    weight: str | None = None
+    embargo: Any | None = None
+    task: Kind | None = None
+    classes: Sequence[str] | None = None
+    sep: str | None = None
+    scaling: Scaling | None = None
+    min_count: int | None = None
+    like: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.drop, str):
+            raise InputError(f"drop={self.drop!r} is a string. Give a list: [{self.drop!r}].")
+        object.__setattr__(self, "drop", tuple(self.drop))
+        if isinstance(self.classes, str):
+            raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        if self.task is not None and self.task not in TASKS:
+            raise InputError(f"Unknown task={self.task!r}. {did_you_mean(self.task, TASKS)}")
+        if self.scaling is not None and self.scaling not in get_args(Scaling):
+            raise InputError(
+                f"Unknown scaling={self.scaling!r}. {did_you_mean(self.scaling, get_args(Scaling))}"
+            )
+        if self.min_count is not None and (type(self.min_count) is not int or self.min_count < 1):
+            raise InputError(f"min_count={self.min_count!r} has to be a whole number from 1 on.")
+        roles: dict[str, str] = {}
+        for role in ("time", "group", "weight"):
+            name = getattr(self, role)
+            if name is not None and name in roles:
+                raise InputError(
+                    f"{role}={name!r} and {roles[name]}={name!r} are the same column. Give two."
+                )
+            if name is not None:
+                roles[name] = role
+        if self.like is not None:
+            self._fill_from_export()
+
+    def _fill_from_export(self) -> None:
+        record = read_record(self.like or "", "tabular", "like")
+        builder = record.task.builder
+        saved = {
+            "classes": output_names(record.task.arguments) or None,
+            "task": builder if builder in TASKS else None,
+        }
+        if builder == "regression":
+            saved["classes"] = None
+        given = {name: getattr(self, name) for name in saved}
+        for name, value in filled_like(self.like or "", given, saved).items():
+            object.__setattr__(self, name, value)
+        known = reading_options(record)
+        for name in ("kinds", "time", "group", "weight", "sep"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, known.get(name))
+        if not self.drop:
+            object.__setattr__(self, "drop", tuple(known.get("drop", ())))
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The columns of time, group and weight by their role."""
+        found = {role: getattr(self, role) for role in ("time", "group", "weight")}
+        return {role: name for role, name in found.items() if name is not None}
+
+    @property
+    def reading_options(self) -> dict[str, Any]:
+        """The options to use for reading further tables for the same model, as JSON values."""
+        found = {name: getattr(self, name) for name in _READING}
+        found["drop"] = list(self.drop) or None
+        if self.kinds is not None:
+            found["kinds"] = {name: _as_json(kind) for name, kind in self.kinds.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def updated(self, given: Mapping[str, Any]) -> TabularOptions:
+        """Return the options with all values of ``given`` that are not None."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def _as_json(kind: Override) -> Any:
+    if isinstance(kind, ColumnKind):
+        return list(kind.levels) if kind.levels is not None else kind.kind
+    return kind if isinstance(kind, str) else list(kind)
+
+
+def kinds_of_export(folder: str | os.PathLike[str]) -> dict[str, ColumnKind]:
+    """Return the kinds of the columns that an export's preprocessor encodes."""
+    saved = read_record(folder, "tabular", "like").preprocessor.arguments["columns"]
+    return {each["name"]: ColumnKind(each["kind"], "as in the export") for each in saved}

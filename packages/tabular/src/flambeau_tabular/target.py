@@ -1,0 +1,210 @@
+"""Read the target columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from flambeau.data.float_dtype import to_default_dtype
+from flambeau.data.reading import Reading
+from flambeau.data.targets import Targets, read_labels
+from flambeau.errors import InputError
+from flambeau.wording import name_some
+from flambeau_tabular.columns import Frame
+from flambeau_tabular.columns.category_column import is_numeric
+from flambeau_tabular.columns.cells import as_numbers, dictionary_codes, is_text, pc, value_type
+from flambeau_tabular.options import TabularOptions
+
+_MOST_CLASSES = 20
+"""Whole numbers with more distinct values are amounts, unless the user says otherwise."""
+
+_MOST_READ = 100_000
+"""Rows from which the task is inferred; the classes are those of all rows."""
+
+
+def target_names(frame: Frame, target: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the target columns.
+
+    Raises:
+        InputError: There is none, or the table has no such column.
+    """
+    names = (target,) if isinstance(target, str) else tuple(target or ())
+    if not names:
+        raise InputError(
+            f"No target is given. Name the column to predict: target={suggested_target(frame)!r}. "
+            f"The columns are {name_some(map(repr, frame.column_names), 20)}."
+        )
+    for name in names:
+        frame.column(name)
+    return names
+
+
+def suggested_target(frame: Frame) -> str:
+    """Return the column that is most likely the target: one named so, else the last one."""
+    usual = ("target", "label", "labels", "class", "y", "outcome", "response")
+    for name in frame.column_names:
+        if name.strip().lower() in usual:
+            return name
+    return frame.column_names[-1] if frame.column_names else "column"
+
+
+def rows_with_target(frame: Frame, names: Sequence[str]) -> tuple[NDArray[np.int64], str | None]:
+    """Return the rows in which no target is missing, and a note about the others.
+
+    Raises:
+        InputError: The target is missing in every row.
+    """
+    missing = np.zeros(len(frame), np.bool_)
+    for name in names:
+        missing |= _is_missing(frame.column(name))
+    kept = np.flatnonzero(~missing)
+    if not len(kept):
+        shown = name_some(map(repr, names))
+        what = f"all {len(frame):,} rows" if len(frame) else "a table without rows"
+        raise InputError(f"The target {shown} is missing in {what}. Give rows with a target.")
+    if len(kept) == len(frame):
+        return kept, None
+    first = int(np.flatnonzero(missing)[0])
+    n = len(frame) - len(kept)
+    return kept, f"{n:,} rows without a target are left out (the first is row {first})"
+
+
+def targets_of(frame: Frame, names: Sequence[str], options: TabularOptions) -> Targets:
+    """Return the targets of a table in which no target is missing.
+
+    Args:
+        frame: The table.
+        names: The target columns. Several are labels if all are 0 and 1, else numbers.
+        options: Task, classes and separator.
+
+    Raises:
+        InputError: A target is not finite or has another type than the task needs; the message
+            gives the row.
+    """
+    for name in names:
+        _refuse_infinite(frame.column(name), name)
+    if len(names) > 1:
+        return _read_columns(frame, names, options)
+    cells = frame.column(names[0])
+    try:
+        targets = _read_column(cells, names[0], options)
+    except InputError as error:
+        raise InputError(f"The target {names[0]!r}: {error}") from error
+    if targets.kind == "regression":
+        return replace(targets, names=tuple(names))
+    return targets
+
+
+def _read_column(cells: pa.ChunkedArray, name: str, options: TabularOptions) -> Targets:
+    if options.task is None and options.classes is None and pa.types.is_integer(cells.type):
+        amounts = _whole_amounts(cells)
+        if amounts is not None:
+            found = _read_column(cells, name, replace(options, task="regression"))
+            return replace(found, readings=(amounts,))
+    first = read_labels(
+        _python_values(cells.slice(0, _MOST_READ)),
+        task=options.task,
+        classes=options.classes,
+        sep=options.sep,
+    )
+    if len(cells) <= _MOST_READ or first.kind == "multi_label":
+        whole = first if len(cells) <= _MOST_READ else None
+        return whole or read_labels(
+            _python_values(cells), task=options.task, classes=options.classes, sep=options.sep
+        )
+    if first.kind == "regression":
+        values = to_default_dtype(torch.tensor(as_numbers(cells, name)))
+        return replace(first, values=values)
+    # Every distinct value once: a list of all values would take minutes for ten million rows.
+    codes, distinct = dictionary_codes(cells)
+    known = [value for value in _python_values(pa.chunked_array([distinct])) if value is not None]
+    classes = read_labels(known, task="classification", classes=options.classes)
+    number_of = dict(zip(known, classes.values.tolist(), strict=True))
+    numbers = [number_of.get(value, -1) for value in distinct.to_pylist()]
+    values = torch.from_numpy(np.array(numbers, dtype=np.int64)[codes])
+    return replace(first, values=values, names=classes.names)
+
+
+def _whole_amounts(cells: pa.ChunkedArray) -> Reading | None:
+    """Return why whole numbers are amounts and not classes; None if they are few."""
+    distinct = pc.count_distinct(cells).as_py()
+    if distinct <= _MOST_CLASSES:
+        return None
+    low, high = (pc.min_max(cells)[end].as_py() for end in ("min", "max"))
+    return Reading(
+        "task",
+        f"{distinct:,} distinct whole numbers from {low:,} to {high:,} in {len(cells):,} rows are "
+        "more than a class number usually has, so they are amounts.",
+        {"distinct": distinct, "rows": len(cells)},
+        ("classification",),
+        0.8,
+        'For classes pass task="classification": TabularOptions(task="classification"), on the '
+        "command line --task classification.",
+    )
+
+
+def _read_columns(frame: Frame, names: Sequence[str], options: TabularOptions) -> Targets:
+    text = [name for name in names if not _holds_numbers(frame.column(name))]
+    if text:
+        raise InputError(
+            f"Several targets have to be numbers, or 0 and 1, but {name_some(map(repr, text))} "
+            "contains text. Predict it alone: target="
+            f"{text[0]!r}."
+        )
+    columns = np.stack([as_numbers(frame.column(name), name) for name in names], axis=1)
+    is_binary = bool(((columns == 0) | (columns == 1)).all())
+    if options.task == "classification":
+        raise InputError(
+            f"task='classification' has one target, but target names {len(names)} columns. Give "
+            "one column, or task='multi_label' for columns of 0 and 1."
+        )
+    kind = options.task or ("multi_label" if is_binary else "regression")
+    if kind == "multi_label" and not is_binary:
+        row, column = (int(each[0]) for each in np.nonzero((columns != 0) & (columns != 1)))
+        raise InputError(
+            f"task='multi_label' needs targets of 0 and 1, but {names[column]!r} is "
+            f"{columns[row, column]:g} in row {row}."
+        )
+    what = "0 and 1" if is_binary else "numbers"
+    reason = f"{len(names)} target columns of {what} in {len(frame):,} rows"
+    values = torch.from_numpy(columns)
+    values = values.float() if kind == "multi_label" else to_default_dtype(values)
+    return Targets(kind, values, tuple(names), reason)
+
+
+def _python_values(cells: pa.ChunkedArray) -> list[Any]:
+    if pa.types.is_decimal(value_type(cells)) or pa.types.is_float16(value_type(cells)):
+        cells = cells.cast(pa.float64())
+    return cells.to_pylist()
+
+
+def _holds_numbers(cells: pa.ChunkedArray) -> bool:
+    return is_numeric(cells) or pa.types.is_boolean(value_type(cells))
+
+
+def _is_missing(cells: pa.ChunkedArray) -> NDArray[np.bool_]:
+    missing = cells.is_null()
+    if pa.types.is_floating(cells.type):
+        missing = cells.cast(pa.float64()).is_null(nan_is_null=True)
+    found = np.asarray(missing.to_numpy(), dtype=np.bool_)
+    if is_text(cells.type):
+        blank = pc.equal(pc.utf8_trim_whitespace(cells.cast(pa.large_string())), "")
+        found = found | np.asarray(blank.fill_null(True).to_numpy(), dtype=np.bool_)
+    return found
+
+
+def _refuse_infinite(cells: pa.ChunkedArray, name: str) -> None:
+    if not pa.types.is_floating(value_type(cells)):
+        return
+    infinite = np.flatnonzero(np.isinf(as_numbers(cells, name)))
+    if len(infinite):
+        raise InputError(
+            f"The target {name!r} is infinite in {len(infinite):,} rows, the first is row "
+            f"{infinite[0]}. Correct these cells or drop the rows."
+        )
