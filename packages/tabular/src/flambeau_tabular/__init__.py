@@ -1,8 +1,13 @@
-"""Support of flambeau for tables. This release has no public names yet.
+"""Tables for flambeau: mixed columns, entity embeddings, predictions on frames.
 
-Later releases will add mixed columns, embeddings and collaborative filtering.
+data = TabularData.from_df(frame, target="income")
+learner = Learner(data)
 """
 
-__all__ = ["__version__"]
+from flambeau_tabular.data import TabularData
+from flambeau_tabular.options import TabularOptions
+from flambeau_tabular.preprocess import TabularPreprocessor
+
+__all__ = ["TabularData", "TabularOptions", "TabularPreprocessor", "__version__"]
 
 __version__ = "0.1.0"

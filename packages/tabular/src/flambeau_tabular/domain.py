@@ -1,0 +1,89 @@
+"""Describe the tabular domain, so that flambeau can find this package."""
+
+from __future__ import annotations
+
+from flambeau.domain import DATA_COMMANDS, CliOption, Domain
+from flambeau.errors import ArgumentError
+from flambeau.task import Classification, MultiLabel, Regression
+from flambeau_tabular.checks import CHECKS
+from flambeau_tabular.data import TabularData
+from flambeau_tabular.demo import demo_data
+from flambeau_tabular.models import MODELS
+from flambeau_tabular.preprocess import TabularPreprocessor
+from flambeau_tabular.recognise import recognise
+from flambeau_tabular.rules import DATA_RULES
+from flambeau_tabular.rules_model import MODEL_RULES
+
+
+def parse_kinds(text: str) -> dict[str, str | list[str]]:
+    """Return kinds by column: ``zip=category,size=small<medium<large``.
+
+    Raises:
+        ArgumentError: A part is not COLUMN=KIND.
+    """
+    kinds: dict[str, str | list[str]] = {}
+    for part in text.split(","):
+        name, separator, kind = part.rpartition("=")
+        if not separator or not name.strip() or not kind.strip():
+            raise ArgumentError(
+                f"{part!r} is not COLUMN=KIND. Write --kinds zip=category,size=small<medium<large."
+            )
+        levels = [level.strip() for level in kind.split("<")]
+        kinds[name.strip()] = levels if len(levels) > 1 else levels[0]
+    return kinds
+
+
+def parse_names(text: str) -> list[str]:
+    """Return names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+DATA_OPTIONS = (
+    CliOption("valid", float, "Share of the rows for validation.", "valid"),
+    CliOption("test", float, "Share of the rows for the final test.", "test"),
+    CliOption(
+        "calibration", float, "Share of the rows for calibration after training.", "calibration"
+    ),
+    CliOption(
+        "split",
+        str,
+        "Column with train, valid, test …; none for a random split.",
+        "split",
+    ),
+    CliOption("time", str, "Column with the time of each row: the parts follow in time.", "time"),
+    CliOption("group", str, "Column with the group of each row: in one part only.", "group"),
+    CliOption("weight", str, "Column with the weight of each row.", "weight"),
+    CliOption(
+        "kinds",
+        parse_kinds,
+        "Kinds of columns: --kinds zip=category,size=small<medium<large,code=id.",
+        "kinds",
+    ),
+    CliOption("drop", parse_names, "Columns that are not inputs: --drop name,id.", "drop"),
+    CliOption("scaling", str, "How numbers are scaled: robust, standard, quantile.", "scaling"),
+    CliOption("min-count", int, "Train rows that a category needs for its own code.", "min_count"),
+    CliOption("sep", str, "Separator between several labels in a cell of the target.", "sep"),
+    CliOption(
+        "classes", parse_names, "The classes in their order, separated by commas.", "classes"
+    ),
+)
+
+# The classes are those of the model.
+EVALUATE_OPTIONS = tuple(option for option in DATA_OPTIONS if option.name != "classes")
+
+DOMAIN = Domain(
+    name="tabular",
+    data_classes={"TabularData": TabularData},
+    models=MODELS,
+    tasks={
+        "classification": Classification,
+        "multi_label": MultiLabel,
+        "regression": Regression,
+    },
+    rules=(*DATA_RULES, *MODEL_RULES),
+    checks=CHECKS,
+    preprocessors={"tabular_preprocessor": TabularPreprocessor.build},
+    recognise=recognise,
+    cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "evaluate": EVALUATE_OPTIONS},
+    demo=demo_data,
+)

@@ -1,0 +1,142 @@
+"""The plan's rules for the data: task, columns, scaling, rare categories, targets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from flambeau.data.reading import DOUBTFUL_BELOW
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+from flambeau.plan.rules_task import with_readings
+from flambeau.wording import name_some
+from flambeau_tabular.column_kind import UNUSED
+from flambeau_tabular.facts import TabularFacts
+from flambeau_tabular.options import Scaling
+
+Values = Mapping[str, Any]
+
+
+def _task(facts: TabularFacts, values: Values) -> Choice:
+    kind, n = facts["label_kind"], facts["n_train"]
+    names = facts.get("class_names", [])
+    if kind == "classification":
+        reason = f"The target has {len(names):,} classes in {n:,} train rows."
+    elif kind == "multi_label":
+        reason = f"{len(names):,} target columns of 0 and 1 in {n:,} train rows."
+    else:
+        low, high = facts.get("target_min", 0.0), facts.get("target_max", 0.0)
+        reason = f"The target is a number from {low:g} to {high:g} in {n:,} train rows."
+    other = "classification" if kind == "regression" else "regression"
+    choice = Choice(
+        "task",
+        kind,
+        reason,
+        evidence={"n_train": n, "classes": len(names), "target_dtype": facts.get("target_dtype")},
+        override=f'TabularOptions(task="{other}"), on the command line --task {other}',
+    )
+    return with_readings(choice, facts)
+
+
+def _columns(facts: TabularFacts, values: Values) -> Choice:
+    columns = facts["columns"]
+    kinds = {name: each["kind"] for name, each in columns.items()}
+    counts = Counter(kinds.values())
+    used = ", ".join(f"{n:,} {kind}" for kind, n in counts.most_common() if kind not in UNUSED)
+    reason = f"By the cells of {facts['n_train']:,} train rows: {used}."
+    unused = [name for name, kind in kinds.items() if kind in UNUSED]
+    if unused:
+        shown = name_some((f"{name} ({kinds[name]})" for name in unused), 5)
+        reason += f" Not used: {shown}."
+    doubtful = {name: each for name, each in columns.items() if each["confidence"] < DOUBTFUL_BELOW}
+    for name, each in list(doubtful.items())[:3]:
+        reason += f" Doubtful: {name} is {each['kind']} ({each['reason']})."
+    choice = Choice(
+        "columns",
+        kinds,
+        reason,
+        evidence={"kinds": dict(counts), "doubtful": sorted(doubtful)},
+        confidence=min((each["confidence"] for each in columns.values()), default=1.0),
+        override=(
+            'TabularData.from_df(…, kinds={"zip": "category"}), on the command line '
+            "--kinds zip=category"
+        ),
+    )
+    return with_readings(choice, facts)
+
+
+def _columns_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    kinds = {name: each["kind"] for name, each in facts["columns"].items()}
+    if value == kinds:
+        return None
+    return (
+        "the kinds of the data, because they decide how the cells are read. Set them when you "
+        'create the data: TabularData.from_df(…, kinds={"zip": "category"}).'
+    )
+
+
+def _scaling(facts: TabularFacts, values: Values) -> Choice:
+    n = sum(each["kind"] in ("number", "date") for each in facts["columns"].values())
+    value: str
+    if facts.get("model_given"):
+        value, reason = "standard", "Your module gets numbers with mean 0 and standard deviation 1."
+    else:
+        value = "robust"
+        reason = (
+            f"{n:,} columns of numbers: median 0, quartiles one apart, and values far from the "
+            "median moved closer, so that outliers have little influence (RealMLP)."
+        )
+    return Choice(
+        "scaling",
+        value,
+        reason,
+        evidence={"numbers": n},
+        alternatives=tuple(each for each in get_args(Scaling) if each != value),
+        override='TabularOptions(scaling="quantile"), on the command line --scaling quantile',
+    )
+
+
+def _min_count(facts: TabularFacts, values: Values) -> Choice:
+    n = sum(each["kind"] == "category" for each in facts["columns"].values())
+    return Choice(
+        "min_count",
+        1,
+        f"{n:,} columns of categories: every category of the train rows has a code of its own.",
+        evidence={"categories": n},
+        alternatives=(5, 20),
+        override="TabularOptions(min_count=5), on the command line --min-count 5",
+        source="default",
+    )
+
+
+def _min_count_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    return None if type(value) is int and value >= 1 else "a whole number from 1 on."
+
+
+def _scaling_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    ways = get_args(Scaling)
+    return None if value in ways else f"one of {', '.join(map(repr, ways))}."
+
+
+def _targets(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    if values["task"] != "regression":
+        return base
+    choice = Choice(
+        "targets",
+        "standard",
+        f"Standardised to mean 0 and standard deviation 1 over {facts['n_train']:,} train rows; "
+        "predictions and metrics are in the units of the target.",
+        evidence={"n_train": facts["n_train"]},
+        alternatives=("as_is",),
+    )
+    return with_readings(choice, facts)
+
+
+DATA_RULES = (
+    Rule("task", (), _task),
+    Rule("columns", (), _columns, accepts=_columns_accept),
+    Rule("scaling", (), _scaling, accepts=_scaling_accept, determines="preprocessor"),
+    Rule("min_count", (), _min_count, accepts=_min_count_accept, determines="preprocessor"),
+    Rule.extending("targets", _targets),
+)

@@ -1,0 +1,227 @@
+"""The plan's rules for models of tables: architecture, embeddings and the training recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+from flambeau.plan.rules_model import head_rule
+from flambeau.plan.rules_training import unless_steps
+from flambeau.plan.value_types import whole
+from flambeau_tabular.facts import TabularFacts
+from flambeau_tabular.models.recipes import Recipe, recipe
+from flambeau_tabular.models.table_inputs import NUMBER_EMBEDDINGS
+
+Values = Mapping[str, Any]
+
+_MOST_EPOCHS, _FEWEST_EPOCHS = 256, 2
+# Rows seen in a run: on two cores a step of 256 rows of the MLP takes 3 to 4 ms, so that a run
+# takes about 100 s.
+_SAMPLES = {"cpu": 7_000_000, "accelerator": 30_000_000}
+_MANY_ROWS = 100_000
+
+
+def _recipe(values: Values) -> Recipe | None:
+    """Return the recipe of a planned architecture; None for a module of the user."""
+    name = values["architecture"]
+    if name not in ("mlp", "tabm"):
+        return None
+    return recipe(name, kind=str(values.get("task", "")), device=str(values.get("device", "cpu")))
+
+
+def _architecture(facts: TabularFacts, values: Values) -> Choice:
+    device, n = str(values["device"]), facts["n_train"]
+    columns = list(facts["columns"].values())
+    n_numbers = sum(each["kind"] in ("number", "date") for each in columns)
+    evidence = {"device": device, "n_train": n, "columns": len(columns), "numbers": n_numbers}
+    if device == "cpu":
+        value = "mlp"
+        reason = (
+            f"On a CPU one network of three layers (RealMLP) trains {n:,} rows in minutes; an "
+            "ensemble in one network (TabM) needs several times as long."
+        )
+    else:
+        value = "tabm"
+        reason = (
+            "On an accelerator the members of an ensemble in one network (TabM) are computed "
+            "together, and their mean is better than one network."
+        )
+    other = "tabm" if value == "mlp" else "mlp"
+    return Choice(
+        "architecture",
+        value,
+        reason,
+        evidence=evidence,
+        alternatives=(other,),
+        confidence=0.7,
+        override=f'Learner(data, "{other}")',
+    )
+
+
+def _number_embedding(facts: TabularFacts, values: Values) -> Choice:
+    chosen = _recipe(values)
+    value = "none" if chosen is None else chosen.model["number_embedding"]
+    reasons = {
+        "none": "Your module gets the scaled numbers.",
+        "pbld": "Each number enters as itself and three learned periodic features of it (RealMLP), "
+        "so that the network can bend at any value.",
+        "ple": "Each number enters by its position among the quantiles of the train rows (TabM), "
+        "so that the network can bend at each of them.",
+    }
+    return Choice(
+        "number_embedding",
+        value,
+        reasons[value],
+        evidence={"architecture": values["architecture"]},
+        alternatives=tuple(each for each in NUMBER_EMBEDDINGS if each != value),
+        source="default" if chosen is None else "rule",
+        override='Learner(data, choices={"number_embedding": "ple"})',
+    )
+
+
+def _number_embedding_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    if facts.get("model_given") and value != "none":
+        return "'none' for your own module, which gets the scaled numbers."
+    known = value in NUMBER_EMBEDDINGS
+    return None if known else f"one of {', '.join(map(repr, NUMBER_EMBEDDINGS))}."
+
+
+def _k(facts: TabularFacts, values: Values) -> Choice:
+    chosen = _recipe(values)
+    if values["architecture"] != "tabm" or chosen is None:
+        reason = "Only the architecture 'tabm' has members."
+        return Choice("k", None, reason, source="default", override='Learner(data, "tabm")')
+    value = chosen.model["k"]
+    return Choice(
+        "k",
+        value,
+        f"{value} members share the weights of one network on {values['device']}.",
+        evidence={"device": str(values["device"])},
+        alternatives=(value * 2, value // 2),
+    )
+
+
+def _k_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    if values["architecture"] != "tabm":
+        return None if value is None else "None, because only the architecture 'tabm' has members."
+    return None if type(value) is int and value >= 1 else "a whole number of members from 1 on."
+
+
+def _batch_size(facts: TabularFacts, values: Values) -> Choice:
+    chosen, n = _recipe(values), facts["n_train"]
+    value = 256 if chosen is None else chosen.batch_size
+    reason = f"{value} rows per step, as in the recipe of the network."
+    if n >= _MANY_ROWS:
+        value = 1024
+        reason = f"{n:,} train rows are enough for steps of {value:,} rows, which take less time."
+    elif n < 2 * value:
+        value = max(8, 1 << (max(n // 8, 8).bit_length() - 1))
+        reason = f"{n:,} train rows give {-(-n // value):,} steps per epoch with {value} rows each."
+    return Choice(
+        "batch_size",
+        value,
+        reason,
+        evidence={"n_train": n},
+        alternatives=(value // 2, value * 2),
+        confidence=0.8,
+    )
+
+
+def _from_recipe(
+    key: str, get: Callable[[Recipe], Any], base: Choice, values: Values, what: str
+) -> Choice:
+    chosen = _recipe(values)
+    if chosen is None:
+        return base
+    source = chosen.source.partition(":")[0]
+    return Choice(
+        key,
+        get(chosen),
+        f"{what} of the recipe of {values['architecture']} ({source}).",
+        evidence={"architecture": values["architecture"], "task": values.get("task")},
+        alternatives=() if base.value == get(chosen) else (base.value,),
+        confidence=0.7,
+    )
+
+
+def _lr(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    return _from_recipe("lr", lambda each: each.lr, base, values, "The peak rate")
+
+
+def _weight_decay(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    if values["optimizer"] != "adamw":
+        return base
+    return _from_recipe("weight_decay", lambda each: each.weight_decay, base, values, "The decay")
+
+
+def _schedule(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    return _from_recipe("schedule", lambda each: each.schedule, base, values, "The schedule")
+
+
+def _schedules(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    def get(each: Recipe) -> dict[str, Any]:
+        return {name: dict(entry) for name, entry in each.schedules.items()}
+
+    return _from_recipe("schedules", get, base, values, "Schedules")
+
+
+def _betas(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    if values["optimizer"] != "adamw":
+        return base
+
+    def get(each: Recipe) -> list[float] | None:
+        return None if each.betas is None else list(each.betas)
+
+    return _from_recipe("betas", get, base, values, "Moments")
+
+
+def _epochs(facts: TabularFacts, values: Values) -> Choice:
+    chosen, n = _recipe(values), facts["n_train"]
+    most = _MOST_EPOCHS if chosen is None else chosen.epochs
+    where = "cpu" if str(values["device"]) == "cpu" else "accelerator"
+    rows = _SAMPLES[where] // (1 if values["architecture"] != "tabm" or where != "cpu" else 4)
+    value = max(_FEWEST_EPOCHS, min(most, round(rows / n)))
+    steps = -(-n // (values["batch_size"] * values["accumulate"]))
+    reason = f"{most} epochs of the recipe"
+    if value != most:
+        reason = f"About {rows:,} rows in a run on {values['device']}, at most {most} epochs"
+    return Choice(
+        "epochs",
+        value,
+        f"{reason}: {value} epochs of {n:,} rows, {steps * value:,} steps.",
+        evidence={"n_train": n, "steps_per_epoch": steps, "steps": steps * value},
+        alternatives=(max(1, value // 4), value * 2),
+        confidence=0.7,
+        override=f"learner.fit({value * 2})",
+    )
+
+
+_WITH_RECIPE = ("architecture", "task", "device")
+
+MODEL_RULES = (
+    Rule("architecture", ("device",), _architecture, determines="model"),
+    Rule(
+        "number_embedding",
+        _WITH_RECIPE,
+        _number_embedding,
+        accepts=_number_embedding_accept,
+        determines="model",
+    ),
+    Rule("k", _WITH_RECIPE, _k, accepts=_k_accept, determines="model"),
+    head_rule("each layer but the first"),
+    Rule("batch_size", _WITH_RECIPE, _batch_size, type=whole(1, "samples"), changes="apply"),
+    Rule.extending("lr", _lr, needs=_WITH_RECIPE),
+    Rule.extending("weight_decay", _weight_decay, needs=_WITH_RECIPE),
+    Rule.extending("schedule", _schedule, needs=_WITH_RECIPE),
+    Rule.extending("schedules", _schedules, needs=_WITH_RECIPE),
+    Rule.extending("betas", _betas, needs=_WITH_RECIPE),
+    Rule(
+        "epochs",
+        ("architecture", "task", "device", "batch_size", "accumulate", "steps"),
+        unless_steps(_epochs),
+        type=whole(1, "passes over the train set"),
+        changes="fit",
+    ),
+)
