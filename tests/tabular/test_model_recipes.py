@@ -93,6 +93,7 @@ def test_a_fit_with_the_recipe_of_the_mlp_has_its_values_at_each_step() -> None:
         n_numbers=2,
         n_flags=1,
         cardinalities=[4],
+        ple_edges=[[-1.0, 0.0, 1.0]] * 2,
         **{**found.model, "hidden": [8]},
     )
     choices = {**found.choices(), "batch_size": 20, "epochs": 9, "normalisation": "none"}
