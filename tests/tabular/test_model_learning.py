@@ -58,12 +58,13 @@ def train(model: nn.Module, x: Tensor, y: Tensor, steps: int, lr: float) -> None
         optimizer.step()
 
 
-def accuracy(name: str, sample: Sample, steps: int = 100, **arguments: Any) -> float:
+def accuracy(name: str, sample: Sample, *, steps: int = 100, k: int = 0, **inputs: Any) -> float:
     """Train on 600 points and return the share of right classes among 1,000 others."""
     x, y = sample(600, 0)
     torch.manual_seed(0)
     small = {"n_outputs": 2, "kind": "classification", "hidden": [32, 32], "dropout": 0.0}
-    model = MODELS[name](**small, n_numbers=2, ple_edges=ple_edges(x.numpy(), 16), **arguments)
+    options = {"n_numbers": 2, "ple_edges": ple_edges(x.numpy(), 16), **inputs}
+    model = MODELS[name](inputs=options, **small, **({"k": k} if k else {}))
     train(model, x, y, steps, lr=0.04 if name == "mlp" else 0.01)
     x, y = sample(1_000, 1)
     with torch.no_grad():
@@ -99,7 +100,9 @@ def test_without_hidden_layers_the_mlp_recovers_a_linear_function() -> None:
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(200, 3, generator=draws)
     y = x @ torch.tensor([1.0, -2.0, 0.5]) + 0.7 + 0.1 * torch.randn(200, generator=draws)
-    model = MODELS["mlp"](n_outputs=1, hidden=[], n_numbers=3, number_embedding="none")
+    model = MODELS["mlp"](
+        inputs={"n_numbers": 3, "number_embedding": "none"}, n_outputs=1, hidden=[]
+    )
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=100, tolerance_change=1e-12)
 
     def closure() -> Tensor:

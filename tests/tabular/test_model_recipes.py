@@ -40,8 +40,8 @@ def test_choices_are_valid_values_of_the_plan(name: str, device: str) -> None:
 @pytest.mark.parametrize("name", ["mlp", "tabm"])
 def test_builders_take_the_arguments(name: str) -> None:
     found = recipe(name, kind="classification")
-    columns: dict[str, Any] = {"n_numbers": 1, "ple_edges": [[0.0, 1.0]], "n_outputs": 2}
-    assert MODELS[name](**columns, kind="classification", **found.model)
+    columns: dict[str, Any] = {"n_numbers": 1, "ple_edges": [[0.0, 1.0]], **found.inputs}
+    assert MODELS[name](inputs=columns, n_outputs=2, kind="classification", **found.model)
 
 
 def test_tabm_is_smaller_on_a_cpu() -> None:
@@ -87,12 +87,11 @@ def test_a_fit_with_the_recipe_of_the_mlp_has_its_values_at_each_step() -> None:
     )
     torch.manual_seed(0)
     found, seen = recipe("mlp", kind="classification"), Seen()
+    columns = {"n_numbers": 2, "n_flags": 1, "cardinalities": [4], **found.inputs}
     model = MODELS["mlp"](
+        inputs={**columns, "ple_edges": [[-1.0, 0.0, 1.0]] * 2},
         n_outputs=2,
         kind="classification",
-        n_numbers=2,
-        n_flags=1,
-        cardinalities=[4],
         **{**found.model, "hidden": [8]},
     )
     choices = {**found.choices(), "batch_size": 20, "epochs": 9, "normalisation": "none"}

@@ -11,9 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.training.optim.groups import lr_factors, parameter_groups
-from flambeau_tabular.models import MODELS, InputOptions, TableInputs, mlp, ple_edges, tabm
+from flambeau_tabular.models import (
+    MODELS,
+    InputOptions,
+    TableInputs,
+    TabularMLP,
+    mlp,
+    ple_edges,
+)
 from flambeau_tabular.models.ntk import InputScale, NTKLinear, ParametricActivation
 
 EDGES = [[-1.0, 0.0, 1.0], [-2.0, 2.0]]
@@ -82,7 +89,7 @@ def test_a_parametric_activation_interpolates(name: Any) -> None:
 
 def test_the_mlp_equals_its_equation() -> None:
     torch.manual_seed(0)
-    model = mlp(
+    model = net(
         n_outputs=2, kind="classification", hidden=[5, 4], n_numbers=3, number_embedding="none",
         cardinalities=[5],
     ).eval()  # fmt: skip
@@ -103,19 +110,19 @@ def test_the_mlp_equals_its_equation() -> None:
 
 def test_the_activation_follows_the_kind_of_the_task() -> None:
     for kind, function in (("classification", F.selu), ("regression", F.mish)):
-        model = mlp(n_outputs=1, kind=kind, n_numbers=1, hidden=[4])
+        model = net(n_outputs=1, kind=kind, n_numbers=1, hidden=[4])
         assert model.body[1].function is function
 
 
 def test_initial_outputs_are_zero() -> None:
     """So the first loss is that of a constant prediction."""
-    model = mlp(n_outputs=3, **FULL)
+    model = net(n_outputs=3, **FULL)
     assert not model(*rows(**FULL)).detach().any()
 
 
 def test_factors_on_the_learning_rate() -> None:
     """RealMLP: 6 for the input scale, 0.1 for biases, activations and number embeddings."""
-    model = mlp(n_outputs=3, **FULL)
+    model = net(n_outputs=3, **FULL)
     by_name = {name: lr_factors(model).get(id(p), 1.0) for name, p in model.named_parameters()}
     assert by_name == {
         "inputs.numbers.frequencies": 0.1,
@@ -167,7 +174,16 @@ COLUMNS: dict[str, dict[str, Any]] = {
 
 def build(name: str, **arguments: Any) -> torch.nn.Module:
     small = {"hidden": [8], "n_outputs": 2} | ({"k": 3} if name == "tabm" else {})
-    return MODELS[name](**small, **arguments)
+    if "kind" in arguments:
+        small["kind"] = arguments.pop("kind")
+    return MODELS[name](inputs=arguments, **small)
+
+
+def net(n_outputs: int = 3, **more: Any) -> TabularMLP:
+    """An MLP; arguments that the builder does not have are columns."""
+    own = ("kind", "hidden", "activation", "dropout")
+    arguments = {name: more.pop(name) for name in own if name in more}
+    return mlp(inputs=more, n_outputs=n_outputs, **arguments)
 
 
 def values(outputs: Any) -> Tensor:
@@ -236,7 +252,8 @@ def test_layer_groups_have_every_parameter_in_order(name: str) -> None:
 
 def test_edges_of_real_columns_fit_the_builder() -> None:
     numbers = torch.randn(100, 2).numpy()
-    model = tabm(n_outputs=1, k=2, hidden=[4], n_numbers=2, ple_edges=ple_edges(numbers, 8))
+    columns = {"n_numbers": 2, "ple_edges": ple_edges(numbers, 8)}
+    model = build("tabm", **columns)
     assert model.inputs.numbers.encoding.n_bins == 8
 
 
@@ -250,11 +267,12 @@ def test_edges_of_real_columns_fit_the_builder() -> None:
         ({"n_numbers": 1, "hidden": [0]}, "must be positive"),
         ({"n_numbers": 1, "dropout": 1.0}, "dropout is 1.0"),
         ({"n_numbers": 1, "number_width": 1}, "width of a PBLD embedding is 1"),
+        ({"n_number": 1}, "Unknown input option 'n_number'. Did you mean 'n_numbers'"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        mlp(n_outputs=2, **arguments)
+    with pytest.raises((InputError, ArgumentError), match=message):
+        net(**arguments)
 
 
 def test_rows_with_other_columns_are_refused() -> None:

@@ -27,8 +27,9 @@ def inputs(n: int = N) -> tuple[torch.Tensor, ...]:
 
 def model(**more: Any) -> TabM:
     torch.manual_seed(1)
-    arguments = {"n_outputs": 3, "k": K, "hidden": [8, 7], "dropout": 0.0, "unknown_dropout": 0.0}
-    return tabm(**arguments, n_numbers=2, cardinalities=[5], ple_edges=EDGES, **more)
+    columns = {"n_numbers": 2, "cardinalities": [5], "ple_edges": EDGES, "unknown_dropout": 0.0}
+    arguments = {"n_outputs": 3, "k": K, "hidden": [8, 7], "dropout": 0.0, **more}
+    return tabm(inputs=columns, **arguments)
 
 
 def test_equal_members_are_one_mlp() -> None:
@@ -76,7 +77,7 @@ def test_initial_scales_are_equal_within_a_feature() -> None:
 
 def test_scales_are_normal_with_embedded_numbers_and_signs_without() -> None:
     assert model().scale.weight.abs().unique().numel() > 1
-    plain = tabm(n_outputs=1, n_numbers=2, number_embedding="none")
+    plain = tabm(inputs={"n_numbers": 2, "number_embedding": "none"}, n_outputs=1)
     assert plain.scale.weight.detach().abs().unique().tolist() == [1.0]
     assert [layer.out_features for layer in plain.body if isinstance(layer, nn.Linear)] == [512] * 3
 
@@ -139,13 +140,10 @@ def test_a_learner_trains_it_and_evaluates_the_average() -> None:
     learner = Learner(
         data,
         tabm(
+            inputs={"n_numbers": 2, "n_flags": 1, "cardinalities": [5], "ple_edges": EDGES},
             n_outputs=1,
             k=K,
             hidden=[16],
-            n_numbers=2,
-            n_flags=1,
-            cardinalities=[5],
-            ple_edges=EDGES,
         ),
         choices={"batch_size": 16, "probe": "off", "normalisation": "none", "targets": "as_is"},
         quiet=True,
@@ -172,7 +170,7 @@ def test_a_learner_trains_it_and_evaluates_the_average() -> None:
 )
 def test_invalid_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        tabm(**{"n_outputs": 3, "n_numbers": 1, "number_embedding": "none", **arguments})
+        tabm(inputs={"n_flags": 1}, **{"n_outputs": 3, **arguments})
 
 
 # ---------------------------------------------------------------- the authors' package
@@ -195,10 +193,7 @@ def test_outputs_equal_those_of_the_authors() -> None:
         dropout=0.0,
         arch_type="tabm-mini",
     )
-    ours = tabm(
-        n_outputs=3, k=K, hidden=[8, 8], dropout=0.0, unknown_dropout=0.0, n_numbers=2,
-        cardinalities=[5], ple_edges=EDGES,
-    )  # fmt: skip
+    ours = model(hidden=[8, 8])
     with torch.no_grad():
         ours.inputs.numbers.linear.weight.normal_()
         reference.num_module.linear.weight.copy_(ours.inputs.numbers.linear.weight)

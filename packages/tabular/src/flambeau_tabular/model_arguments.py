@@ -19,20 +19,23 @@ def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) 
         n_outputs: Number of outputs of the task.
         values: The plan's values.
     """
-    arguments: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "n_numbers": len(spec.number_names),
         "n_flags": len(spec.flag_names),
         "cardinalities": list(spec.cardinalities),
         "n_text": len(spec.text_names),
         "text_width": spec.text_width,
         "n_tokens": spec.text_buckets,
+        **select_values(values, "number_embedding"),
+    }
+    if values.get("number_embedding") == "ple":
+        inputs["ple_edges"] = spec.quantile_edges(values.get("ple_bins", 48))
+    arguments: dict[str, Any] = {
+        "inputs": inputs,
         "n_outputs": n_outputs,
         "kind": values["task"],
-        **select_values(values, "number_embedding"),
         **head_arguments(values),
     }
     if values.get("architecture") == "tabm":
         arguments |= select_values(values, "k")
-    if values.get("number_embedding") == "ple":
-        arguments["ple_edges"] = spec.quantile_edges(values.get("ple_bins", 48))
     return arguments

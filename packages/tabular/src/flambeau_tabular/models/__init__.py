@@ -1,9 +1,6 @@
 """Models for encoded tables and for ratings, with the builders that make them from JSON values."""
 
-from collections.abc import Callable, Mapping
-
-from torch import nn
-
+from flambeau_tabular.models.builders import MODELS
 from flambeau_tabular.models.category_embedding import (
     CategoryEmbedding,
     category_widths,
@@ -22,14 +19,6 @@ from flambeau_tabular.models.recipes import Recipe, recipe
 from flambeau_tabular.models.table_inputs import InputOptions, TableInputs
 from flambeau_tabular.models.tabm import TabM, tabm
 from flambeau_tabular.models.text_bag import TextBag
-
-MODELS: Mapping[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "tabm": tabm,
-    "collab_dot": collab_dot,
-    "collab_net": collab_net,
-}
-"""Builders by the name that exports contain."""
 
 __all__ = [
     "MODELS",

@@ -103,37 +103,36 @@ class TabularMLP(nn.Module):
 
 def mlp(
     *,
+    inputs: Mapping[str, Any],
     n_outputs: int,
     kind: str = "regression",
     hidden: Sequence[int] = (256, 256, 256),
     activation: ActivationName | None = None,
     dropout: float = 0.15,
-    number_embedding: str = "pbld",
-    **inputs: Any,
 ) -> TabularMLP:
     """Return a ``TabularMLP`` from JSON values.
 
     Args:
+        inputs: The columns and their embeddings, by the names of ``InputOptions``; numbers have
+            "pbld" embeddings by default, as in RealMLP.
         n_outputs: Number of outputs.
         kind: Kind of the task (``Task.kind``): decides the activation if that is None.
         hidden: Widths of the hidden layers.
         activation: "selu", "mish" or "relu"; None is "selu" for "classification" and
             "multi_label", else "mish".
         dropout: Dropout probability of the hidden units.
-        number_embedding: "pbld", as in RealMLP, or another name of ``InputOptions``.
-        **inputs: Further attributes of ``InputOptions``.
 
     Example:
         >>> import torch
-        >>> model = mlp(n_outputs=3, kind="classification", n_numbers=2, cardinalities=[5])
+        >>> columns = {"n_numbers": 2, "cardinalities": [5]}
+        >>> model = mlp(inputs=columns, n_outputs=3, kind="classification")
         >>> rows = torch.zeros(4, 2), torch.zeros(4, 0), torch.zeros(4, 1, dtype=torch.uint8)
         >>> model(*rows).shape
         torch.Size([4, 3])
     """
     of_classes = kind in ("classification", "multi_label")
-    options = InputOptions(number_embedding=number_embedding, **inputs)  # pyright: ignore[reportArgumentType] checked by TableInputs
     return TabularMLP(
-        TableInputs(options),
+        TableInputs(InputOptions.of({"number_embedding": "pbld", **inputs})),
         n_outputs,
         hidden=hidden,
         activation=activation or ("selu" if of_classes else "mish"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from flambeau.errors import InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_tabular.models.category_embedding import CategoryEmbedding
 from flambeau_tabular.models.number_embedding import (
     BiasedPeriodicEmbedding,
@@ -65,6 +65,19 @@ class InputOptions:
     plr_sigma: float | None = None
     ple_edges: Sequence[Sequence[float]] | None = None
     ple_version: Literal["A", "B"] = "B"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Return the options with these JSON values.
+
+        Raises:
+            ArgumentError: A name is not that of an attribute.
+        """
+        known = [entry.name for entry in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ArgumentError(f"Unknown input option {name!r}. {did_you_mean(name, known)}")
+        return cls(**values)
 
 
 class TableInputs(nn.Module):

@@ -182,18 +182,19 @@ def _checked_kinds(kind: Kinds, n_outputs: int) -> tuple[tuple[str, int], ...]:
 
 def tabm(
     *,
+    inputs: Mapping[str, Any],
     n_outputs: int,
     kind: Kinds = "regression",
     k: int = MEMBERS,
     hidden: Sequence[int] | None = None,
     dropout: float = 0.1,
     scale_init: ScaleInit | None = None,
-    number_embedding: str = "ple",
-    **inputs: Any,
 ) -> TabM:
     """Return a ``TabM`` from JSON values.
 
     Args:
+        inputs: The columns and their embeddings, by the names of ``InputOptions``; numbers have
+            "ple" embeddings by default, which need ``ple_edges``.
         n_outputs: Number of outputs.
         kind: Kind of the task, or kinds and widths of several tasks.
         k: Number of members.
@@ -201,20 +202,16 @@ def tabm(
             embedded numbers and three without.
         dropout: Dropout probability of the hidden units.
         scale_init: See ``TabM``.
-        number_embedding: "ple", which needs ``ple_edges``, or another name of ``InputOptions``.
-        **inputs: Further attributes of ``InputOptions``.
 
     Example:
         >>> import torch
-        >>> model = tabm(n_outputs=2, k=4, hidden=[8], n_numbers=1, ple_edges=[[0.0, 1.0]])
+        >>> columns = {"n_numbers": 1, "ple_edges": [[0.0, 1.0]]}
+        >>> model = tabm(inputs=columns, n_outputs=2, k=4, hidden=[8])
         >>> rows = torch.zeros(5, 1), torch.zeros(5, 0), torch.zeros(5, 0, dtype=torch.uint8)
         >>> model(*rows).members.shape, model.eval()(*rows).shape
         (torch.Size([5, 4, 2]), torch.Size([5, 2]))
     """
-    has_numbers = bool(inputs.get("n_numbers"))
-    if not has_numbers:
-        number_embedding = "none"
-    table = TableInputs(InputOptions(number_embedding=number_embedding, **inputs))  # pyright: ignore[reportArgumentType] checked by TableInputs
+    table = TableInputs(InputOptions.of({"number_embedding": "ple", **inputs}))
     if hidden is None:
         hidden = (512,) * (3 if table.numbers is None else 2)
     return TabM(
