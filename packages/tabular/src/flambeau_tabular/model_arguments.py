@@ -34,7 +34,8 @@ def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) 
         "inputs": inputs,
         "n_outputs": n_outputs,
         "kind": values["task"],
-        **head_arguments(values),
+        **select_values(values, "hidden"),
+        "dropout": head_arguments(values).get("dropout", 0.0),
     }
     if values.get("architecture") == "tabm":
         arguments |= select_values(values, "k")

@@ -62,7 +62,7 @@ def _architecture(facts: TabularFacts, values: Values) -> Choice:
 
 def _number_embedding(facts: TabularFacts, values: Values) -> Choice:
     chosen = _recipe(values)
-    value = "none" if chosen is None else chosen.model["number_embedding"]
+    value = "none" if chosen is None else chosen.inputs["number_embedding"]
     reasons = {
         "none": "Your module gets the scaled numbers.",
         "pbld": "Each number enters as itself and three learned periodic features of it (RealMLP), "
@@ -107,6 +107,44 @@ def _k_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
     if values["architecture"] != "tabm":
         return None if value is None else "None, because only the architecture 'tabm' has members."
     return None if type(value) is int and value >= 1 else "a whole number of members from 1 on."
+
+
+def _hidden(facts: TabularFacts, values: Values) -> Choice:
+    chosen = _recipe(values)
+    if chosen is None:
+        return Choice("hidden", None, "Your module has its own layers.", source="default")
+    value = list(chosen.model["hidden"])
+    return Choice(
+        "hidden",
+        value,
+        f"Widths of the hidden layers in the recipe of {values['architecture']}.",
+        evidence={"architecture": values["architecture"], "device": str(values["device"])},
+        alternatives=([width * 2 for width in value], [width // 2 for width in value]),
+        confidence=0.7,
+    )
+
+
+def _hidden_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    if _recipe(values) is None:
+        return None if value is None else "None, because your module has its own layers."
+    is_widths = isinstance(value, list | tuple) and all(type(w) is int and w > 0 for w in value)
+    return None if is_widths else "a list of the widths of the hidden layers, such as [256, 256]."
+
+
+def _head(facts: TabularFacts, values: Values) -> Choice:
+    chosen = _recipe(values)
+    if chosen is None:
+        return HEAD.decide(facts, values)
+    value = chosen.model["dropout"]
+    return Choice(
+        "head",
+        {"dropout": value},
+        f"Dropout of {value:.0%} after each hidden layer, as in the recipe of "
+        f"{values['architecture']}.",
+        evidence={"architecture": values["architecture"]},
+        alternatives=({"dropout": 0.0}, {"dropout": 0.3}),
+        confidence=0.7,
+    )
 
 
 def _batch_size(facts: TabularFacts, values: Values) -> Choice:
@@ -198,6 +236,7 @@ def _epochs(facts: TabularFacts, values: Values) -> Choice:
     )
 
 
+HEAD = head_rule("each layer but the first")
 _WITH_RECIPE = ("architecture", "task", "device")
 
 MODEL_RULES = (
@@ -210,7 +249,8 @@ MODEL_RULES = (
         determines="model",
     ),
     Rule("k", _WITH_RECIPE, _k, accepts=_k_accept, determines="model"),
-    head_rule("each layer but the first"),
+    Rule("hidden", _WITH_RECIPE, _hidden, accepts=_hidden_accept, determines="model"),
+    Rule("head", _WITH_RECIPE, _head, accepts=HEAD.accepts, determines="model"),
     Rule("batch_size", _WITH_RECIPE, _batch_size, type=whole(1, "samples"), changes="apply"),
     Rule.extending("lr", _lr, needs=_WITH_RECIPE),
     Rule.extending("weight_decay", _weight_decay, needs=_WITH_RECIPE),
