@@ -54,6 +54,9 @@ class SpecOptions:
             default keeps codes within 16 bits.
         text_buckets: Number of different tokens of free text; see `TextColumn`.
         max_text_width: Most tokens of one text.
+
+    Raises:
+        InputError: A number is too small.
     """
 
     scaling: Scaling = "robust"
@@ -61,6 +64,12 @@ class SpecOptions:
     max_categories: int = 32_766
     text_buckets: int = 16_384
     max_text_width: int = 64
+
+    def __post_init__(self) -> None:
+        least = {"min_count": 1, "max_categories": 1, "text_buckets": 2, "max_text_width": 1}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name} has to be at least {bound}, got {getattr(self, name)}.")
 
 
 @dataclass(frozen=True, eq=False)
