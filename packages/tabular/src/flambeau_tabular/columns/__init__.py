@@ -1,10 +1,11 @@
 """Columns of tables: reading frames and files, kinds of columns, and their encoding as tensors."""
 
 from flambeau_tabular.columns.column_check import ColumnCheck
+from flambeau_tabular.columns.column_kind import ColumnKind
 from flambeau_tabular.columns.csv_files import CsvOptions, iter_csv_tables, read_csv_table
 from flambeau_tabular.columns.encoded_table import EncodedTable
 from flambeau_tabular.columns.frames import ColumnSource, Frame, read_frame
-from flambeau_tabular.columns.kinds import ColumnKind, infer_kinds
+from flambeau_tabular.columns.kinds import infer_kinds
 from flambeau_tabular.columns.parquet_files import iter_parquet_tables, read_parquet_table
 from flambeau_tabular.columns.table_spec import SpecOptions, TableSpec
 

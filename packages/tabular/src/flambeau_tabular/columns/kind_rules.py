@@ -23,7 +23,7 @@ from flambeau_tabular.columns.cells import (
     pc,
     value_type,
 )
-from flambeau_tabular.columns.kinds import ColumnKind, Kind
+from flambeau_tabular.columns.column_kind import ColumnKind, Kind
 from flambeau_tabular.columns.moments import as_moments, describe_styles, find_style
 
 _DOUBTFUL, _LIKELY = 0.4, 0.8

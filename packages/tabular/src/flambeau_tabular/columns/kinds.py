@@ -1,10 +1,9 @@
-"""``infer_kinds``: the kind of each column, with the reason and the numbers that it is based on."""
+"""``infer_kinds``: the kind of each column, inferred from the train rows or given."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,38 +12,10 @@ from numpy.typing import NDArray
 from flambeau.errors import InputError, did_you_mean
 from flambeau.wording import name_some
 from flambeau_tabular.columns.cells import as_categories, canonical_text, is_text, value_type
+from flambeau_tabular.columns.column_kind import ColumnKind, Kind
 from flambeau_tabular.columns.frames import ColumnSource, Frame
+from flambeau_tabular.columns.kind_rules import infer_kind
 from flambeau_tabular.columns.moments import describe_styles, find_style
-
-Kind = Literal[
-    "number", "category", "ordered", "boolean", "date", "text", "id", "constant", "empty"
-]
-
-UNUSED: tuple[Kind, ...] = ("id", "constant", "empty")
-"""Kinds whose columns are not inputs of the model."""
-
-
-@dataclass(frozen=True)
-class ColumnKind:
-    """The kind of a column, and why.
-
-    Attributes:
-        kind: "number", "category", "ordered", "boolean", "date" or "text"; columns of the kinds
-            "id", "constant" and "empty" are not used.
-        reason: Why, as a sentence with the measured numbers.
-        evidence: These numbers, by name.
-        confidence: From 0 to 1; below 0.5 the kind is doubtful.
-        levels: Text of the categories of an ordered column, in their order.
-        style: How text or whole numbers are read as dates: "iso", a ``strptime`` format, or a unit
-            since 1970 ("s", "ms", "us", "ns").
-    """
-
-    kind: Kind
-    reason: str = ""
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    confidence: float = 1.0
-    levels: tuple[str, ...] | None = None
-    style: str = "iso"
 
 
 def infer_kinds(
@@ -71,8 +42,6 @@ def infer_kinds(
         >>> kinds["size"].kind, kinds["size"].levels, kinds["price"].kind
         ('ordered', ('S', 'M', 'L'), 'number')
     """
-    from flambeau_tabular.columns.kind_rules import infer_kind  # uses ColumnKind
-
     names = list(table.column_names)
     for name in overrides or {}:
         if name not in names:
