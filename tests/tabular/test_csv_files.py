@@ -282,6 +282,24 @@ def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_pieces_are_read_like_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later pieces of a column may be ambiguous alone."""
+    monkeypatch.setattr("flambeau_tabular.columns.csv_files._BLOCK_BYTES", 1 << 10)
+    rows = ["1.5;1,5;1.234,5", *["1.500;1,500;1.500"] * 500]
+    (tmp_path / "t.csv").write_text("\n".join(["a;b;c", *rows]) + "\n")
+    pieces = list(iter_csv_tables(tmp_path / "t.csv"))
+    assert len(pieces) > 3
+    found = {name: [v for each in pieces for v in cells(each)[name]] for name in "abc"}
+    assert found == {
+        "a": [1.5] * 501,
+        "b": [1.5] * 501,
+        "c": [1234.5, *[1500] * 500],
+    }
+    assert not [reading for each in pieces for reading in each.readings]
+
+
 def test_texts_that_repeat_are_dictionaries(tmp_path: Path) -> None:
     frame = read(tmp_path / "t.csv", "a,b\n" + "x,1\ny,2\n" * 50)
     assert pa.types.is_dictionary(frame.column("a").type)

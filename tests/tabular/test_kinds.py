@@ -54,6 +54,9 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("job", "category", repeated(WORDS), "5 distinct texts in 200 rows", "text"),
     ("zip", "category", repeated([94110, 10001, 501]), "by its name they are codes", "zip codes"),
     ("zip", "category", repeated(["94110", "00501", "1"]), "digits only are codes", "digits"),
+    ("paid", "number", repeated([15, 20, 35]), "3 distinct whole numbers", "a name in -id"),
+    ("heat index", "number", repeated([15, 20, 35]), "3 distinct whole numbers", "an index"),
+    ("userId", "category", repeated(list(range(50))), "by its name they are codes", "groups"),
     ("user_id", "category", repeated(list(range(50))), "by its name they are codes", "groups"),
     ("x", "category", repeated(["yes", None]), "the only value is 'yes'; 50.0%", "one value"),
     ("x", "category", pd.Series(repeated([3, 1, 2]), dtype="category"), "declared", "declared"),
@@ -101,6 +104,23 @@ def test_doubtful_kinds_say_how_to_change_them() -> None:
     assert unclear.confidence < 0.5
     assert "kinds={'day': 'date:%d/%m/%Y'}, kinds={'day': 'date:%m/%d/%Y'}" in unclear.reason
     assert kind_of(repeated(WORDS)).confidence == 1.0
+
+
+def test_a_declared_order_is_part_of_the_kind() -> None:
+    dtype = pd.CategoricalDtype(["low", "mid", "high"], ordered=True)
+    kind = kind_of(pd.Series(["mid", "low"], dtype=dtype))
+    assert kind.levels == ("low", "mid", "high")
+    spec = TableSpec.fit(read_frame({"x": ["mid", "low"]}), None, {"x": kind})  # text, later
+    assert spec.columns[0].values == kind.levels
+
+
+def test_dictionaries_with_null_and_repeated_values() -> None:
+    cells = pa.DictionaryArray.from_arrays([0, 1, 2, 3, None], ["a", "a", None, "b"])
+    kind = kind_of(cells)
+    assert (kind.evidence["distinct"], kind.evidence["missing"]) == (2, 2)
+    spec = TableSpec.fit(read_frame({"x": cells}), None, {"x": kind})
+    codes = spec.encode(read_frame({"x": cells})).categories[:, 0]
+    assert codes.tolist() == [2, 2, 0, 3, 0]
 
 
 def test_evidence_has_the_measured_numbers() -> None:

@@ -311,3 +311,22 @@ def test_a_table_without_inputs_is_refused() -> None:
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InputError, match="'x' has the unknown kind 'numeric'"):
         TableSpec.fit(read_frame({"x": [1]}), None, {"x": ColumnKind("numeric")})
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(InputError, match="min_count has to be at least 1, got 0"):
+        SpecOptions(min_count=0)
+    with pytest.raises(InputError, match="text_buckets has to be at least 2, got 1"):
+        SpecOptions(text_buckets=1)
+
+
+def test_rows_in_errors_are_those_of_the_table() -> None:
+    """Numbers are encoded in pieces of 131,072 rows."""
+    spec = TableSpec.fit(read_frame({"x": [1.0, 2.0]}), None, {"x": ColumnKind("number")})
+    numbers = np.arange(150_000.0)
+    found = spec.encode(read_frame({"x": numbers})).numbers[:, 0].double()
+    assert bool((found.diff() >= 0).all())
+    texts = numbers.astype(str).astype(object)
+    texts[140_000] = "x"
+    with pytest.raises(InputError, match="row 140000 has the text 'x'"):
+        spec.encode(read_frame({"x": texts}))

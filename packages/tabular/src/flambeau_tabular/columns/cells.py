@@ -111,7 +111,7 @@ def as_numbers(cells: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
 def dictionary_codes(cells: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Array]:
     """Return for each cell the position of its value, -1 if it is missing, and the values.
 
-    The values are in no particular order; they may contain null, NaN, and values of no cell.
+    The values are in no particular order; they may contain NaN, repeat, and be of no cell.
     """
     if not pa.types.is_dictionary(cells.type):
         kind = cells.type
@@ -127,7 +127,12 @@ def dictionary_codes(cells: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Arra
         chunk.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
         for chunk in cells.chunks
     ]
-    return np.concatenate(codes), cells.chunk(0).dictionary
+    values = cells.chunk(0).dictionary
+    found = np.concatenate(codes)
+    if values.null_count:  # of a cell that refers to null
+        nulls = np.append(values.is_null().to_numpy(zero_copy_only=False), False)
+        found = np.where(nulls[found], -1, found)
+    return found, values
 
 
 def as_categories(cells: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str | None]]:

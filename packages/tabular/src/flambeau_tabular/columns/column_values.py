@@ -79,6 +79,9 @@ def _from_pandas(series: Any, name: str, readings: list[Reading]) -> pa.Array | 
         return _from_pandas(series.sparse.to_dense(), name, readings)
     if kind == "PeriodDtype":
         return _from_pandas(series.dt.to_timestamp(), name, readings)
+    if kind == "DatetimeTZDtype":
+        times = _from_numpy(series.dt.tz_convert(None).to_numpy(), name, readings)
+        return times.cast(pa.timestamp(times.type.unit, "UTC"))
     if kind == "IntervalDtype":
         return pa.array(series.astype(str).where(series.notna()), from_pandas=True)
     if isinstance(dtype, np.dtype):

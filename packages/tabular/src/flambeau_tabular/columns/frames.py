@@ -105,9 +105,10 @@ class Frame:
 def read_frame(source: Any, name: str = "frame") -> Frame:
     """Return the columns of a table in memory, whatever library it comes from.
 
-    The index of a pandas frame is kept aside and is not a column. Missing cells (None, NaN, NaT,
-    NA) become null. A column of objects that holds numbers beside text becomes text, with a
-    reading; other mixtures are refused.
+    The frame may share memory with the source, so do not change the source in place while the
+    frame is in use. The index of a pandas frame is kept aside and is not a column. Missing cells
+    (None, NaN, NaT, NA) become null. A column of objects that holds numbers beside text becomes
+    text, with a reading; other mixtures are refused.
 
     Args:
         source: A frame of any library that has ``__arrow_c_stream__`` (pandas, polars, pyarrow,

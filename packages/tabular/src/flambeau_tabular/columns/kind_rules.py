@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import ColumnKind, Kind
+from flambeau_tabular.columns.category_column import levels_of
 from flambeau_tabular.columns.cells import (
     LARGEST,
     as_categories,
@@ -21,7 +22,6 @@ from flambeau_tabular.columns.cells import (
     moment_text,
     number_of,
     pc,
-    texts_of,
     value_type,
 )
 from flambeau_tabular.columns.moments import as_moments, describe_styles, find_style
@@ -33,12 +33,14 @@ _FEWEST_IDS = 20
 _FEW_VALUES = 10
 # Free text has this many words on average, and this share of the rows, at least, is distinct.
 _WORDS, _DISTINCT = 5.0, 0.2
-_ID_NAME = re.compile(r"(^|[^a-z])(id|uuid|guid|key|index|idx|row)$|[a-z]I[Dd]$", re.IGNORECASE)
+_KEY_NAME = re.compile(r"(^|[^A-Za-z])(?i:id|uuid|guid|key)$|[a-z]I[Dd]$")
+_NUMBERED_NAME = re.compile(r"(^|[^a-z])(index|idx|row|nr|no)$", re.IGNORECASE)
 _CODE_NAME = re.compile(
     r"(^|[^a-z])(zip|zip ?code|postal|post ?code|plz|area ?code|phone|code)($|[^a-z])",
     re.IGNORECASE,
 )
 _YEARS = (1800, 2200)
+_SAMPLE = 100
 _MANY_DIGITS = 40  # longer texts are not examined as numbers or dates
 
 
@@ -149,9 +151,9 @@ def _whole_kind(column: _Measured, stored: str, distinct: int, low: int, high: i
     if distinct == known and known >= _FEWEST_IDS:
         if high - low + 1 == known:
             return column.kind("id", f"{span}: they number the rows", found, _LIKELY)
-        if _ID_NAME.search(name):
+        if _KEY_NAME.search(name) or _NUMBERED_NAME.search(name):
             return column.kind("id", f"{span}, each in one row, and the name", found, _LIKELY)
-    if _ID_NAME.search(name) or _CODE_NAME.search(name):
+    if _KEY_NAME.search(name) or _CODE_NAME.search(name):
         reason = f"{span}; by its name they are codes, not amounts. {_otherwise(name, 'number')}"
         return column.kind("category", reason, found, _DOUBTFUL)
     if _YEARS[0] <= low and high <= _YEARS[1] and "year" in name.lower():
@@ -180,23 +182,23 @@ def _categorical_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
         return _empty(len(cells))
     if distinct == 1:
         return column.constant(texts[codes[known][0]])
-    kind = "ordered" if cells.type.ordered else "category"
-    return column.kind(kind, f"declared as {kind}: {distinct:,} values", {"distinct": distinct})
+    levels = levels_of(cells)
+    kind = "category" if levels is None else "ordered"
+    found = column.kind(kind, f"declared as {kind}: {distinct:,} values", {"distinct": distinct})
+    return replace(found, levels=levels)
 
 
 def _text_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
-    ordered = pa.types.is_dictionary(cells.type) and cells.type.ordered
-    if ordered:
+    if levels_of(cells) is not None:
         return _categorical_kind(name, cells)
     codes, values = dictionary_codes(cells)
     used = np.flatnonzero(np.bincount(codes[codes >= 0], minlength=len(values)))
-    texts = [text for text in texts_of(values.take(pa.array(used))) if text is not None]
+    texts = values.take(pa.array(used)).cast(pa.large_string()).unique()
     column = _Measured(name, cells, len(cells), int((codes < 0).sum()))
-    distinct = len(texts)
-    if distinct == 0:
+    if len(texts) == 0:
         return _empty(len(cells))
-    if distinct == 1:
-        return column.constant(repr(texts[0]))
+    if len(texts) == 1:
+        return column.constant(repr(texts[0].as_py()))
     return (
         _boolean_text(column, texts)
         or _number_text(column, texts)
@@ -205,23 +207,23 @@ def _text_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
     )
 
 
-def _boolean_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
-    if {text.strip().lower() for text in texts} == {"false", "true"}:
-        return column.kind(
-            "boolean", f"the texts {name_some(sorted(texts))}", {"distinct": len(texts)}
-        )
+def _boolean_text(column: _Measured, texts: pa.Array) -> ColumnKind | None:
+    shown = sorted(texts[:_SAMPLE].to_pylist())
+    if {text.strip().lower() for text in shown} == {"false", "true"}:
+        return column.kind("boolean", f"the texts {name_some(shown)}", {"distinct": len(texts)})
     return None
 
 
-def _number_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
+def _number_text(column: _Measured, texts: pa.Array) -> ColumnKind | None:
     """Return the kind of text that is numbers; blank cells are ignored."""
-    numbers = [number_of(text) if len(text) <= _MANY_DIGITS else None for text in texts[:100]]
-    if None in numbers:
+    for part in (texts[:_SAMPLE], texts):  # the sample decides for most columns
+        listed = part.to_pylist()
+        numbers = [number_of(text) if len(text) <= _MANY_DIGITS else None for text in listed]
+        if None in numbers:
+            return None
+    known = [text.strip() for text in listed if text.strip()]
+    if all(number != number for number in numbers):  # noqa: PLR0124
         return None
-    numbers = [number_of(text) if len(text) <= _MANY_DIGITS else None for text in texts]
-    if None in numbers or all(number != number for number in numbers):  # noqa: PLR0124
-        return None
-    known = [text.strip() for text in texts if text.strip()]
     seen = f"text in which all {len(texts):,} distinct cells are numbers ({name_some(known, 3)})"
     found = {"distinct": len(texts)}
     if all(text.lstrip("-+").isdecimal() for text in known):
@@ -233,10 +235,9 @@ def _number_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
     return column.kind("number", reason, found, _DOUBTFUL)
 
 
-def _date_text(column: _Measured, texts: list[str]) -> ColumnKind | None:
-    if not find_style(text[:_MANY_DIGITS] for text in texts[:20]):
-        return None
-    styles = find_style(texts)
+def _date_text(column: _Measured, texts: pa.Array) -> ColumnKind | None:
+    styles = find_style(text[:_MANY_DIGITS] for text in texts[:_SAMPLE].to_pylist())
+    styles = styles and find_style(texts.to_pylist())
     if len(styles) == 1:
         return _date_kind(column, styles[0])
     if not styles:
@@ -262,9 +263,9 @@ def _date_kind(column: _Measured, style: str) -> ColumnKind:
     return column.kind("date", reason, {"low": low, "high": high}, style=style)
 
 
-def _words(column: _Measured, texts: list[str]) -> ColumnKind:
+def _words(column: _Measured, texts: pa.Array) -> ColumnKind:
     distinct, known = len(texts), column.known
-    words = sum(len(text.split()) for text in texts) / distinct
+    words = pc.mean(pc.count_substring_regex(texts, r"\S+")).as_py()
     found = {"distinct": distinct, "words": round(words, 1)}
     seen = f"{distinct:,} distinct texts in {known:,} rows"
     if words >= _WORDS and distinct >= max(_FEW_VALUES, _DISTINCT * known):

@@ -1,4 +1,4 @@
-"""``infer_kinds``: the kind of each column, with the reason and the numbers that it is based on."""
+"""``infer_kinds``: the kind of each column, inferred from the train rows or given."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flambeau.wording import name_some
 from flambeau_tabular.column_kind import ColumnKind, Kind
 from flambeau_tabular.columns.cells import as_categories, canonical_text, is_text, value_type
 from flambeau_tabular.columns.frames import ColumnSource, Frame
+from flambeau_tabular.columns.kind_rules import infer_kind
 from flambeau_tabular.columns.moments import describe_styles, find_style
 
 
@@ -41,8 +42,6 @@ def infer_kinds(
         >>> kinds["size"].kind, kinds["size"].levels, kinds["price"].kind
         ('ordered', ('S', 'M', 'L'), 'number')
     """
-    from flambeau_tabular.columns.kind_rules import infer_kind  # uses ColumnKind
-
     names = list(table.column_names)
     for name in overrides or {}:
         if name not in names:

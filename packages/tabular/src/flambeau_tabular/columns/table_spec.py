@@ -27,8 +27,8 @@ from flambeau_tabular.columns.encoded_table import EncodedTable
 from flambeau_tabular.columns.frames import ColumnSource, Frame
 from flambeau_tabular.columns.number_column import NumberColumn
 from flambeau_tabular.columns.scaling import GRID
+from flambeau_tabular.columns.spec_options import SpecOptions
 from flambeau_tabular.columns.text_column import TextColumn
-from flambeau_tabular.options import Scaling
 
 # Numbers are computed in float64 and need ten times the memory of their cells for a moment.
 _CHUNK_ROWS = 1 << 17
@@ -44,26 +44,6 @@ _CLASSES: dict[str, type[Column]] = {
 }
 
 
-@dataclass(frozen=True)
-class SpecOptions:
-    """How columns are encoded.
-
-    Attributes:
-        scaling: How numbers are scaled; see `Scaler`.
-        min_count: Categories with fewer train rows share the code for unknown ones.
-        max_categories: A column has codes for only this many of its most frequent categories. The
-            default keeps codes within 16 bits.
-        text_buckets: Number of different tokens of free text; see `TextColumn`.
-        max_text_width: Most tokens of one text.
-    """
-
-    scaling: Scaling = "robust"
-    min_count: int = 1
-    max_categories: int = 32_766
-    text_buckets: int = 16_384
-    max_text_width: int = 64
-
-
 @dataclass(frozen=True, eq=False)
 class TableSpec:
     """The fitted columns of a table; encodes any table with columns of these names.
@@ -76,9 +56,7 @@ class TableSpec:
         >>> table = pa.table({"age": [20, 30, 40], "job": ["clerk", "nurse", None]})
         >>> kinds = {"age": ColumnKind("number"), "job": ColumnKind("category")}
         >>> spec = TableSpec.fit(table, None, kinds)
-        >>> encoded = spec.encode(
-        ...     pa.table({"job": ["nurse", "pilot", None], "age": [30, None, 30]})
-        ... )
+        >>> encoded = spec.encode(pa.table({"job": ["nurse", "pilot", None], "age": [30, 30, 30]}))
         >>> encoded.numbers.tolist(), encoded.categories.tolist()
         ([[0.0], [0.0], [0.0]], [[3], [1], [0]])
     """
