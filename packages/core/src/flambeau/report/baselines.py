@@ -18,7 +18,7 @@ from torch import Tensor
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau.task.metrics import MeanLoss, Metric, score
+from flambeau.task.metrics import Metric, score
 from flambeau.task.numerics import per_sample
 from flambeau.task.task import Task
 
@@ -154,7 +154,7 @@ def baseline_scores(
         models.append(_linear(task, x[rows], train_y[rows], each, l2, max_iterations))
     found: dict[str, dict[str, float]] = {}
     for name, fit in models:
-        metrics: dict[str, Metric] = {"loss": MeanLoss(), **task.metrics()}
+        metrics: dict[str, Metric] = {**task.loss_metrics(), **task.metrics()}
         inputs = test_x if test_x is not None else torch.zeros(len(test_y), 0)
         most = max(1, _MAX_OUTPUTS // (task.n_outputs or 1))
         for start in range(0, len(test_y), most):

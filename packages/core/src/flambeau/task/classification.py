@@ -28,7 +28,14 @@ from flambeau.task.classification_metrics import (
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory
 from flambeau.task.named_losses import Loss
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows, weighted
+from flambeau.task.numerics import (
+    HALF_DTYPES,
+    as_real,
+    per_sample,
+    real_dtype,
+    to_rows,
+    weighted,
+)
 from flambeau.task.probability_metrics import (
     AUROC,
     AveragePrecision,
@@ -143,7 +150,7 @@ class Classification(Task):
         self._check_metrics()
         if calibration:
             self.calibration = _checked_calibration(calibration)
-        self._weight: Tensor | None = None
+        self._weights: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def _check_metrics(self) -> None:
         """Raise an error for an unknown name and for a metric that is always 1."""
@@ -174,7 +181,7 @@ class Classification(Task):
         soft = self._is_soft(outputs, targets)
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
-        weight = self._weight_on(outputs)
+        weight = self._weight_on(outputs.device, outputs.dtype)
         targets = targets.to(outputs.dtype) if soft else targets.long()
         # Probabilities have no label to ignore, for which torch accepts negative numbers only.
         ignored = _NO_LABEL if soft or self.ignore_index is None else self.ignore_index
@@ -243,6 +250,16 @@ class Classification(Task):
         if self.class_weights is not None or self.ignore_index is not None:
             return None
         return known_weight(batch, targets.numel())
+
+    def target_weight(self, batch: Batch) -> Tensor | float | None:
+        targets, samples = batch.target, batch.sample_weight
+        if samples is not None:
+            samples = per_sample(as_real(samples), targets)
+        if targets.is_floating_point():
+            samples = None if samples is None else samples.flatten()
+            return weight_of(targets.numel() // self.n_outputs, samples, targets)
+        weight = self._weight_on(targets.device, real_dtype(targets.device))
+        return self._count(targets.long(), weight, samples)
 
     def metrics(self) -> Mapping[str, Metric]:
         known = self.known_metrics(self.ignore_index)
@@ -347,14 +364,14 @@ class Classification(Task):
             "in the data set, or the model if its outputs have the wrong shape."
         )
 
-    def _weight_on(self, outputs: Tensor) -> Tensor | None:
+    def _weight_on(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+        """Return the class weights on a device; they are copied to it once."""
         if self.class_weights is None:
             return None
-        weight = self._weight
-        if weight is None or weight.device != outputs.device or weight.dtype != outputs.dtype:
-            weight = torch.tensor(self.class_weights, dtype=outputs.dtype, device=outputs.device)
-            self._weight = weight
-        return weight
+        key = device, dtype
+        if key not in self._weights:
+            self._weights[key] = torch.tensor(self.class_weights, dtype=dtype, device=device)
+        return self._weights[key]
 
     def _count(
         self, targets: Tensor, weight: Tensor | None, samples: Tensor | None

@@ -154,6 +154,9 @@ class MultiLabel(Task):
     def host_weight(self, batch: Batch) -> float | None:
         return known_weight(batch, batch.target.numel())
 
+    def target_weight(self, batch: Batch) -> Tensor | float | None:
+        return weight_of(batch.target.numel(), batch.sample_weight, batch.target)
+
     def metrics(self) -> Mapping[str, Metric]:
         fitted: Sequence[float] | None = self.calibration.get("thresholds")
         threshold = self.threshold if fitted is None else tuple(fitted)

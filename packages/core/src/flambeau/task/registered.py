@@ -1,9 +1,10 @@
-"""The names of core's metrics in exports, and the names of core's losses."""
+"""The names of core's tasks and metrics in exports, and the names of core's losses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from flambeau.task.classification import Classification
 from flambeau.task.classification_metrics import (
     Accuracy,
     BalancedAccuracy,
@@ -13,7 +14,9 @@ from flambeau.task.classification_metrics import (
     MultiLabelMicroF1,
     TopKAccuracy,
 )
+from flambeau.task.combined import CombinedTask
 from flambeau.task.metrics import Metric
+from flambeau.task.multi_label import MultiLabel
 from flambeau.task.named_losses import LOSSES
 from flambeau.task.probability_metrics import (
     AUROC,
@@ -25,7 +28,14 @@ from flambeau.task.probability_metrics import (
     MultiLabelBrierScore,
     MultiLabelLogLoss,
 )
+from flambeau.task.regression import Regression
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
+from flambeau.task.task import Task
+
+TASKS: Mapping[str, Callable[..., Task]] = {
+    task.builder: task for task in (Classification, CombinedTask, MultiLabel, Regression)
+}
+"""Core's tasks by their name in exports; a domain adds further tasks to these."""
 
 METRICS: Mapping[str, Callable[..., Metric]] = {
     "accuracy": Accuracy,

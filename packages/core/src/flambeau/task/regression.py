@@ -98,9 +98,13 @@ class Regression(Task):
             a function only if the domain registers its class in ``losses``.
         metrics: Names from ``Regression.known_metrics``, or metric objects by name. An export can
             contain only objects whose class core or the domain registers.
+        ignore_nan: Samples whose target is NaN do not count in loss and metrics. Otherwise such a
+            sample ends the run. For one name; for several, use a ``CombinedTask`` with a task for
+            each name.
 
     Raises:
-        ArgumentError: ``names`` is a string, or the loss or a metric is unknown.
+        ArgumentError: ``names`` is a string, or the loss or a metric is unknown; or ``ignore_nan``
+            is set for several names.
         InputError: ``mean`` or ``std`` does not fit the names, or a std is not above 0.
     """
 
@@ -120,6 +124,7 @@ class Regression(Task):
         loss: LossName | Loss = "mse",
         *,
         metrics: MetricChoice | None = None,
+        ignore_nan: bool = False,
     ) -> None:
         if isinstance(names, str):
             raise ArgumentError(
@@ -128,6 +133,12 @@ class Regression(Task):
         self.names = tuple(names)
         if not self.names or len(set(self.names)) < len(self.names):
             raise InputError(f"Regression needs distinct names, one per value, not {self.names}.")
+        if ignore_nan and len(self.names) > 1:
+            raise ArgumentError(
+                f"ignore_nan=True is for one name, but there are {len(self.names)}, which may be "
+                "missing in different samples. Use CombinedTask with a task for each name."
+            )
+        self.ignore_nan = ignore_nan
         if isinstance(loss, type):
             raise ArgumentError(
                 f"loss is the class {loss.__name__}. Create an object that returns one loss per "
@@ -176,7 +187,12 @@ class Regression(Task):
         targets = self._matching_targets(batch.target, outputs)
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
-        standardised, samples = self.standardise(targets).to(outputs.dtype), batch.sample_weight
+        samples = batch.sample_weight
+        if self.ignore_nan:
+            kept = targets.isnan().logical_not()
+            samples = kept.flatten() if samples is None else samples * kept.flatten()
+            targets = torch.where(kept, targets, 0)  # nan times a weight of 0 is nan
+        standardised = self.standardise(targets).to(outputs.dtype)
         if samples is None:
             total = self._loss(outputs, standardised, reduction="sum")
             return total, float(targets.numel())
@@ -193,7 +209,14 @@ class Regression(Task):
         return (as_real(self._columns(targets, "targets")) - mean) / std
 
     def host_weight(self, batch: Batch) -> float | None:
-        return known_weight(batch, batch.target.numel())
+        return None if self.ignore_nan else known_weight(batch, batch.target.numel())
+
+    def target_weight(self, batch: Batch) -> Tensor | float | None:
+        targets, samples = batch.target, batch.sample_weight
+        if self.ignore_nan:
+            kept = as_real(targets.isnan().logical_not().flatten())
+            samples = kept if samples is None else samples * kept
+        return weight_of(targets.numel(), samples, targets)
 
     def metrics(self) -> Mapping[str, Metric]:
         return fresh_metrics(self._metrics, self.known_metrics())
@@ -201,13 +224,15 @@ class Regression(Task):
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """Update the metrics with predictions and targets ``(batch, values)``, in target units."""
         self.check_for_metrics(metrics, outputs)
-        predictions = self._in_target_units(outputs)
+        others = self.update_loss(metrics, outputs, batch)
+        predictions, weights = self._in_target_units(outputs), batch.sample_weight
         targets = self._matching_targets(batch.target, predictions)
-        for name, metric in metrics.items():
-            if name == "loss":
-                metric.update(*self.loss(outputs, batch))
-            else:
-                update_metric(name, metric, predictions, targets, batch.sample_weight)
+        if self.ignore_nan:
+            kept = targets.isnan().logical_not().flatten()
+            predictions, targets = predictions[kept], targets[kept]
+            weights = None if weights is None else weights[kept]
+        for name, metric in others.items():
+            update_metric(name, metric, predictions, targets, weights)
 
     def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
         from flambeau.task.sample_losses import sample_losses
@@ -219,7 +244,9 @@ class Regression(Task):
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         n = len(outputs)
         targets = self.standardise(targets).reshape(n, -1).to(outputs.dtype)
-        return self._loss(outputs.reshape(n, -1), targets, reduction="none").mean(dim=1)
+        losses = self._loss(outputs.reshape(n, -1), targets, reduction="none").mean(dim=1)
+        # An ignored sample has the loss 0, as in Task.sample_losses.
+        return losses.where(targets[:, 0].isnan().logical_not(), 0) if self.ignore_nan else losses
 
     def summarise(self, outputs: Any, batch: Batch) -> Summary:
         """Return a ``value_summary``; only the losses if outputs have no row for each sample."""
@@ -245,6 +272,7 @@ class Regression(Task):
             "std": None if self.std is None else list(self.std),
             "loss": self.loss_kind,
             "metrics": metric_argument(self._metrics),
+            **({"ignore_nan": True} if self.ignore_nan else {}),
         }
 
     def _per_name(

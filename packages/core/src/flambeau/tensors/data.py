@@ -94,7 +94,9 @@ class TensorData(BaseTensorData):
 
         Args:
             inputs: ``(n, …)``, or a dict of such arrays in the order of the model's arguments.
-            targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
+            targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets. In a dict
+                of several targets NaN marks a target that a row does not have; the task must then
+                ignore it (``Regression(ignore_nan=True)`` in a ``CombinedTask``).
             valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``; 0 or None
                 trains on all rows, without validation scores.
             test: Likewise; no test part by default. A part with a size is drawn from the rows of
