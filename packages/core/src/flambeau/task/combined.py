@@ -7,16 +7,21 @@ import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task.class_validation import explaining_labels
+from flambeau.task.log_link import LogLinkTask
 from flambeau.task.metrics import Metric, Mode
-from flambeau.task.task import Task
+from flambeau.task.model_call import call_model
+from flambeau.task.task import StepContext, Task
+
+if TYPE_CHECKING:
+    from flambeau.data.memory_loader import MemoryDataset
 
 
 class CombinedTask(Task):
@@ -66,6 +71,8 @@ class CombinedTask(Task):
         self.tasks = {str(name): _checked_task(name, task) for name, task in tasks.items()}
         if not self.tasks:
             raise InputError('CombinedTask has no tasks. Give one for each target: {"age": …}.')
+        inputs = (name for task in self.tasks.values() for name in task.task_inputs)
+        self.task_inputs = tuple(dict.fromkeys(inputs))
         self.loss_factors = _checked_factors(factors or {}, self.tasks)
         self.loss_name = ", ".join(f"{name}: {task.loss_name}" for name, task in self.tasks.items())
         self.metrics()
@@ -106,6 +113,23 @@ class CombinedTask(Task):
         return tuple(
             f"{name}.{output}" for name, task in self.tasks.items() for output in task.output_names
         )
+
+    def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> Any:
+        outputs = call_model(model, batch.inputs)
+        if not self.task_inputs:
+            return outputs
+        return {
+            name: task.with_offset(own, batch) if isinstance(task, LogLinkTask) else own
+            for (name, own), task in zip(
+                self.outputs_of(outputs).items(), self.tasks.values(), strict=True
+            )
+        }
+
+    def check_targets(self, part: str, dataset: MemoryDataset) -> None:
+        for name, task in self.tasks.items():
+            if name in dataset.targets:
+                own = {name: dataset.targets[name]}
+                task.check_targets(part, dataset.with_columns(targets=own))
 
     # Outputs and targets of each task
 
@@ -274,7 +298,8 @@ def _checked_task(name: object, task: object) -> Task:
             "CombinedTask."
         )
     for method in ("forward", "predict", "evaluate"):
-        if getattr(kind, method) is not getattr(Task, method):
+        known = [getattr(each, method) for each in (Task, LogLinkTask)]
+        if getattr(kind, method) not in known:
             raise ArgumentError(
                 f"The task of {name!r} ({kind.__name__}) overrides {method}, which CombinedTask "
                 f"would not call: the model is called once for all targets. Override {method} in a "

@@ -15,6 +15,8 @@ from flambeau.task.classification_metrics import (
     TopKAccuracy,
 )
 from flambeau.task.combined import CombinedTask
+from flambeau.task.deviance_metrics import TweedieD2, TweedieDeviance
+from flambeau.task.log_link import Gamma, Poisson, Tweedie
 from flambeau.task.metrics import Metric
 from flambeau.task.multi_label import MultiLabel
 from flambeau.task.named_losses import LOSSES
@@ -33,7 +35,8 @@ from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSqua
 from flambeau.task.task import Task
 
 TASKS: Mapping[str, Callable[..., Task]] = {
-    task.builder: task for task in (Classification, CombinedTask, MultiLabel, Regression)
+    task.builder: task
+    for task in (Classification, CombinedTask, Gamma, MultiLabel, Poisson, Regression, Tweedie)
 }
 """Core's tasks by their name in exports; a domain adds further tasks to these."""
 
@@ -43,6 +46,8 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
     "average_precision": AveragePrecision,
     "balanced_accuracy": BalancedAccuracy,
     "brier": BrierScore,
+    "d2": TweedieD2,
+    "deviance": TweedieDeviance,
     "exact_match": ExactMatch,
     "log_loss": LogLoss,
     "macro_f1": MacroF1,

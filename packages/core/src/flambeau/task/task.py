@@ -32,6 +32,7 @@ Stage = Literal["train", "valid", "evaluate", "predict"]
 """What a forward pass is for; see ``StepContext``."""
 
 if TYPE_CHECKING:
+    from flambeau.data.memory_loader import MemoryDataset
     from flambeau.report.interpretation import Interpretation
     from flambeau.report.page import Section
     from flambeau.task.batch_summary import Summary
@@ -93,6 +94,9 @@ class Task:
             different samples. Such a task defines ``losses`` in place of ``loss``. A step divides
             each loss by its own weight over all micro-batches and processes, and adds the results
             times their factors. Empty for a task with one loss.
+        task_inputs: Names of the ``Batch.task_inputs`` that the task reads.
+        default_metrics: Names of the metrics that the plan chooses; if empty, those of the core
+            task from which the class is derived.
         signatures: By name of a score, a text that says how it is computed if the name alone does
             not (the settings of BLEU); shown in reports.
         calibration: The values that ``calibrate`` returned, by name; a task that overrides
@@ -108,6 +112,8 @@ class Task:
     calibration: Mapping[str, Any] = MappingProxyType({})
     ignores_sample_weight: bool = False
     loss_factors: Mapping[str, float] = MappingProxyType({})
+    task_inputs: tuple[str, ...] = ()
+    default_metrics: tuple[str, ...] = ()
     _sink: Callable[[Batch | float | Tensor, Mapping[str, Tensor | float]], None] | None = None
     signatures: Mapping[str, str] = MappingProxyType({})
 
@@ -240,6 +246,24 @@ class Task:
         that are not ignored. ``CombinedTask`` needs it.
         """
         return self.host_weight(batch)
+
+    def check_targets(self, part: str, dataset: MemoryDataset) -> None:
+        """Raise an InputError that names the rows whose targets the loss cannot use.
+
+        It is called once for each part whose data are in memory. By default nothing is checked.
+        """
+
+    def constant_outputs(self, targets: Tensor, weights: Tensor) -> Tensor | None:
+        """Return the outputs, equal for all samples, with the lowest loss, for a baseline.
+
+        Args:
+            targets: ``(n, …)`` on the CPU.
+            weights: Sample weights, float64 ``(n,)``.
+
+        Returns:
+            ``(outputs,)``; None (default) if the task's ``kind`` and ``standardise`` give them.
+        """
+        return None
 
     def metrics(self) -> Mapping[str, Metric]:
         """Return new metrics by their names in the history."""

@@ -21,7 +21,11 @@ from flambeau.task.named_losses import loss_arguments
 from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
-TASKS = ("auto", "classification", "multi_label", "regression")
+LOG_LINK_TASKS = ("poisson", "gamma", "tweedie")
+NUMBER_TASKS = ("regression", *LOG_LINK_TASKS)
+"""Tasks whose targets are amounts, not labels."""
+
+TASKS = ("auto", "classification", "multi_label", *NUMBER_TASKS)
 
 
 class BaseTensorData(Data):
@@ -137,9 +141,16 @@ class BaseTensorData(Data):
             **loss_arguments(values),
         }
         facts = self.facts()
+        if task in LOG_LINK_TASKS:
+            return arguments | self._log_link_arguments()
         if values.get("targets") == "standard" and "target_mean" in facts and "target_std" in facts:
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments
+
+    def _log_link_arguments(self) -> dict[str, Any]:
+        """Return the mean of the train targets, from which a task with a log link starts."""
+        mean = self.facts().get("target_mean")
+        return {} if mean is None or min(mean) <= 0 else {"mean": mean}
 
     def _ignored_label(self) -> int | None:
         """Return the label of samples that do not count, or None."""

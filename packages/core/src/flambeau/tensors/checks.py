@@ -36,7 +36,7 @@ def match_train_columns(train: MemoryDataset, part: str, dataset: MemoryDataset)
             name: _match_column(wanted[name], value, f"The {part} {kind[:-1]} {name!r}")
             for name, value in found.items()
         }
-    return MemoryDataset(columns["inputs"], columns["targets"], dataset.ids, dataset.sample_weight)
+    return dataset.with_columns(inputs=columns["inputs"], targets=columns["targets"])
 
 
 def _match_column(wanted: Tensor, found: Tensor, what: str) -> Tensor:
@@ -72,7 +72,7 @@ def check_finite(part: str, dataset: MemoryDataset) -> None:
     targets = dataset.targets
     if len(targets) > 1:
         targets = {name: _without_nan(value) for name, value in targets.items()}
-    for name, value in (*dataset.inputs.items(), *targets.items()):
+    for name, value in (*dataset.inputs.items(), *targets.items(), *dataset.task_inputs.items()):
         if rows := non_finite_rows(value):
             ids = [dataset.sample_number(row) for row in rows]
             raise InputError(

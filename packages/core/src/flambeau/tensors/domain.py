@@ -20,6 +20,7 @@ from flambeau.plan.rules_task import targets_accept
 from flambeau.plan.value_types import FLOAT_DTYPE
 from flambeau.random import generator
 from flambeau.task import Classification, MultiLabel, Regression
+from flambeau.task.log_link import Gamma, Poisson, Tweedie
 from flambeau.tensors.data import TensorData
 from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.mlp import MLP
@@ -239,6 +240,9 @@ DOMAIN = Domain(
         "classification": Classification,
         "multi_label": MultiLabel,
         "regression": Regression,
+        "poisson": Poisson,
+        "gamma": Gamma,
+        "tweedie": Tweedie,
     },
     preprocessors={"tensor_preprocessor": TensorPreprocessor},
     rules=(
