@@ -85,11 +85,13 @@ def output_names(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def target_scales(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the "mean" and "std" with which a task standardises its targets, if it does.
+    """Return the arguments of a task that say what its outputs mean, besides their names.
 
-    Those of a ``CombinedTask`` have the name of their target as a prefix: "age.mean".
+    They are "mean" and "std" of standardised targets, and the levels "quantiles". Those of a
+    ``CombinedTask`` have the name of their target as a prefix: "age.mean".
     """
-    found = {name: arguments[name] for name in ("mean", "std") if name in arguments}
+    kept = ("mean", "std", "quantiles")
+    found = {name: arguments[name] for name in kept if name in arguments}
     for part, own in nested_tasks(arguments):
         found |= {f"{part}.{name}": value for name, value in target_scales(own).items()}
     return found

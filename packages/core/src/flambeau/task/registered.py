@@ -30,13 +30,24 @@ from flambeau.task.probability_metrics import (
     MultiLabelBrierScore,
     MultiLabelLogLoss,
 )
+from flambeau.task.quantile_metrics import Coverage, IntervalWidth, MeanPinballLoss
+from flambeau.task.quantiles import QuantileRegression
 from flambeau.task.regression import Regression
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.task import Task
 
 TASKS: Mapping[str, Callable[..., Task]] = {
     task.builder: task
-    for task in (Classification, CombinedTask, Gamma, MultiLabel, Poisson, Regression, Tweedie)
+    for task in (
+        Classification,
+        CombinedTask,
+        Gamma,
+        MultiLabel,
+        Poisson,
+        QuantileRegression,
+        Regression,
+        Tweedie,
+    )
 }
 """Core's tasks by their name in exports; a domain adds further tasks to these."""
 
@@ -46,6 +57,7 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
     "average_precision": AveragePrecision,
     "balanced_accuracy": BalancedAccuracy,
     "brier": BrierScore,
+    "coverage": Coverage,
     "d2": TweedieD2,
     "deviance": TweedieDeviance,
     "exact_match": ExactMatch,
@@ -58,9 +70,11 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
     "multi_label_log_loss": MultiLabelLogLoss,
     "multi_label_macro_f1": MultiLabelMacroF1,
     "multi_label_micro_f1": MultiLabelMicroF1,
+    "pinball": MeanPinballLoss,
     "r2": R2,
     "rmse": RootMeanSquaredError,
     "top_k_accuracy": TopKAccuracy,
+    "width": IntervalWidth,
 }
 """Core's metrics by their name in exports; a domain adds further metrics to these."""
 

@@ -132,7 +132,8 @@ class Regression(Task):
             )
         self.names = tuple(names)
         if not self.names or len(set(self.names)) < len(self.names):
-            raise InputError(f"Regression needs distinct names, one per value, not {self.names}.")
+            kind = type(self).__name__
+            raise InputError(f"{kind} needs distinct names, one per value, not {self.names}.")
         if ignore_nan and len(self.names) > 1:
             raise ArgumentError(
                 f"ignore_nan=True is for one name, but there are {len(self.names)}, which may be "
@@ -281,32 +282,34 @@ class Regression(Task):
         if values is None:
             return None
         if isinstance(values, int | float):
-            values = [values] * self.n_outputs
+            values = [values] * len(self.names)
         found = tuple(float(value) for value in values)
-        if len(found) != self.n_outputs or not all(map(math.isfinite, found)):
+        if len(found) != len(self.names) or not all(map(math.isfinite, found)):
             raise InputError(
-                f"{what} is {found}, but Regression needs one finite number for each of "
+                f"{what} is {found}, but {type(self).__name__} needs one finite number for each of "
                 f"{', '.join(self.names)}."
             )
         return found
 
     def _columns(self, value: Any, what: str) -> Tensor:
         """Return ``value`` as ``(batch, values)``; ``(batch,)`` is accepted for one value."""
+        width = self.n_outputs if what == "outputs" else len(self.names)
         if isinstance(value, Tensor):
-            if value.ndim == 2 and value.shape[1] == self.n_outputs:
+            if value.ndim == 2 and value.shape[1] == width:
                 return value
-            if value.ndim == 1 and self.n_outputs == 1:
+            if value.ndim == 1 and width == 1:
                 return value.unsqueeze(1)
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        also = " or (batch,)" if self.n_outputs == 1 else ""
-        fix = "Fix the targets in the data set, or give Regression as many names."
+        also = " or (batch,)" if width == 1 else ""
+        name = type(self).__name__
+        fix = f"Fix the targets in the data set, or give {name} as many names."
         if what == "outputs":
             fix = f"Give the model's last layer {self.n_outputs} output(s)."
             if not isinstance(value, Tensor):
                 fix = "Return one tensor from the model's forward."
         raise InputError(
-            f"Regression of {', '.join(self.names)} expects {what} of shape "
-            f"(batch, {self.n_outputs}){also}, but got {found}. {fix}"
+            f"{name} of {', '.join(self.names)} expects {what} of shape "
+            f"(batch, {width}){also}, but got {found}. {fix}"
         )
 
     def _matching_targets(self, targets: Tensor, outputs: Tensor) -> Tensor:

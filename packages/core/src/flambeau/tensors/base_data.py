@@ -22,7 +22,7 @@ from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
 LOG_LINK_TASKS = ("poisson", "gamma", "tweedie")
-NUMBER_TASKS = ("regression", *LOG_LINK_TASKS)
+NUMBER_TASKS = ("regression", "quantile_regression", *LOG_LINK_TASKS)
 """Tasks whose targets are amounts, not labels."""
 
 TASKS = ("auto", "classification", "multi_label", *NUMBER_TASKS)
@@ -93,10 +93,11 @@ class BaseTensorData(Data):
     ) -> Mapping[str, Any]:
         arguments = self.task_arguments(preprocessor, values)
         columns = self.facts()["inputs"]
+        names = arguments["names"] if "names" in arguments else arguments["classes"]
         return {
             # The MLP concatenates its inputs.
             "n_inputs": sum(math.prod(column["shape"]) for column in columns.values()),
-            "n_outputs": len(arguments["names"] if "names" in arguments else arguments["classes"]),
+            "n_outputs": len(names) * len(arguments.get("quantiles", [None])),
             **head_arguments(values),
         }
 
@@ -143,6 +144,10 @@ class BaseTensorData(Data):
         facts = self.facts()
         if task in LOG_LINK_TASKS:
             return arguments | self._log_link_arguments()
+        if task == "quantile_regression":
+            from flambeau.task.quantiles import LEVELS
+
+            arguments["quantiles"] = list(LEVELS)
         if values.get("targets") == "standard" and "target_mean" in facts and "target_std" in facts:
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments

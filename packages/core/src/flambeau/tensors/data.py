@@ -107,8 +107,8 @@ class TensorData(BaseTensorData):
             seed: Seed of the random split.
             stratify: Keep the class proportions in each part; "auto" does so if the targets are
                 classes.
-            task: "classification", "multi_label", "regression", "poisson", "gamma" or "tweedie"
-                (``docs/targets.md``); "auto" lets the plan choose.
+            task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
+                "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
             sample_weight: Weight of each row of ``inputs`` in loss and metrics, ``(n,)``: finite
                 and not negative. None weighs all rows equally. The rows of a part that is given as
@@ -178,8 +178,8 @@ class TensorData(BaseTensorData):
             inputs: For samples that are dicts: names of the inputs in the order of the model's
                 arguments.
             targets: For samples that are dicts: names of the targets.
-            task: "classification", "multi_label", "regression", "poisson", "gamma" or "tweedie"
-                (``docs/targets.md``); "auto" lets the plan choose.
+            task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
+                "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …; by default those of a Hugging Face
                 ``ClassLabel`` target.
             n_classes: Number of classes, in place of ``class_names``.
@@ -247,8 +247,8 @@ class TensorData(BaseTensorData):
             n_inputs: As in ``from_datasets``, for batches that are tuples.
             inputs: As in ``from_datasets``, for batches that are dicts.
             targets: As in ``from_datasets``, for batches that are dicts.
-            task: "classification", "multi_label", "regression", "poisson", "gamma" or "tweedie"
-                (``docs/targets.md``); "auto" lets the plan choose.
+            task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
+                "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
             n_classes: Number of classes, in place of ``class_names``.
             like: As in ``from_tensors``.

@@ -21,6 +21,7 @@ from flambeau.plan.value_types import FLOAT_DTYPE
 from flambeau.random import generator
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau.task.log_link import Gamma, Poisson, Tweedie
+from flambeau.task.quantiles import QuantileRegression
 from flambeau.tensors.data import TensorData
 from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.mlp import MLP
@@ -168,7 +169,7 @@ def _input_dtype(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
 
 
 def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
-    if values["task"] != "regression":
+    if values["task"] not in ("regression", "quantile_regression"):
         return base
     known = "target_mean" in facts
     value, reason = "as_is", "Your module predicts the targets in their own units."
@@ -240,6 +241,7 @@ DOMAIN = Domain(
         "classification": Classification,
         "multi_label": MultiLabel,
         "regression": Regression,
+        "quantile_regression": QuantileRegression,
         "poisson": Poisson,
         "gamma": Gamma,
         "tweedie": Tweedie,
