@@ -149,7 +149,9 @@ def test_predictions_and_exports_have_quantiles(tmp_path: Path) -> None:
     assert loaded.predict([X[4]]) == [found]
     assert loaded.task.arguments() == task().arguments()
     other = Learner(data, model(), task=task(quantiles=(0.2, 0.5, 0.9)), quiet=True)
-    with pytest.raises(ArtefactError, match=r"predict quantiles \[0.1, 0.5, 0.8\], but"):
+    with pytest.raises(
+        ArtefactError, match=r"predict targets with quantiles \[0.1, 0.5, 0.8\], but"
+    ):
         other.load(folder)
     page = run.interpret()
     assert page.predicted.shape == (30, 1)

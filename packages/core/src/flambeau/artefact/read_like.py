@@ -87,11 +87,13 @@ def output_names(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 def target_scales(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a task that say what its outputs mean, besides their names.
 
-    They are "mean" and "std" of standardised targets, and the levels "quantiles". Those of a
+    They are "mean", "std" and "log" of the targets, and the levels "quantiles". Those of a
     ``CombinedTask`` have the name of their target as a prefix: "age.mean".
     """
     kept = ("mean", "std", "quantiles")
     found = {name: arguments[name] for name in kept if name in arguments}
+    if "std" in arguments:  # arguments of Regression omit a log of None
+        found["log"] = arguments.get("log")
     for part, own in nested_tasks(arguments):
         found |= {f"{part}.{name}": value for name, value in target_scales(own).items()}
     return found

@@ -89,7 +89,8 @@ class Meaning:
         own = target_scales(self.task.arguments())
         for name, value in target_scales(saved).items():
             if name in own and not _equal(own[name], value):
-                what = "" if name.endswith("quantiles") else "targets scaled with "
+                is_scale = name.endswith(("mean", "std"))
+                what = "targets scaled with " if is_scale else "targets with "
                 raise ArtefactError(
                     f"The weights in {folder} predict {what}{name} "
                     f"{value!r:.60}, but the task of this learner has {own[name]!r:.60}: "

@@ -22,8 +22,6 @@ from flambeau.task.task import StepContext
 if TYPE_CHECKING:
     from flambeau.data.memory_loader import MemoryDataset
 
-_SHOWN = 5
-
 
 class LogLinkTask(Regression):
     """The base class of ``Poisson``, ``Gamma`` and ``Tweedie``.
@@ -157,20 +155,16 @@ class LogLinkTask(Regression):
 
     def _check_values(self, targets: Tensor, number: Callable[[int], int], where: str = "") -> None:
         """Raise an InputError for targets out of range; ``number`` names the sample of a row."""
-        wrong = (targets <= 0 if self.power == 2 else targets < 0).reshape(len(targets), -1)
+        wrong = targets <= 0 if self.power == 2 else targets < 0
         if not bool(wrong.any()):
             return
-        rows = [int(row) for row in wrong.any(dim=1).nonzero()[:_SHOWN, 0]]
-        value = float(targets.reshape(len(targets), -1)[wrong][0])
-        shown = ", ".join(str(number(row)) for row in rows)
+        from flambeau.task.target_transform import range_error
+
         needed = "above 0" if self.power == 2 else "at least 0"
-        fix = "Use Tweedie if 0 is possible, or Regression." if self.power == 2 else ""
-        raise InputError(
-            f"The targets of {type(self).__name__} must be {needed}, but{where} sample "
-            f"{shown}{', …' if int(wrong.any(dim=1).sum()) > _SHOWN else ''} "
-            f"{'has' if len(rows) == 1 else 'have'} others; the first is {value:g}. "
-            f"{fix or 'Correct the targets, or use Regression for numbers that may be negative.'}"
-        )
+        fix = "Correct the targets, or use Regression for numbers that may be negative."
+        if self.power == 2:
+            fix = "Use Tweedie if 0 is possible, or Regression."
+        raise range_error(type(self).__name__, targets, wrong, needed, number, where, fix)
 
     def arguments(self) -> Mapping[str, Any]:
         return {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ from flambeau.task.quantile_metrics import (
     pinball_loss,
 )
 from flambeau.task.regression import Estimate, Regression
+
+if TYPE_CHECKING:
+    from flambeau.task.target_transform import Bounds, LogName
 
 LEVELS = (0.05, 0.5, 0.95)
 
@@ -78,6 +81,9 @@ class QuantileRegression(Regression):
         metrics: Names from ``QuantileRegression.known_metrics``, or metric objects by name.
             ``QuantileMetric`` objects receive the quantiles, others the median.
         ignore_nan: Samples whose target is NaN do not count in loss and metrics.
+        log: As in ``Regression``. Quantiles of logarithms are logarithms of quantiles, so there is
+            nothing to correct.
+        bounds: Lowest and highest prediction, as in ``Regression``.
 
     Raises:
         ArgumentError: ``names`` is a string, or a metric is unknown.
@@ -111,6 +117,8 @@ class QuantileRegression(Regression):
         *,
         metrics: MetricChoice | None = None,
         ignore_nan: bool = False,
+        log: LogName | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.quantiles = checked_levels(quantiles)
         if 0.5 not in self.quantiles or len(self.quantiles) < 2:
@@ -121,7 +129,9 @@ class QuantileRegression(Regression):
             )
         self._levels: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         chosen = self.default_metrics if metrics is None else metrics
-        super().__init__(names, mean, std, metrics=chosen, ignore_nan=ignore_nan)
+        super().__init__(
+            names, mean, std, metrics=chosen, ignore_nan=ignore_nan, log=log, bounds=bounds
+        )
         self.loss_name, self._loss = type(self).loss_name, self._pinball
 
     @property
@@ -150,10 +160,7 @@ class QuantileRegression(Regression):
     def _in_units(self, outputs: Any) -> Tensor:
         """Return the quantiles ``(batch, values, levels)`` in the units of the targets."""
         quantiles = as_real(self.quantiles_of(outputs))
-        if self.mean is None:
-            return quantiles
-        mean, std = self._scale_on(quantiles.device)
-        return quantiles * std.unsqueeze(1) + mean.unsqueeze(1)
+        return self._to_units(quantiles.transpose(1, 2)).transpose(1, 2)
 
     def _in_target_units(self, outputs: Any) -> Tensor:
         """Return the median ``(batch, values)`` in the units of the targets."""
@@ -190,6 +197,10 @@ class QuantileRegression(Regression):
             found.append(values[rows])
         return torch.cat(found)
 
+    def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
+        """Return an empty mapping: quantiles need no factor."""
+        return {}
+
     def decode(self, outputs: Tensor) -> list[Estimate]:
         """Return a ``QuantileEstimate`` of each sample, in the units of the targets."""
         medians = super().decode(outputs)
@@ -208,5 +219,5 @@ class QuantileRegression(Regression):
             "mean": None if self.mean is None else list(self.mean),
             "std": None if self.std is None else list(self.std),
             "metrics": metric_argument(self._metrics),
-            **({"ignore_nan": True} if self.ignore_nan else {}),
+            **self._optional_arguments(),
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,9 @@ from flambeau.task.task import Task
 from flambeau.wording import class_name
 
 if TYPE_CHECKING:
+    from flambeau.data.memory_loader import MemoryDataset
     from flambeau.task.batch_summary import Summary
+    from flambeau.task.target_transform import Bounds, LogName
 
 LossName = Literal["mse", "huber", "mae"]
 
@@ -101,11 +103,23 @@ class Regression(Task):
         ignore_nan: Samples whose target is NaN do not count in loss and metrics. Otherwise such a
             sample ends the run. For one name; for several, use a ``CombinedTask`` with a task for
             each name.
+        log: The model predicts the logarithm of the targets: "log", the natural logarithm, for
+            targets above 0; or "log1p", the logarithm of 1 + target, for targets of at least 0.
+            ``mean`` and ``std`` are then those of the logarithms. Predictions and metrics stay in
+            the units of the targets. Errors of the logarithm are relative errors. The exponential
+            of a mean of logarithms is not the mean of the targets, but, if the errors of the
+            logarithm are symmetric, their median, which is lower. ``calibrate`` fits a factor that
+            corrects predictions to the mean.
+        bounds: Lowest and highest prediction, such as the range of the train targets: one pair for
+            all names, or one for each. Predictions outside are set to the bound; the loss does not
+            use it.
+        calibration: What ``calibrate`` returned: ``{"smearing": [factor of each name]}``.
 
     Raises:
-        ArgumentError: ``names`` is a string, or the loss or a metric is unknown; or ``ignore_nan``
-            is set for several names.
-        InputError: ``mean`` or ``std`` does not fit the names, or a std is not above 0.
+        ArgumentError: ``names`` is a string, or the loss, a metric or ``log`` is unknown; or
+            ``ignore_nan`` is set for several names.
+        InputError: ``mean`` or ``std`` does not fit the names, a std is not above 0, or bounds do
+            not increase.
     """
 
     builder = "regression"
@@ -125,15 +139,11 @@ class Regression(Task):
         *,
         metrics: MetricChoice | None = None,
         ignore_nan: bool = False,
+        log: LogName | None = None,
+        bounds: Bounds | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
-        if isinstance(names, str):
-            raise ArgumentError(
-                f"names must be a list of strings, not the string {names!r}. Write [{names!r}]."
-            )
-        self.names = tuple(names)
-        if not self.names or len(set(self.names)) < len(self.names):
-            kind = type(self).__name__
-            raise InputError(f"{kind} needs distinct names, one per value, not {self.names}.")
+        self.names = self._checked_names(names)
         if ignore_nan and len(self.names) > 1:
             raise ArgumentError(
                 f"ignore_nan=True is for one name, but there are {len(self.names)}, which may be "
@@ -158,6 +168,15 @@ class Regression(Task):
                 f"std is {self.std}, but each must be above 0. Remove constant targets: there is "
                 "nothing to learn."
             )
+        self.target_log: LogName | None = log
+        self.bounds: tuple[tuple[float, float], ...] | None = None
+        if log is not None or bounds is not None:
+            from flambeau.task.target_transform import checked_bounds, checked_log
+
+            self.target_log = checked_log(log)
+            self.bounds = checked_bounds(bounds, len(self.names))
+        if calibration:
+            self.calibration = self._checked_calibration(calibration)
         self.loss_kind: LossName | Loss = loss
         self.loss_name, self._loss = (
             (class_name(loss), _reducible(loss)) if callable(loss) else _LOSSES[loss]
@@ -165,6 +184,17 @@ class Regression(Task):
         self._metrics: MetricChoice = ("mae", "rmse", "r2") if metrics is None else metrics
         self.metrics()
         self._scale: tuple[Tensor, Tensor] | None = None
+
+    def _checked_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(names, str):
+            raise ArgumentError(
+                f"names must be a list of strings, not the string {names!r}. Write [{names!r}]."
+            )
+        found = tuple(names)
+        if not found or len(set(found)) < len(found):
+            kind = type(self).__name__
+            raise InputError(f"{kind} needs distinct names, one per value, not {found}.")
+        return found
 
     @property
     def n_outputs(self) -> int:
@@ -181,18 +211,21 @@ class Regression(Task):
 
     @property
     def standardises(self) -> bool:
-        return self.mean is not None
+        return self.mean is not None or self.target_log is not None
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         outputs = self._columns(outputs, "outputs")
         targets = self._matching_targets(batch.target, outputs)
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
+        if self.target_log is not None and targets.device.type == "cpu":  # else it would wait
+            numbers = batch.indices
+            self._check_log(targets, lambda row: row if numbers is None else int(numbers[row]))
         samples = batch.sample_weight
         if self.ignore_nan:
             kept = targets.isnan().logical_not()
             samples = kept.flatten() if samples is None else samples * kept.flatten()
-            targets = torch.where(kept, targets, 0)  # nan times a weight of 0 is nan
+            targets = torch.where(kept, targets, 1)  # nan times a weight of 0 is nan
         standardised = self.standardise(targets).to(outputs.dtype)
         if samples is None:
             total = self._loss(outputs, standardised, reduction="sum")
@@ -202,12 +235,33 @@ class Regression(Task):
         return total, weight_of(targets.numel(), samples, targets)
 
     def standardise(self, targets: Tensor) -> Tensor:
-        """Return ``(targets - mean) / std``, or the targets themselves without mean and std."""
+        """Return ``(targets - mean) / std``, or the targets themselves without mean and std.
+
+        With ``log`` the logarithms take the place of the targets.
+        """
+        if self.target_log is not None:
+            from flambeau.task.target_transform import to_log
+
+            targets = to_log(targets, self.target_log)
         if self.mean is None:
             return targets
         # float64: in float32 a mean of one million has an error of 0.03.
         mean, std = self._scale_on(targets.device)
         return (as_real(self._columns(targets, "targets")) - mean) / std
+
+    def check_targets(self, part: str, dataset: MemoryDataset) -> None:
+        if self.target_log is not None:
+            for values in dataset.targets.values():
+                self._check_log(values, dataset.sample_number, f" in {part}")
+
+    def _check_log(self, targets: Tensor, number: Callable[[int], int], part: str = "") -> None:
+        """Raise an InputError for targets that have no logarithm."""
+        from flambeau.task.target_transform import log_error
+
+        if self.target_log is not None:
+            error = log_error(self.target_log, type(self).__name__, targets, number, part)
+            if error is not None:
+                raise error
 
     def host_weight(self, batch: Batch) -> float | None:
         return None if self.ignore_nan else known_weight(batch, batch.target.numel())
@@ -259,6 +313,44 @@ class Regression(Task):
         targets = self._matching_targets(batch.target, predictions)
         return value_summary(predictions, targets, self.sample_losses(outputs, batch))
 
+    def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
+        """Return the factors that correct the exponentials to means; empty without ``log``.
+
+        The factor of each name is the mean of the exponential of the errors of the logarithm.
+
+        Source:
+            Duan, "Smearing estimate: a nonparametric retransformation method", JASA 78 (1983).
+        """
+        if self.target_log is None:
+            return {}
+        from flambeau.task.target_transform import smearing_factors
+
+        return {"smearing": smearing_factors(self._log_errors(*pair) for pair in pairs)}
+
+    def _log_errors(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the errors of the logarithms, ``(batch, values)``, and the sample weights."""
+        values = as_real(self._columns(outputs, "outputs"))
+        targets = self.standardise(self._matching_targets(batch.target, values))
+        errors = targets - values
+        if self.mean is not None:
+            errors = errors * self._scale_on(values.device)[1]
+        weights = batch.sample_weight
+        weights = errors.new_ones(len(errors)) if weights is None else as_real(weights)
+        if self.ignore_nan:
+            kept = errors.isnan().any(dim=1).logical_not()
+            return errors[kept], weights[kept]
+        return errors, weights
+
+    def _checked_calibration(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        from flambeau.task.target_transform import checked_smearing
+
+        if set(values) != {"smearing"} or self.target_log is None:
+            raise ArgumentError(
+                f"calibration has {', '.join(values)}, but {type(self).__name__} knows only "
+                "'smearing', with log=…."
+            )
+        return {"smearing": checked_smearing(values["smearing"], len(self.names))}
+
     def decode(self, outputs: Tensor) -> list[Estimate]:
         """Return the predicted numbers of each sample, in the units of the targets."""
         if not isinstance(outputs, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] users err
@@ -273,8 +365,17 @@ class Regression(Task):
             "std": None if self.std is None else list(self.std),
             "loss": self.loss_kind,
             "metrics": metric_argument(self._metrics),
-            **({"ignore_nan": True} if self.ignore_nan else {}),
+            **self._optional_arguments(),
         }
+
+    def _optional_arguments(self) -> dict[str, Any]:
+        """Return the arguments that are not at their defaults."""
+        found: dict[str, Any] = {"ignore_nan": True} if self.ignore_nan else {}
+        if self.target_log is not None:
+            found["log"] = self.target_log
+        if self.bounds is not None:
+            found["bounds"] = [list(pair) for pair in self.bounds]
+        return found | ({"calibration": dict(self.calibration)} if self.calibration else {})
 
     def _per_name(
         self, what: str, values: float | Sequence[float] | None
@@ -331,7 +432,17 @@ class Regression(Task):
 
     def _in_target_units(self, outputs: Any) -> Tensor:
         values = as_real(self._columns(outputs, "outputs"))
-        if self.mean is None:
+        return self._to_units(values, self.calibration.get("smearing"))
+
+    def _to_units(self, values: Tensor, smearing: Sequence[float] | None = None) -> Tensor:
+        """Return outputs ``(…, values)`` in the units of the targets, within the bounds."""
+        if self.mean is not None:
+            mean, std = self._scale_on(values.device)
+            values = values * std + mean
+        if self.target_log is None and self.bounds is None:
             return values
-        mean, std = self._scale_on(values.device)
-        return values * std + mean
+        from flambeau.task.target_transform import clipped, from_log
+
+        if self.target_log is not None:
+            values = from_log(values, self.target_log, smearing)
+        return values if self.bounds is None else clipped(values, self.bounds)

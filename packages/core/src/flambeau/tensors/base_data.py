@@ -148,9 +148,19 @@ class BaseTensorData(Data):
             from flambeau.task.quantiles import LEVELS
 
             arguments["quantiles"] = list(LEVELS)
+        if values.get("targets") in ("log", "log1p"):
+            return arguments | self._log_arguments(values["targets"])
         if values.get("targets") == "standard" and "target_mean" in facts and "target_std" in facts:
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments
+
+    def _log_arguments(self, log: str) -> dict[str, Any]:
+        """Return the arguments with which a task predicts the logarithm of the targets."""
+        raise InputError(
+            f"targets={log!r} needs the mean of the logarithms, but these data are only read "
+            "during training. Pass the task: Learner(data, task=Regression(names, mean, std, "
+            f"log={log!r}))."
+        )
 
     def _log_link_arguments(self) -> dict[str, Any]:
         """Return the mean of the train targets, from which a task with a log link starts."""

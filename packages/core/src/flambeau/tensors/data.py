@@ -31,7 +31,7 @@ from flambeau.tensors.checks import (
     match_train_columns,
 )
 from flambeau.tensors.columns import Array, Arrays
-from flambeau.tensors.preprocess import TensorPreprocessor
+from flambeau.tensors.preprocess import TensorPreprocessor, mean_and_std
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
 from flambeau.wording import format_bytes
@@ -387,6 +387,15 @@ class TensorData(BaseTensorData):
             if "class_names" in facts:
                 return list(facts["class_names"])
         return super()._classes()
+
+    def _log_arguments(self, log: str) -> dict[str, Any]:
+        from flambeau.task.target_transform import checked_log, to_log
+
+        name = checked_log(log)
+        [target] = self._parts["train"].targets.values()
+        values = to_log(target, name or "log").reshape(len(target), -1)
+        mean, std = mean_and_std(values, by_feature=True)
+        return {"log": name, "mean": mean.numpy().tolist(), "std": std.numpy().tolist()}
 
     def _log_link_arguments(self) -> dict[str, Any]:
         """Return the mean of the train targets; with a task input, the mean rate and its name."""

@@ -183,7 +183,7 @@ def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Cho
         )
     elif not facts.get("model_given", False):
         reason = "Not standardised, because the inputs are not."
-    others = ("as_is" if value == "standard" else "standard",) if known else ()
+    others = ("as_is" if value == "standard" else "standard", *_logs(facts)) if known else ()
     return Choice(
         "targets",
         value,
@@ -194,8 +194,18 @@ def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Cho
     )
 
 
+def _logs(facts: TensorFacts) -> tuple[str, ...]:
+    """Return the logarithms that all train targets have, which are then standardised."""
+    low = facts.get("target_min")
+    if low is None or low < 0 or not facts.get("in_memory", False):
+        return ()
+    return ("log", "log1p") if low > 0 else ("log1p",)
+
+
 def _targets_accept(value: Any, facts: TensorFacts, values: Mapping[str, Any]) -> str | None:
     ways = ("as_is", "standard") if "target_mean" in facts else ("as_is",)
+    if values["task"] in ("regression", "quantile_regression"):
+        ways = (*ways, *_logs(facts))
     return targets_accept(*ways)(value, facts, values)
 
 
