@@ -15,6 +15,7 @@ from flambeau.task.classification_metrics import (
     TopKAccuracy,
 )
 from flambeau.task.combined import CombinedTask
+from flambeau.task.decision_costs import MeanCost
 from flambeau.task.deviance_metrics import TweedieD2, TweedieDeviance
 from flambeau.task.log_link import Gamma, Poisson, Tweedie
 from flambeau.task.metrics import Metric
@@ -57,6 +58,7 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
     "average_precision": AveragePrecision,
     "balanced_accuracy": BalancedAccuracy,
     "brier": BrierScore,
+    "cost": MeanCost,
     "coverage": Coverage,
     "d2": TweedieD2,
     "deviance": TweedieDeviance,
