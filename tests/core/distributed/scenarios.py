@@ -24,6 +24,7 @@ from flambeau import Batch, Callback, Data, Learner, Task, TensorData, TrainingO
 from flambeau.data.split import Split
 from flambeau.errors import FlambeauError, InputError
 from flambeau.task import Classification, Regression
+from flambeau.task.combined import CombinedTask
 from flambeau.training import EMA
 
 RANK, WORLD_SIZE = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -146,6 +147,37 @@ def ignored_targets(folder: Path) -> dict[str, Any]:
     )
     run.fit(2)
     return {"weights": {k: v.clone() for k, v in run.model.state_dict().items()}}
+
+
+def combined_targets(folder: Path) -> dict[str, Any]:
+    """Two targets with other missing rows; alone one big batch, else seven micro-batches.
+
+    The last micro-batch has one sample, so that the second process has none.
+    """
+    draws = torch.Generator().manual_seed(3)
+    n = N_TRAIN + 12
+    x = torch.randn(n, 4, generator=draws, dtype=torch.float64)
+    labels = torch.where(torch.arange(n) % 5 == 2, -100, torch.arange(n) % 3)
+    amounts = x[:, 0] + 2
+    amounts[torch.arange(n) % 4 < 2] = torch.nan
+    weights = torch.rand(n, generator=draws, dtype=torch.float64) + 0.5
+    split = Split.from_indices(range(N_TRAIN), range(N_TRAIN, n))
+    tasks = {
+        "label": Classification(["a", "b", "c"], ignore_index=-100, class_weights=[1.0, 2.0, 3.0]),
+        "amount": Regression(["amount"], ignore_nan=True),
+    }
+    targets = {"label": labels, "amount": amounts}
+    torch.manual_seed(RANK)
+    size, accumulate = (N_TRAIN, 1) if WORLD_SIZE == 1 else (7, 7)
+    run = learner(
+        TensorData.from_tensors(x, targets, split=split, sample_weight=weights),
+        nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 4)).double(),
+        task=CombinedTask(tasks, {"label": 1.0, "amount": 0.3}),
+        training=TrainingOptions(accumulate=accumulate, keep_best="valid_loss"),
+        choices={"optimizer": "sgd", "batch_size": size},
+    )
+    run.fit(4)
+    return outcome(run)
 
 
 def adamw(folder: Path) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 
 def test_two_processes_match_one(tmp_path: Path) -> None:
     """The quick one: weights, every step's loss, the history, the scores and the stages."""
-    found = runner.run(tmp_path, "sgd", "stages", "task_parameters", "ignored_targets")
+    names = ("sgd", "stages", "task_parameters", "ignored_targets", "combined_targets")
+    found = runner.run(tmp_path, *names)
     one, (first, second) = alone("sgd", tmp_path), found["sgd"]
     assert differences(one, first) == []
     assert differences(first["weights"], second["weights"]) == []
@@ -114,6 +115,10 @@ def test_two_processes_match_one(tmp_path: Path) -> None:
         # float64 sums in another order
         torch.testing.assert_close(first["weights"][name], weights, rtol=1e-12, atol=1e-14)
         assert torch.equal(first["weights"][name], second["weights"][name])
+    one, (first, second) = alone("combined_targets", tmp_path), found["combined_targets"]
+    assert differences(one, first) == differences(first, second) == []
+    assert len(one["losses"]) == 4
+    assert one["rows"][0]["train_loss"] == one["losses"][0]
 
 
 @pytest.mark.slow

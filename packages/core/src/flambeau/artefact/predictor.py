@@ -410,6 +410,10 @@ def _refuse_missing(folder: Path, record: ExportRecord, given: Mapping[str, obje
 
 def _refuse_nan(outputs: Any, start: int, n: int) -> None:
     """Raise an InputError if the output for an input is nan, which is no prediction."""
+    if isinstance(outputs, Mapping):
+        for each in cast("Mapping[Any, Any]", outputs).values():
+            _refuse_nan(each, start, n)
+        return
     if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != n:
         return
     wrong = outputs.isnan().flatten(start_dim=1).any(dim=1) if outputs.ndim > 1 else outputs.isnan()

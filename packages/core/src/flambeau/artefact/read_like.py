@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from flambeau.artefact.export_format import ExportRecord, export_folder
 from flambeau.errors import ArtefactError, InputError
+from flambeau.task.task import Task
 
 _READING = "reading_options"
 
@@ -75,6 +76,40 @@ def reading_options(record: ExportRecord) -> dict[str, Any]:
 def output_names(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the outputs in a task's arguments: classes, labels or target names.
 
-    Empty if there are none, as for a user-defined task.
+    Empty if there are none, as for a user-defined task. Those of a ``CombinedTask`` have the name
+    of their target as a prefix, as in ``CombinedTask.output_names``.
     """
+    if parts := nested_tasks(arguments):
+        return tuple(f"{name}.{output}" for name, own in parts for output in output_names(own))
     return tuple(map(str, arguments.get("classes", arguments.get("names", ()))))
+
+
+def target_scales(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a task that say what its outputs mean, besides their names.
+
+    They are "mean", "std" and "log" of the targets, and the levels "quantiles". Those of a
+    ``CombinedTask`` have the name of their target as a prefix: "age.mean".
+    """
+    kept = ("mean", "std", "quantiles")
+    found = {name: arguments[name] for name in kept if name in arguments}
+    if "std" in arguments:  # arguments of Regression omit a log of None
+        found["log"] = arguments.get("log")
+    for part, own in nested_tasks(arguments):
+        found |= {f"{part}.{name}": value for name, value in target_scales(own).items()}
+    return found
+
+
+def nested_tasks(arguments: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return name and arguments of each task in the arguments of a ``CombinedTask``.
+
+    Args:
+        arguments: What ``Task.arguments`` returns, or what an export stores.
+    """
+    parts: Any = arguments.get("tasks", {})
+    if not isinstance(parts, Mapping):
+        return []
+    entries = cast("Mapping[str, Any]", parts)
+    return [
+        (name, part.arguments() if isinstance(part, Task) else part["arguments"])
+        for name, part in entries.items()
+    ]

@@ -2,7 +2,8 @@
 
 A metric object in the task's arguments is stored as ``{"registered": "metrics", "name": NAME,
 "arguments": {...}}`` and rebuilt with the constructor that core or the domain registers as NAME; a
-loss object is stored in the same way, as ``{"registered": "losses", ...}``.
+loss object is stored in the same way, as ``{"registered": "losses", ...}``, and a task among the
+arguments (of a ``CombinedTask``) as ``{"registered": "tasks", ...}``.
 """
 
 from __future__ import annotations
@@ -36,21 +37,32 @@ def spec_of_task(task: Task, domain: Domain) -> BuilderSpec:
         ArtefactError: An argument cannot be saved, or a registered constructor does not rebuild a
             metric or loss from its ``arguments()``.
     """
+    spec, missing = _spec_and_missing(task, domain)
+    if missing:
+        warnings.warn(f"The export contains the task {spec.note}", FlambeauWarning, stacklevel=4)
+    return spec
+
+
+def _spec_and_missing(task: Task, domain: Domain) -> tuple[BuilderSpec, list[str]]:
+    """Return the specification of a task, and the metrics that it leaves out."""
     kind = type(task).__qualname__
-    builder = domain.tasks.get(task.builder)
+    builder = _tables(domain)["tasks"].get(task.builder)
     if builder is None or (isinstance(builder, type) and type(task) is not builder):
-        return _not_registered(task)
+        return _not_registered(task), []
     given = dict(task.arguments())
     tables = _tables(domain)
     loss: object = given.get("loss")
     if callable(loss) and _name_of(loss, tables["losses"]) is None:
-        return BuilderSpec(
-            None,
-            _calibration(task),
-            note=f"No domain registers the loss {class_name(loss)} of {kind}. Register its "
-            "constructor in Domain(losses=...), or load with Predictor.load(path, task=...).",
+        note = (
+            f"No domain registers the loss {class_name(loss)} of {kind}. Register its "
+            "constructor in Domain(losses=...), or load with Predictor.load(path, task=...)."
         )
+        return BuilderSpec(None, _calibration(task), note=note), []
     missing: list[str] = []
+    try:
+        given = _with_task_references(given, domain, missing)
+    except _NotStoredError as error:
+        return BuilderSpec(None, _calibration(task), note=str(error)), []
     arguments = as_json_value(_encode(given, tables, missing), f"{kind}.arguments()")
     note = kind
     if missing:
@@ -58,10 +70,10 @@ def spec_of_task(task: Task, domain: Domain) -> BuilderSpec:
             f" without {', '.join(missing)}, whose class no domain registers. To export it, add it "
             "to Domain(metrics=...)."
         )
-        warnings.warn(f"The export contains the task {note}", FlambeauWarning, stacklevel=4)
     spec = BuilderSpec(task.builder, arguments, note=note)
     # A user-defined subclass inherits the name, but the builder would build its base class.
-    return spec if type(rebuild_task(spec, domain)) is type(task) else _not_registered(task)
+    is_same = type(rebuild_task(spec, domain)) is type(task)
+    return (spec, missing) if is_same else (_not_registered(task), [])
 
 
 def rebuild_task(spec: BuilderSpec, domain: Domain) -> Task:
@@ -70,15 +82,42 @@ def rebuild_task(spec: BuilderSpec, domain: Domain) -> Task:
     Raises:
         ArtefactError: A name is unknown, or a constructor rejects its arguments or fails.
     """
-    arguments = _decode(dict(spec.arguments), _tables(domain))
-    return cast(Task, rebuild("task", BuilderSpec(spec.builder, arguments), domain.tasks))
+    tables = _tables(domain)
+    arguments = _decode(dict(spec.arguments), tables)
+    return cast(Task, rebuild("task", BuilderSpec(spec.builder, arguments), tables["tasks"]))
+
+
+class _NotStoredError(Exception):
+    """A task among the arguments cannot be stored; the message says why."""
+
+
+def _with_task_references(value: Any, domain: Domain, missing: list[str]) -> Any:
+    """Replace tasks in ``value`` by references; add metrics that are left out to ``missing``.
+
+    Raises:
+        _NotStoredError: The builder or the loss of a task is not registered.
+    """
+    if isinstance(value, Task):
+        spec, left_out = _spec_and_missing(value, domain)
+        if spec.builder is None:
+            raise _NotStoredError(spec.note)
+        missing += left_out
+        return {"registered": "tasks", "name": spec.builder, "arguments": dict(spec.arguments)}
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[Any, Any]", value)
+        return {key: _with_task_references(part, domain, missing) for key, part in entries.items()}
+    return value
 
 
 def _tables(domain: Domain) -> dict[str, Builders]:
     # Only exports need these names.
-    from flambeau.task.registered import METRICS
+    from flambeau.task.registered import METRICS, TASKS
 
-    return {"losses": domain.losses, "metrics": {**METRICS, **domain.metrics}}
+    return {
+        "losses": domain.losses,
+        "metrics": {**METRICS, **domain.metrics},
+        "tasks": {**TASKS, **domain.tasks},
+    }
 
 
 def stored_calibration(spec: BuilderSpec, builder: str) -> dict[str, Any]:
@@ -173,12 +212,15 @@ def _decode(value: Any, tables: Mapping[str, Builders]) -> Any:
     if tuple(entries) != _REFERENCE or entries["registered"] not in tables:
         return {key: _decode(part, tables) for key, part in entries.items()}
     table: str = entries["registered"]
-    spec = BuilderSpec(entries["name"], entries["arguments"])
+    arguments = entries["arguments"]
+    if table == "tasks":
+        arguments = _decode(arguments, tables)
+    spec = BuilderSpec(entries["name"], arguments)
     return rebuild(_singular(table), spec, tables[table])
 
 
 def _singular(table: str) -> str:
-    return {"losses": "loss", "metrics": "metric"}[table]
+    return {"losses": "loss", "metrics": "metric", "tasks": "task"}[table]
 
 
 def _settings(part: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flambeau.artefact.export_format import BuilderSpec, ExportRecord
+from flambeau.artefact.read_like import output_names, target_scales
 from flambeau.artefact.rebuild import rebuild_preprocessor
 from flambeau.artefact.task_spec import stored_calibration
 from flambeau.data.preprocess import HasVocabulary, Preprocessor
@@ -84,13 +85,15 @@ class Meaning:
                 f"{self.domain.name!r}. Load an export of the same kind of data."
             )
         saved = record.task.arguments
-        self._check_names(saved.get("classes", saved.get("names", ())), folder)
-        own = self.task.arguments()
-        for name in ("mean", "std"):
-            if name in saved and name in own and not _equal(own[name], saved[name]):
+        self._check_names(output_names(saved), folder)
+        own = target_scales(self.task.arguments())
+        for name, value in target_scales(saved).items():
+            if name in own and not _equal(own[name], value):
+                is_scale = name.endswith(("mean", "std"))
+                what = "targets scaled with " if is_scale else "targets with "
                 raise ArtefactError(
-                    f"The weights in {folder} predict targets scaled with {name} "
-                    f"{saved[name]!r:.60}, but the task of this learner has {own[name]!r:.60}: "
+                    f"The weights in {folder} predict {what}{name} "
+                    f"{value!r:.60}, but the task of this learner has {own[name]!r:.60}: "
                     f"predictions would be in other units. {_START}"
                 )
         stored = rebuild_preprocessor(folder, record, self.domain)

@@ -29,6 +29,9 @@ class Batch:
         sample_weight: Weight of each sample in loss and metrics, ``(batch,)``, on the device of the
             inputs; None weighs all samples equally. ``weight`` is then its sum, unless the task
             counts tokens. ``docs/weights.md`` compares the weights.
+        task_inputs: Tensors by name, with one row per sample, that the task reads and the model
+            does not receive, such as the offset of a count (``flambeau.task.log_link``). Unlike
+            targets they are needed for a prediction.
         extras: Values by name that are not tensors (reference texts), each a list with one entry
             per sample. They stay on the host; ``rows`` and ``first`` select their entries, too.
         lr_scale: Factor on the learning rate of the step (sequence length in truncated BPTT).
@@ -47,6 +50,7 @@ class Batch:
     epoch: int = 0
     sample_weight: Tensor | None = None
     extras: Mapping[str, list[Any]] = field(default_factory=lambda: {})
+    task_inputs: Mapping[str, Tensor] = field(default_factory=lambda: {})
 
     def __post_init__(self) -> None:
         if not self.extras:
@@ -82,6 +86,7 @@ class Batch:
             inputs={name: function(value) for name, value in self.inputs.items()},
             targets={name: function(value) for name, value in self.targets.items()},
             masks={name: function(value) for name, value in self.masks.items()},
+            task_inputs={name: function(value) for name, value in self.task_inputs.items()},
             sample_weight=None if weights is None else function(weights),
         )
 

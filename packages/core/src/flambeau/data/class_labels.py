@@ -225,7 +225,7 @@ def labels_to_int64(part: str, dataset: MemoryDataset, *, one_hot: bool = False)
                 "task='regression' for amounts."
             )
         targets[name] = value.long()
-    return MemoryDataset(dataset.inputs, targets, dataset.ids, dataset.sample_weight)
+    return dataset.with_columns(targets=targets)
 
 
 def warn_about_absent_classes(

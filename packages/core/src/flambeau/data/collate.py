@@ -184,7 +184,8 @@ def _checked(batch: Batch) -> Batch:
     if weights is not None:
         weights = checked_weights(_tensor("sample_weight", weights), allow_zeros=True)
     numbers = None if batch.indices is None else _tensor("indices", batch.indices)
-    rows = {**masks, "sample_weight": weights, "indices": numbers}
+    more = {name: _tensor(name, value) for name, value in batch.task_inputs.items()}
+    rows = {**masks, **more, "sample_weight": weights, "indices": numbers}
     for name, value in rows.items():
         if value is not None and len(value) != n:
             raise InputError(
@@ -202,6 +203,7 @@ def _checked(batch: Batch) -> Batch:
         inputs=found.inputs,
         targets=found.targets,
         masks=masks,
+        task_inputs=more,
         sample_weight=weights,
         indices=None if numbers is None else numbers.to("cpu", torch.int64),
         extras=dict(batch.extras),

@@ -31,6 +31,8 @@ class MemoryDataset:
         ids: Sample numbers, int64 ``(n,)``, on which the random numbers for a sample depend; by
             default 0..n-1.
         sample_weight: Weight of each sample in loss and metrics, ``(n,)``; None for equal weights.
+        task_inputs: CPU tensors ``(n, …)`` by name that the task reads and the model does not
+            receive; see ``Batch``.
 
     Raises:
         InputError: There are no inputs or no samples, or the tensors differ in length.
@@ -47,17 +49,23 @@ class MemoryDataset:
         targets: Mapping[str, Tensor] | None = None,
         ids: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        task_inputs: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.inputs: Mapping[str, Tensor] = dict(inputs)
         self.targets: Mapping[str, Tensor] = dict(targets or {})
         self.ids = ids
         self.sample_weight = sample_weight
+        self.task_inputs: Mapping[str, Tensor] = dict(task_inputs or {})
         self._copies: dict[torch.device, _Columns] = {}
         if not self.inputs:
             raise InputError("MemoryDataset needs at least one input tensor, but inputs is empty.")
         more = {"ids": ids, "sample_weight": sample_weight}
-        named = {**self.inputs, **self.targets}
+        named = {**self.inputs, **self.targets, **self.task_inputs}
         named |= {name: value for name, value in more.items() if value is not None}
+        if shared := self.inputs.keys() & self.task_inputs.keys():
+            raise InputError(
+                f"{sorted(shared)[0]!r} is both an input of the model and a task input. Rename one."
+            )
         if scalars := [name for name, value in named.items() if value.ndim == 0]:
             raise InputError(
                 f"{scalars[0]!r} is a scalar tensor. Give a tensor with one row per sample."
@@ -78,6 +86,36 @@ class MemoryDataset:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def with_columns(
+        self,
+        *,
+        inputs: Mapping[str, Tensor] | None = None,
+        targets: Mapping[str, Tensor] | None = None,
+        ids: Tensor | None = None,
+    ) -> MemoryDataset:
+        """Return the data set with other inputs, targets or sample numbers of the same rows."""
+        return MemoryDataset(
+            self.inputs if inputs is None else inputs,
+            self.targets if targets is None else targets,
+            self.ids if ids is None else ids,
+            self.sample_weight,
+            self.task_inputs,
+        )
+
+    def rows(self, positions: Tensor) -> MemoryDataset:
+        """Return the rows at these positions, int64; the positions become their sample numbers."""
+
+        def taken(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.index_select(0, positions) for name, value in columns.items()}
+
+        return MemoryDataset(
+            taken(self.inputs),
+            taken(self.targets),
+            positions,
+            taken(self.weights).get("sample_weight"),
+            taken(self.task_inputs),
+        )
 
     def sample_number(self, row: int) -> int:
         """Return the sample number of a row."""
@@ -117,6 +155,7 @@ class MemoryDataset:
                 {name: value.to(device) for name, value in self.inputs.items()},
                 {name: value.to(device) for name, value in self.targets.items()},
                 {name: value.to(device) for name, value in self.weights.items()},
+                {name: value.to(device) for name, value in self.task_inputs.items()},
             )
             if device.type != "cpu":
                 self._copies[device] = columns
@@ -127,6 +166,7 @@ class _Columns(NamedTuple):
     inputs: Mapping[str, Tensor]
     targets: Mapping[str, Tensor]
     weights: Mapping[str, Tensor]
+    task_inputs: Mapping[str, Tensor]
 
 
 class MemoryLoader(Loader):
@@ -183,6 +223,7 @@ class MemoryLoader(Loader):
         inputs = {name: self._gather(value) for name, value in columns.inputs.items()}
         targets = {name: self._gather(value) for name, value in columns.targets.items()}
         weights = {name: self._gather(value) for name, value in columns.weights.items()}
+        more = {name: self._gather(value) for name, value in columns.task_inputs.items()}
         for ids, rows in self._positions(epoch, start_step, device):
             batch = Batch(
                 {name: gather(rows) for name, gather in inputs.items()},
@@ -194,6 +235,8 @@ class MemoryLoader(Loader):
             if weights:
                 batch.sample_weight = weights["sample_weight"](rows)
                 batch.weight = self._weight_of(rows)
+            if more:
+                batch.task_inputs = {name: gather(rows) for name, gather in more.items()}
             yield batch
 
     def _weight_of(self, rows: Tensor | slice) -> float:
@@ -236,6 +279,10 @@ class MemoryLoader(Loader):
             if columns.weights:
                 batch.sample_weight = columns.weights["sample_weight"][first:end]
                 batch.weight = self._weight_of(slice(first, end))
+            if columns.task_inputs:
+                batch.task_inputs = {
+                    name: value[first:end] for name, value in columns.task_inputs.items()
+                }
             yield batch
 
     def _staged(self, epoch: int, start_step: int, device: torch.device) -> Iterator[Batch]:
@@ -284,7 +331,9 @@ class _StagingBuffer:
     """Pinned memory for one batch, and the event of the last copy from it."""
 
     def __init__(self, dataset: MemoryDataset, batch_size: int) -> None:
-        self.columns = _Columns(dataset.inputs, dataset.targets, dataset.weights)
+        self.columns = _Columns(
+            dataset.inputs, dataset.targets, dataset.weights, dataset.task_inputs
+        )
         self.buffers = _Columns(
             *(
                 {
@@ -315,7 +364,7 @@ class _StagingBuffer:
                     sent[-1][name] = staged.to(device, non_blocking=True)
             self.copied = torch.cuda.Event()
             self.copied.record(stream)
-        batch.inputs, batch.targets, weights = sent
+        batch.inputs, batch.targets, weights, batch.task_inputs = sent
         batch.sample_weight = weights.get("sample_weight")
         return self.copied
 
@@ -325,7 +374,8 @@ def _wait_for_copy(batch: Batch, copied: torch.cuda.Event, device: torch.device)
     current = torch.cuda.current_stream(device)
     current.wait_event(copied)
     weights = [] if batch.sample_weight is None else [batch.sample_weight]
-    for value in (*batch.inputs.values(), *batch.targets.values(), *weights):
+    columns = (batch.inputs, batch.targets, batch.task_inputs)
+    for value in (*(value for part in columns for value in part.values()), *weights):
         # Allocated on the side stream: its memory must not be reused before this stream is done.
         value.record_stream(current)
     return batch

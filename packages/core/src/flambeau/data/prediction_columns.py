@@ -72,8 +72,10 @@ def fields_of(prediction: Any) -> dict[str, Any]:
 
     A name of a nested mapping that is also a field, or in ``RESERVED``, is prefixed with the
     mapping's name: a class "label" in ``probabilities`` becomes "probabilities.label", and a class
-    that has such a name already becomes "probabilities.probabilities.label". A prediction that is
-    neither a dataclass nor a mapping has the single field "value".
+    that has such a name already becomes "probabilities.probabilities.label". The fields of a nested
+    prediction (a dataclass, as in the predictions of several targets) always have its name as a
+    prefix: "income.label". A prediction that is neither a dataclass nor a mapping has the single
+    field "value".
     """
     if is_dataclass(prediction) and not isinstance(prediction, type):
         fields = asdict(prediction)
@@ -84,6 +86,9 @@ def fields_of(prediction: Any) -> dict[str, Any]:
     own = {name for name, value in fields.items() if not isinstance(value, Mapping)}
     found: dict[str, Any] = {}
     for name, value in fields.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            found |= {f"{name}.{inner}": part for inner, part in fields_of(value).items()}
+            continue
         if not isinstance(value, Mapping):
             found[name] = value
             continue

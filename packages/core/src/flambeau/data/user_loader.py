@@ -204,6 +204,7 @@ class UserLoader(Loader):
                     inputs=dict(converted.inputs),
                     targets=dict(converted.targets),
                     masks=dict(converted.masks),
+                    task_inputs=dict(converted.task_inputs),
                     extras=dict(converted.extras),
                     epoch=epoch,
                 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from flambeau.callbacks import ProgressBar
@@ -25,7 +25,6 @@ from flambeau.domain import Domain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError, PlanError, did_you_mean
 from flambeau.global_rng import TemporarySeed
 from flambeau.plan import Plan
-from flambeau.task.metrics import check_takes_weights
 from flambeau.task.named_losses import loss_arguments
 from flambeau.task.task import Task
 from flambeau.task.task_module import move_task
@@ -344,7 +343,11 @@ class BuiltPlan:
     def dataset(self, part: str) -> Dataset:
         """Return the data set of "train", "valid", "test" or "calibration"."""
         if part not in self._datasets:
-            self._datasets[part] = self.data.dataset(part, self.preprocessor, self.values)
+            from flambeau.learner.part_checks import check_part
+
+            found = self.data.dataset(part, self.preprocessor, self.values)
+            check_part(self.task, part, found)
+            self._datasets[part] = found
         return self._datasets[part]
 
     def loader(self, part: str, *, shared: bool = False, ordered: bool = False) -> Loader:
@@ -436,25 +439,6 @@ class BuiltPlan:
             and self._keeps_statistics()
         )
 
-    def _check_metrics(self) -> None:
-        """Check the weights of the validation samples, if they have weights.
-
-        Raises:
-            InputError: All weights are 0, or a metric does not use weights.
-        """
-        if not len(self.data.split.valid) or type(self.task).evaluate is not Task.evaluate:
-            return
-        weights: Tensor | None = getattr(self.dataset("valid"), "sample_weight", None)
-        if weights is not None:
-            if not weights.any() and not self.task.ignores_sample_weight:
-                raise InputError(
-                    f"The sample_weight of all {len(weights):,} validation samples is 0, so no "
-                    "score can be computed. Use other rows for valid, or train "
-                    "without validation samples."
-                )
-            for name, metric in self.task.metrics().items():
-                check_takes_weights(name, metric, self.task.known_metrics())
-
     def sample_batch(self, n: int) -> Batch:
         """Return a batch of ``n`` train samples; the loader of the run does not advance."""
         options = LoaderOptions(
@@ -475,7 +459,10 @@ class BuiltPlan:
         """
         if values is not None:
             self.apply(values)
-        self._check_metrics()
+        if len(self.data.split.valid):
+            from flambeau.learner.part_checks import check_valid_weights
+
+            check_valid_weights(self.task, self.dataset("valid"))
         return Components(
             model=self.model,
             task=self.task,

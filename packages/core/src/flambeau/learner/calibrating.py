@@ -107,8 +107,8 @@ def _calibrate(data: Data, built: BuiltPlan, context: StepContext) -> Calibratio
         values: dict[str, Any] = as_json_value(found, f"{type(task).__name__}.calibrate()")
         if not values:
             raise InputError(
-                f"{type(task).__name__} has no calibration to fit. Use Classification or "
-                "MultiLabel, or define calibrate(pairs) in your task."
+                f"{type(task).__name__} has no calibration to fit. Use Classification, "
+                "MultiLabel or Regression with log=…, or define calibrate(pairs) in your task."
             )
         parts = {
             part: _score_part(built, part, context, values)

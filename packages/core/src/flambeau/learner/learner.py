@@ -426,7 +426,7 @@ class Learner:
         )
 
     def calibrate(self) -> CalibrationResult:
-        """Fit a temperature (and a threshold per label) on the calibration part of the data.
+        """Fit temperature, thresholds or factors of the task on the calibration part of the data.
 
         Predictions, metrics and exports use them until the model is trained further.
         """

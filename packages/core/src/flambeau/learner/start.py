@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from flambeau.artefact.difference import read_weights
 from flambeau.artefact.export_format import MODEL_FILE, ExportRecord, export_folder
 from flambeau.artefact.model_tensors import check_ties, describe, fits, state_tensors
-from flambeau.artefact.read_like import output_names, read_record
+from flambeau.artefact.read_like import output_names, read_record, target_scales
 from flambeau.artefact.rebuild import rebuild_preprocessor
 from flambeau.artefact.task_spec import stored_calibration
 from flambeau.data.data import Data
@@ -282,12 +282,12 @@ class StartingPoint:
 
     def check_scale(self, task: Task) -> None:
         """Raise an ArtefactError if the user's task and the kept head scale targets differently."""
-        own, saved = task.arguments(), self.record.task.arguments
-        for name in ("mean", "std"):
-            if name in saved and name in own and own[name] != saved[name]:
+        own = target_scales(task.arguments())
+        for name, value in target_scales(self.record.task.arguments).items():
+            if name in own and own[name] != value:
                 raise ArtefactError(
                     f"The task has {name}={own[name]!r:.60}, but the head of {self.folder} was "
-                    f"trained with {name}={saved[name]!r:.60}. Give the task the same {name}, omit "
+                    f"trained with {name}={value!r:.60}. Give the task the same {name}, omit "
                     "task=, or train a new head: start=Start(path, new_head=True)."
                 )
 

@@ -325,14 +325,21 @@ def metrics_rule(
     """
     derived = {name: task for name, task in tasks.items() if name not in _KNOWN_METRICS}
     known_metrics: dict[str, Callable[[], Mapping[str, Any]]] = dict(_KNOWN_METRICS)
+    defaults: dict[str, list[str]] = {}
     kinds = {name: name for name in _KNOWN_METRICS}
     for name, task in derived.items():
         made = cast("type[Task]", task)
         if isinstance(task, type) and (kind := _inherited_metrics(made)) is not None:
             kinds[name], known_metrics[name] = kind, made.known_metrics
+            defaults[name] = list(made.default_metrics)
 
     def decide(facts: Facts, values: Mapping[str, Any]) -> Choice:
-        return _metrics(facts, values, kinds)
+        found = _metrics(facts, values, kinds)
+        own = defaults.get(values["task"])
+        if not own or "task_given" in facts:
+            return found
+        reason = f"The metrics that fit the loss of the task {values['task']!r}."
+        return Choice("metrics", own, reason, {"task": values["task"]}, (found.value,))
 
     def accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
         task = values["task"]
@@ -353,7 +360,7 @@ def metrics_rule(
 def _inherited_metrics(task: type[Task]) -> str | None:
     """Return the name of core's task from which a class inherits ``metrics``, or None."""
     for name, core in _CORE_TASKS.items():
-        if issubclass(task, core) and task.metrics is core.metrics:
+        if issubclass(task, core) and (task.metrics is core.metrics or task.default_metrics):
             arguments = inspect.signature(task).parameters.values()
             is_taken = any(a.name == "metrics" or a.kind is a.VAR_KEYWORD for a in arguments)
             return name if is_taken else None

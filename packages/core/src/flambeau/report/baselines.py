@@ -18,7 +18,7 @@ from torch import Tensor
 from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
-from flambeau.task.metrics import MeanLoss, Metric, score
+from flambeau.task.metrics import Metric, score
 from flambeau.task.numerics import per_sample
 from flambeau.task.task import Task
 
@@ -143,18 +143,24 @@ def baseline_scores(
             return {}
     x, test_x = _features(train), _features(test)
     weights, test_weights = _weights(train), _weights(test)
-    if task.kind == "classification" and task.ignore_index is not None:
-        kept = train_y != task.ignore_index
+    kept = _counted(task, train_y)
+    if kept is not None:
         train_y, x = train_y[kept], None if x is None else x[kept]
         weights = None if weights is None else weights[kept]
-    models = [_constant(task, train_y, weights)]
+    each = torch.ones(len(train_y)).double() if weights is None else weights
+    constant = task.constant_outputs(train_y, each)
+    if constant is not None:
+        # The linear models minimise other losses than the task's.
+        models, x = [("constant", _repeated(constant))], None
+    else:
+        models = [_constant(task, train_y, each)]
     rows = None if x is None else _rows(x)
     if x is not None and rows is not None and test_x is not None and _is_small(task, x, rows):
         each = None if weights is None else weights[rows]
         models.append(_linear(task, x[rows], train_y[rows], each, l2, max_iterations))
     found: dict[str, dict[str, float]] = {}
     for name, fit in models:
-        metrics: dict[str, Metric] = {"loss": MeanLoss(), **task.metrics()}
+        metrics: dict[str, Metric] = {**task.loss_metrics(), **task.metrics()}
         inputs = test_x if test_x is not None else torch.zeros(len(test_y), 0)
         most = max(1, _MAX_OUTPUTS // (task.n_outputs or 1))
         for start in range(0, len(test_y), most):
@@ -172,9 +178,8 @@ def baseline_scores(
 Fit = Callable[[Tensor], Tensor]
 
 
-def _constant(task: Task, targets: Tensor, weights: Tensor | None) -> tuple[str, Fit]:
-    """Return a model with the best constant prediction for the train targets."""
-    each = torch.ones(len(targets)).double() if weights is None else weights
+def _constant(task: Task, targets: Tensor, each: Tensor) -> tuple[str, Fit]:
+    """Return a model with the best constant prediction for train targets and their weights."""
     if task.kind == "classification":
         # Add-one smoothing keeps the loss finite for classes that are absent from train.
         counts = targets.long().bincount(each, minlength=task.n_outputs or 0) + 1
@@ -185,7 +190,11 @@ def _constant(task: Task, targets: Tensor, weights: Tensor | None) -> tuple[str,
     else:
         share = (each @ targets.double() + 1) / (each.sum() + 2)
         outputs, name = (share / (1 - share)).log(), "label frequencies"
-    return name, lambda x: outputs.expand(len(x), -1)
+    return name, _repeated(outputs)
+
+
+def _repeated(outputs: Tensor) -> Fit:
+    return lambda x: outputs.expand(len(x), -1)
 
 
 def _linear(
@@ -322,6 +331,15 @@ def _only_target(samples: InMemorySamples) -> Tensor:
             f"({', '.join(samples.targets) or 'none'}). Pass a data set with one target."
         )
     return next(iter(samples.targets.values())).cpu()
+
+
+def _counted(task: Task, targets: Tensor) -> Tensor | None:
+    """Return which targets the task does not ignore; None if it ignores no targets."""
+    if task.kind == "classification" and task.ignore_index is not None:
+        return targets != task.ignore_index
+    if getattr(task, "ignore_nan", False):
+        return targets.isnan().reshape(len(targets), -1).any(dim=1).logical_not()
+    return None
 
 
 def _weights(samples: InMemorySamples) -> Tensor | None:

@@ -13,7 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.batch_summary import Summary, unpack_labels
 from flambeau.task.class_validation import explaining_labels
-from flambeau.task.metrics import MeanLoss, Metric, refuse_weight_zero, score
+from flambeau.task.metrics import Metric, refuse_weight_zero, score
 from flambeau.task.task import StepContext, Task
 
 _KINDS = ("classification", "multi_label", "regression")
@@ -119,7 +119,7 @@ def collect_predictions(
     has_summary = type(task).summarise is not Task.summarise or task.kind in _KINDS
     has_predict = has_summary and type(task).predict is not Task.predict
     predicting = replace(context, stage="predict", for_report=True)
-    metrics: dict[str, Any] = {} if has_evaluate else {"loss": MeanLoss(), **task.metrics()}
+    metrics: dict[str, Any] = {} if has_evaluate else {**task.loss_metrics(), **task.metrics()}
     ids: list[Tensor] = []
     collected = Collector()
     weights: list[Tensor] = []

@@ -206,7 +206,8 @@ def summary_of_kind(task: Task, outputs: Any, batch: Batch) -> Summary:
     targets = targets.argmax(dim=1) if targets.is_floating_point() else targets.long()
     if task.ignore_index is not None:
         targets = targets.masked_fill(targets == task.ignore_index, -1)
-    return class_summary(outputs, targets, losses, batch.sample_weight)
+    threshold: float | None = getattr(task, "decision_threshold", None)
+    return class_summary(outputs, targets, losses, batch.sample_weight, threshold)
 
 
 def loss_summary(losses: Tensor | None) -> Summary:
@@ -215,7 +216,11 @@ def loss_summary(losses: Tensor | None) -> Summary:
 
 
 def class_summary(
-    outputs: Tensor, targets: Tensor, losses: Tensor | None, weights: Tensor | None = None
+    outputs: Tensor,
+    targets: Tensor,
+    losses: Tensor | None,
+    weights: Tensor | None = None,
+    threshold: float | None = None,
 ) -> Summary:
     """Return the summary of classification with one class per sample.
 
@@ -228,6 +233,8 @@ def class_summary(
         targets: Class indices ``(batch,)``, -1 if ignored.
         losses: Loss of each sample.
         weights: Sample weights ``(batch,)``, which count in the sums.
+        threshold: Of two classes the second is predicted from this probability on; None predicts
+            the most probable class.
     """
     outputs, targets = _plain(outputs), targets.cpu()
     each = _sample_weights(weights, len(outputs))
@@ -238,6 +245,8 @@ def class_summary(
     for logits, labels, counted in _pieces(outputs, targets, each):
         probabilities = logits.double().softmax(dim=1)
         predicted = logits.argmax(dim=1)
+        if threshold is not None:
+            predicted = (probabilities[:, 1] >= threshold).long()
         kept = labels >= 0
         of_target = probabilities.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
         top = logits.topk(min(TOP_K, logits.shape[1]), dim=1).indices

@@ -26,9 +26,17 @@ from flambeau.task.classification_metrics import (
     TopKAccuracy,
 )
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
-from flambeau.task.metrics import Metric, MetricFactory
+from flambeau.task.metrics import Metric, MetricFactory, update_metric
+from flambeau.task.model_call import of_ensemble
 from flambeau.task.named_losses import Loss
-from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, to_rows, weighted
+from flambeau.task.numerics import (
+    HALF_DTYPES,
+    as_real,
+    per_sample,
+    real_dtype,
+    to_rows,
+    weighted,
+)
 from flambeau.task.probability_metrics import (
     AUROC,
     AveragePrecision,
@@ -37,7 +45,7 @@ from flambeau.task.probability_metrics import (
     class_rows,
 )
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task, of_ensemble
+from flambeau.task.task import Task
 from flambeau.wording import class_name
 
 if TYPE_CHECKING:
@@ -52,7 +60,7 @@ class Prediction:
     """The predicted class of one sample, with probabilities.
 
     Attributes:
-        label: The most probable class.
+        label: The predicted class: the most probable one, unless the task has costs of mistakes.
         probability: Probability of this class, 0..1.
         probabilities: Probability by class, in the order of the task's classes; their sum is 1.
     """
@@ -87,12 +95,18 @@ class Classification(Task):
             contain only an object whose class the domain registers in ``losses``.
         metrics: Names from ``Classification.known_metrics``, or metric objects by name. An export
             can contain only objects whose class core or the domain registers.
-        calibration: What ``calibrate`` returned: ``{"temperature": T}``. Predictions and metrics
-            use the logits divided by T.
+        costs: For two classes: the costs of mistakes, ``{"false_positive": 1, "false_negative":
+            5}``, where the second class is the positive one. It is predicted if its probability is
+            at least a threshold: before ``calibrate`` the one that is best for true probabilities
+            (1 / 6 here), after it the one with the lowest cost on the calibration part. Metrics of
+            labels use it, and "cost" is added to the metrics; the loss does not change. Cannot be
+            combined with ``class_weights``, which move the probabilities for the same purpose.
+        calibration: What ``calibrate`` returned: ``{"temperature": T}``, with costs also
+            "threshold". Predictions and metrics use the logits divided by T.
 
     Raises:
-        ArgumentError: ``classes`` is a string, a metric is unknown, or ``loss`` is not callable or
-            is combined with an argument that it replaces.
+        ArgumentError: ``classes`` is a string, a metric is unknown, ``loss`` is not callable or
+            is combined with an argument that it replaces, or ``costs`` with ``class_weights``.
         InputError: There are fewer than two classes, repeated names, or invalid weights.
     """
 
@@ -123,6 +137,7 @@ class Classification(Task):
         ignore_index: int | None = None,
         loss: Loss | None = None,
         metrics: MetricChoice | None = None,
+        costs: Mapping[str, float] | None = None,
         calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.classes = checked_class_names(classes, type(self).__name__, minimum=2)
@@ -135,6 +150,7 @@ class Classification(Task):
         if class_weights is not None:
             self.class_weights = _checked_weights(class_weights, len(self.classes))
         self.ignore_index = ignore_index
+        self.costs = None if costs is None else self._checked_costs(costs)
         self.own_loss = loss
         if loss is not None:
             self._check_own_loss(loss)
@@ -142,8 +158,8 @@ class Classification(Task):
         self._metrics: MetricChoice = ("accuracy",) if metrics is None else metrics
         self._check_metrics()
         if calibration:
-            self.calibration = _checked_calibration(calibration)
-        self._weight: Tensor | None = None
+            self.calibration = self._checked_calibration(calibration)
+        self._weights: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def _check_metrics(self) -> None:
         """Raise an error for an unknown name and for a metric that is always 1."""
@@ -155,6 +171,25 @@ class Classification(Task):
                     f"always among the {metric.k} highest outputs. Choose accuracy, or "
                     f'metrics={{"top": TopKAccuracy(k)}} with k below {n}.'
                 )
+
+    def _checked_costs(self, costs: Mapping[str, float]) -> dict[str, float]:
+        from flambeau.task.decision_costs import checked_costs
+
+        if self.class_weights is not None:
+            raise ArgumentError(
+                "class_weights and costs both correct for unequal mistakes, so together they would "
+                "do it twice. Use costs, which keep the probabilities right, or class_weights."
+            )
+        return checked_costs(costs, self.classes)
+
+    @property
+    def decision_threshold(self) -> float | None:
+        """Probability from which the second of two classes is predicted; None without costs."""
+        if self.costs is None:
+            return None
+        from flambeau.task.decision_costs import ideal_threshold
+
+        return self.calibration.get("threshold", ideal_threshold(self.costs))
 
     @property
     def n_outputs(self) -> int:
@@ -176,7 +211,7 @@ class Classification(Task):
         soft = self._is_soft(outputs, targets)
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
-        weight = self._weight_on(outputs)
+        weight = self._weight_on(outputs.device, outputs.dtype)
         targets = targets.to(outputs.dtype) if soft else targets.long()
         # Probabilities have no label to ignore, for which torch accepts negative numbers only.
         ignored = _NO_LABEL if soft or self.ignore_index is None else self.ignore_index
@@ -246,9 +281,39 @@ class Classification(Task):
             return None
         return known_weight(batch, targets.numel())
 
+    def target_weight(self, batch: Batch) -> Tensor | float | None:
+        targets, samples = batch.target, batch.sample_weight
+        if samples is not None:
+            samples = per_sample(as_real(samples), targets)
+        if targets.is_floating_point():
+            samples = None if samples is None else samples.flatten()
+            return weight_of(targets.numel() // self.n_outputs, samples, targets)
+        weight = self._weight_on(targets.device, real_dtype(targets.device))
+        return self._count(targets.long(), weight, samples)
+
     def metrics(self) -> Mapping[str, Metric]:
         known = self.known_metrics(self.ignore_index)
-        return fresh_metrics(self._metrics, known, self.ignore_index)
+        found = fresh_metrics(self._metrics, known, self.ignore_index)
+        if self.costs is None:
+            return found
+        from flambeau.task.decision_costs import MeanCost
+
+        return {"cost": MeanCost(**self.costs, ignore_index=self.ignore_index), **found}
+
+    def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
+        """Update the metrics; with costs, those of labels score the decisions by threshold."""
+        threshold = self.decision_threshold
+        if threshold is None:
+            super().update(metrics, outputs, batch)
+            return
+        from flambeau.task.decision_costs import is_label_metric, with_threshold
+
+        labels = {name: metric for name, metric in metrics.items() if is_label_metric(metric)}
+        others = {name: metric for name, metric in metrics.items() if name not in labels}
+        super().update(others, outputs, batch)
+        decided = with_threshold(self.calibrated(outputs), threshold)
+        for name, metric in labels.items():
+            update_metric(name, metric, decided, batch.target, batch.sample_weight)
 
     def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
         from flambeau.task.sample_losses import sample_losses
@@ -266,10 +331,32 @@ class Classification(Task):
         return F.cross_entropy(outputs, targets.long(), ignore_index=ignored, reduction="none")
 
     def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
-        """Return ``{"temperature": T}``, for which the log-loss of the targets is lowest."""
+        """Return ``{"temperature": T}``, for which the log-loss of the targets is lowest.
+
+        With costs also "threshold": the one with the lowest cost on these samples.
+        """
         from flambeau.task.probability_calibration import fit_temperature, gather
 
-        return {"temperature": fit_temperature(*gather(self._rows(*pair) for pair in pairs))}
+        logits, targets, weights = gather(self._rows(*pair) for pair in pairs)
+        temperature = fit_temperature(logits, targets, weights)
+        if self.costs is None:
+            return {"temperature": temperature}
+        from flambeau.task.decision_costs import best_threshold
+
+        p = (logits.double() / temperature).softmax(dim=1)[:, 1]
+        threshold = best_threshold(p, targets, self.costs, weights)
+        return {"temperature": temperature, "threshold": threshold}
+
+    def _checked_calibration(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        from flambeau.task.probability_calibration import check_calibration
+
+        known = ["temperature"] if self.costs is None else ["temperature", "threshold"]
+        found = check_calibration(values, known)
+        if "threshold" in found:
+            from flambeau.task.decision_costs import checked_threshold
+
+            found["threshold"] = checked_threshold(found["threshold"])
+        return found
 
     def probability_rows(self, outputs: Any, batch: Batch) -> Rows:
         logits, targets, weights = self._rows(self.calibrated(outputs), batch)
@@ -288,11 +375,17 @@ class Classification(Task):
         return logits[kept], targets[kept], None if weights is None else weights[kept]
 
     def decode(self, outputs: Tensor) -> list[Prediction]:
-        """Return the most probable class of each sample, from logits ``(batch, classes)``."""
+        """Return the predicted class of each sample, from logits ``(batch, classes)``.
+
+        It is the most probable one or, with ``costs``, the one that the threshold decides.
+        """
         check_logits(outputs, self.classes, type(self).__name__)
         predictions: list[Prediction] = []
+        threshold = self.decision_threshold
         for row in to_rows(as_real(self.calibrated(outputs.detach())).softmax(dim=1)):
             best = max(range(len(row)), key=row.__getitem__)
+            if threshold is not None:
+                best = int(row[1] >= threshold)
             named = dict(zip(self.classes, row, strict=True))
             predictions.append(Prediction(self.classes[best], row[best], named))
         return predictions
@@ -305,6 +398,7 @@ class Classification(Task):
             "ignore_index": self.ignore_index,
             "metrics": metric_argument(self._metrics),
             **({} if self.own_loss is None else {"loss": self.own_loss}),
+            **({} if self.costs is None else {"costs": dict(self.costs)}),
             **({"calibration": dict(self.calibration)} if self.calibration else {}),
         }
 
@@ -349,14 +443,14 @@ class Classification(Task):
             "in the data set, or the model if its outputs have the wrong shape."
         )
 
-    def _weight_on(self, outputs: Tensor) -> Tensor | None:
+    def _weight_on(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+        """Return the class weights on a device; they are copied to it once."""
         if self.class_weights is None:
             return None
-        weight = self._weight
-        if weight is None or weight.device != outputs.device or weight.dtype != outputs.dtype:
-            weight = torch.tensor(self.class_weights, dtype=outputs.dtype, device=outputs.device)
-            self._weight = weight
-        return weight
+        key = device, dtype
+        if key not in self._weights:
+            self._weights[key] = torch.tensor(self.class_weights, dtype=dtype, device=device)
+        return self._weights[key]
 
     def _count(
         self, targets: Tensor, weight: Tensor | None, samples: Tensor | None
@@ -373,13 +467,13 @@ class Classification(Task):
         return (weight[torch.where(kept, targets, 0)] * kept * factor).sum()
 
 
-def _checked_calibration(values: Mapping[str, Any]) -> dict[str, Any]:
-    from flambeau.task.probability_calibration import check_calibration
-
-    return check_calibration(values, ["temperature"])
-
-
 def _checked_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:
+    if isinstance(weights, str):
+        raise ArgumentError(
+            f"class_weights is {weights!r}, but must be one number for each class. Weights that "
+            "balance the classes are a choice of the plan, which counts them: "
+            'choices={"loss": "balanced_cross_entropy"}.'
+        )
     values = tuple(float(value) for value in weights)
     if len(values) != n:
         raise InputError(

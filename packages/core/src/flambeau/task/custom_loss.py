@@ -11,9 +11,10 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
+from flambeau.task.model_call import of_ensemble
 from flambeau.task.numerics import per_sample
 from flambeau.task.sample_weights import weight_of
-from flambeau.task.task import Task, of_ensemble
+from flambeau.task.task import Task
 from flambeau.wording import class_name
 
 SampleLosses = Callable[[Any, Batch], Tensor | Mapping[str, Tensor]]

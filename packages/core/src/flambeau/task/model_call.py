@@ -7,13 +7,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from flambeau.errors import InputError
 from flambeau.torch_internals import compiled_module
+
+if TYPE_CHECKING:
+    from flambeau.task.ensemble_outputs import EnsembleOutputs
 
 # Names that flambeau gives to the fields of a tuple; they say nothing about the model's arguments.
 _GENERATED = re.compile(r"input(_\d+)?")
@@ -105,3 +108,12 @@ def _bind(forward: Callable[..., Any], skipped: int, names: tuple[str, ...], mod
         positional.append(name)
     keywords = tuple(name for name in names if name not in positional)
     return Binding(tuple(positional), keywords)
+
+
+def of_ensemble(outputs: object) -> TypeGuard[EnsembleOutputs]:
+    """Return whether outputs are the ``EnsembleOutputs`` of a model in training."""
+    if isinstance(outputs, Tensor):
+        return False
+    from flambeau.task.ensemble_outputs import EnsembleOutputs
+
+    return isinstance(outputs, EnsembleOutputs)

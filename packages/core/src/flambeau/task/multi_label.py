@@ -22,6 +22,7 @@ from flambeau.task.class_validation import (
 from flambeau.task.classification_metrics import ExactMatch, MultiLabelMacroF1, MultiLabelMicroF1
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory
+from flambeau.task.model_call import of_ensemble
 from flambeau.task.numerics import (
     HALF_DTYPES,
     as_real,
@@ -39,7 +40,7 @@ from flambeau.task.probability_metrics import (
     is_soft,
 )
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task, of_ensemble
+from flambeau.task.task import Task
 
 if TYPE_CHECKING:
     from flambeau.task.probability_calibration import Rows
@@ -155,6 +156,9 @@ class MultiLabel(Task):
 
     def host_weight(self, batch: Batch) -> float | None:
         return known_weight(batch, batch.target.numel())
+
+    def target_weight(self, batch: Batch) -> Tensor | float | None:
+        return weight_of(batch.target.numel(), batch.sample_weight, batch.target)
 
     def metrics(self) -> Mapping[str, Metric]:
         fitted: Sequence[float] | None = self.calibration.get("thresholds")

@@ -64,6 +64,11 @@ def predicted_labels(logits: Tensor, thresholds: Tensor | Sequence[float] | floa
     return as_real(logits).sigmoid() >= limits
 
 
+def is_known_zero(weight: float | Tensor) -> bool:
+    """Return whether a weight is known to be 0; a tensor is read only if it is on the CPU."""
+    return not (isinstance(weight, Tensor) and weight.device.type != "cpu") and not weight
+
+
 def to_rows(values: Tensor) -> list[list[float]]:
     """Return ``(batch, columns)`` as lists of Python numbers; reads the device."""
     return values.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]

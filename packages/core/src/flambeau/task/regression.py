@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,15 +17,18 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.class_validation import several_outputs_error
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory, update_metric
+from flambeau.task.model_call import of_ensemble
 from flambeau.task.named_losses import Loss
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows, weighted
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task, of_ensemble
+from flambeau.task.task import Task
 from flambeau.wording import class_name
 
 if TYPE_CHECKING:
+    from flambeau.data.memory_loader import MemoryDataset
     from flambeau.task.batch_summary import Summary
+    from flambeau.task.target_transform import Bounds, LogName
 
 LossName = Literal["mse", "huber", "mae"]
 
@@ -99,10 +102,26 @@ class Regression(Task):
             a function only if the domain registers its class in ``losses``.
         metrics: Names from ``Regression.known_metrics``, or metric objects by name. An export can
             contain only objects whose class core or the domain registers.
+        ignore_nan: Samples whose target is NaN do not count in loss and metrics. Otherwise such a
+            sample ends the run. For one name; for several, use a ``CombinedTask`` with a task for
+            each name.
+        log: The model predicts the logarithm of the targets: "log", the natural logarithm, for
+            targets above 0; or "log1p", the logarithm of 1 + target, for targets of at least 0.
+            ``mean`` and ``std`` are then those of the logarithms. Predictions and metrics stay in
+            the units of the targets. Errors of the logarithm are relative errors. The exponential
+            of a mean of logarithms is not the mean of the targets, but, if the errors of the
+            logarithm are symmetric, their median, which is lower. ``calibrate`` fits a factor that
+            corrects predictions to the mean.
+        bounds: Lowest and highest prediction, such as the range of the train targets: one pair for
+            all names, or one for each. Predictions outside are set to the bound; the loss does not
+            use it.
+        calibration: What ``calibrate`` returned: ``{"smearing": [factor of each name]}``.
 
     Raises:
-        ArgumentError: ``names`` is a string, or the loss or a metric is unknown.
-        InputError: ``mean`` or ``std`` does not fit the names, or a std is not above 0.
+        ArgumentError: ``names`` is a string, or the loss, a metric or ``log`` is unknown; or
+            ``ignore_nan`` is set for several names.
+        InputError: ``mean`` or ``std`` does not fit the names, a std is not above 0, or bounds do
+            not increase.
     """
 
     builder = "regression"
@@ -121,14 +140,18 @@ class Regression(Task):
         loss: LossName | Loss = "mse",
         *,
         metrics: MetricChoice | None = None,
+        ignore_nan: bool = False,
+        log: LogName | None = None,
+        bounds: Bounds | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
-        if isinstance(names, str):
+        self.names = self._checked_names(names)
+        if ignore_nan and len(self.names) > 1:
             raise ArgumentError(
-                f"names must be a list of strings, not the string {names!r}. Write [{names!r}]."
+                f"ignore_nan=True is for one name, but there are {len(self.names)}, which may be "
+                "missing in different samples. Use CombinedTask with a task for each name."
             )
-        self.names = tuple(names)
-        if not self.names or len(set(self.names)) < len(self.names):
-            raise InputError(f"Regression needs distinct names, one per value, not {self.names}.")
+        self.ignore_nan = ignore_nan
         if isinstance(loss, type):
             raise ArgumentError(
                 f"loss is the class {loss.__name__}. Create an object that returns one loss per "
@@ -147,6 +170,15 @@ class Regression(Task):
                 f"std is {self.std}, but each must be above 0. Remove constant targets: there is "
                 "nothing to learn."
             )
+        self.target_log: LogName | None = log
+        self.bounds: tuple[tuple[float, float], ...] | None = None
+        if log is not None or bounds is not None:
+            from flambeau.task.target_transform import checked_bounds, checked_log
+
+            self.target_log = checked_log(log)
+            self.bounds = checked_bounds(bounds, len(self.names))
+        if calibration:
+            self.calibration = self._checked_calibration(calibration)
         self.loss_kind: LossName | Loss = loss
         self.loss_name, self._loss = (
             (class_name(loss), _reducible(loss)) if callable(loss) else _LOSSES[loss]
@@ -154,6 +186,17 @@ class Regression(Task):
         self._metrics: MetricChoice = ("mae", "rmse", "r2") if metrics is None else metrics
         self.metrics()
         self._scale: tuple[Tensor, Tensor] | None = None
+
+    def _checked_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(names, str):
+            raise ArgumentError(
+                f"names must be a list of strings, not the string {names!r}. Write [{names!r}]."
+            )
+        found = tuple(names)
+        if not found or len(set(found)) < len(found):
+            kind = type(self).__name__
+            raise InputError(f"{kind} needs distinct names, one per value, not {found}.")
+        return found
 
     @property
     def n_outputs(self) -> int:
@@ -170,7 +213,7 @@ class Regression(Task):
 
     @property
     def standardises(self) -> bool:
-        return self.mean is not None
+        return self.mean is not None or self.target_log is not None
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
         if of_ensemble(outputs):
@@ -179,7 +222,15 @@ class Regression(Task):
         targets = self._matching_targets(batch.target, outputs)
         if outputs.dtype in HALF_DTYPES:
             outputs = outputs.float()
-        standardised, samples = self.standardise(targets).to(outputs.dtype), batch.sample_weight
+        if self.target_log is not None and targets.device.type == "cpu":  # else it would wait
+            numbers = batch.indices
+            self._check_log(targets, lambda row: row if numbers is None else int(numbers[row]))
+        samples = batch.sample_weight
+        if self.ignore_nan:
+            kept = targets.isnan().logical_not()
+            samples = kept.flatten() if samples is None else samples * kept.flatten()
+            targets = torch.where(kept, targets, 1)  # nan times a weight of 0 is nan
+        standardised = self.standardise(targets).to(outputs.dtype)
         if samples is None:
             total = self._loss(outputs, standardised, reduction="sum")
             return total, float(targets.numel())
@@ -188,15 +239,43 @@ class Regression(Task):
         return total, weight_of(targets.numel(), samples, targets)
 
     def standardise(self, targets: Tensor) -> Tensor:
-        """Return ``(targets - mean) / std``, or the targets themselves without mean and std."""
+        """Return ``(targets - mean) / std``, or the targets themselves without mean and std.
+
+        With ``log`` the logarithms take the place of the targets.
+        """
+        if self.target_log is not None:
+            from flambeau.task.target_transform import to_log
+
+            targets = to_log(targets, self.target_log)
         if self.mean is None:
             return targets
         # float64: in float32 a mean of one million has an error of 0.03.
         mean, std = self._scale_on(targets.device)
         return (as_real(self._columns(targets, "targets")) - mean) / std
 
+    def check_targets(self, part: str, dataset: MemoryDataset) -> None:
+        if self.target_log is not None:
+            for values in dataset.targets.values():
+                self._check_log(values, dataset.sample_number, f" in {part}")
+
+    def _check_log(self, targets: Tensor, number: Callable[[int], int], part: str = "") -> None:
+        """Raise an InputError for targets that have no logarithm."""
+        from flambeau.task.target_transform import log_error
+
+        if self.target_log is not None:
+            error = log_error(self.target_log, type(self).__name__, targets, number, part)
+            if error is not None:
+                raise error
+
     def host_weight(self, batch: Batch) -> float | None:
-        return known_weight(batch, batch.target.numel())
+        return None if self.ignore_nan else known_weight(batch, batch.target.numel())
+
+    def target_weight(self, batch: Batch) -> Tensor | float | None:
+        targets, samples = batch.target, batch.sample_weight
+        if self.ignore_nan:
+            kept = as_real(targets.isnan().logical_not().flatten())
+            samples = kept if samples is None else samples * kept
+        return weight_of(targets.numel(), samples, targets)
 
     def metrics(self) -> Mapping[str, Metric]:
         return fresh_metrics(self._metrics, self.known_metrics())
@@ -204,13 +283,15 @@ class Regression(Task):
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         """Update the metrics with predictions and targets ``(batch, values)``, in target units."""
         self.check_for_metrics(metrics, outputs)
-        predictions = self._in_target_units(outputs)
+        others = self.update_loss(metrics, outputs, batch)
+        predictions, weights = self._in_target_units(outputs), batch.sample_weight
         targets = self._matching_targets(batch.target, predictions)
-        for name, metric in metrics.items():
-            if name == "loss":
-                metric.update(*self.loss(outputs, batch))
-            else:
-                update_metric(name, metric, predictions, targets, batch.sample_weight)
+        if self.ignore_nan:
+            kept = targets.isnan().logical_not().flatten()
+            predictions, targets = predictions[kept], targets[kept]
+            weights = None if weights is None else weights[kept]
+        for name, metric in others.items():
+            update_metric(name, metric, predictions, targets, weights)
 
     def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
         from flambeau.task.sample_losses import sample_losses
@@ -222,7 +303,9 @@ class Regression(Task):
     def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         n = len(outputs)
         targets = self.standardise(targets).reshape(n, -1).to(outputs.dtype)
-        return self._loss(outputs.reshape(n, -1), targets, reduction="none").mean(dim=1)
+        losses = self._loss(outputs.reshape(n, -1), targets, reduction="none").mean(dim=1)
+        # An ignored sample has the loss 0, as in Task.sample_losses.
+        return losses.where(targets[:, 0].isnan().logical_not(), 0) if self.ignore_nan else losses
 
     def summarise(self, outputs: Any, batch: Batch) -> Summary:
         """Return a ``value_summary``; only the losses if outputs have no row for each sample."""
@@ -233,6 +316,44 @@ class Regression(Task):
         predictions = self._in_target_units(outputs)
         targets = self._matching_targets(batch.target, predictions)
         return value_summary(predictions, targets, self.sample_losses(outputs, batch))
+
+    def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
+        """Return the factors that correct the exponentials to means; empty without ``log``.
+
+        The factor of each name is the mean of the exponential of the errors of the logarithm.
+
+        Source:
+            Duan, "Smearing estimate: a nonparametric retransformation method", JASA 78 (1983).
+        """
+        if self.target_log is None:
+            return {}
+        from flambeau.task.target_transform import smearing_factors
+
+        return {"smearing": smearing_factors(self._log_errors(*pair) for pair in pairs)}
+
+    def _log_errors(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the errors of the logarithms, ``(batch, values)``, and the sample weights."""
+        values = as_real(self._columns(outputs, "outputs"))
+        targets = self.standardise(self._matching_targets(batch.target, values))
+        errors = targets - values
+        if self.mean is not None:
+            errors = errors * self._scale_on(values.device)[1]
+        weights = batch.sample_weight
+        weights = errors.new_ones(len(errors)) if weights is None else as_real(weights)
+        if self.ignore_nan:
+            kept = errors.isnan().any(dim=1).logical_not()
+            return errors[kept], weights[kept]
+        return errors, weights
+
+    def _checked_calibration(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        from flambeau.task.target_transform import checked_smearing
+
+        if set(values) != {"smearing"} or self.target_log is None:
+            raise ArgumentError(
+                f"calibration has {', '.join(values)}, but {type(self).__name__} knows only "
+                "'smearing', with log=…."
+            )
+        return {"smearing": checked_smearing(values["smearing"], len(self.names))}
 
     def decode(self, outputs: Tensor) -> list[Estimate]:
         """Return the predicted numbers of each sample, in the units of the targets."""
@@ -248,7 +369,17 @@ class Regression(Task):
             "std": None if self.std is None else list(self.std),
             "loss": self.loss_kind,
             "metrics": metric_argument(self._metrics),
+            **self._optional_arguments(),
         }
+
+    def _optional_arguments(self) -> dict[str, Any]:
+        """Return the arguments that are not at their defaults."""
+        found: dict[str, Any] = {"ignore_nan": True} if self.ignore_nan else {}
+        if self.target_log is not None:
+            found["log"] = self.target_log
+        if self.bounds is not None:
+            found["bounds"] = [list(pair) for pair in self.bounds]
+        return found | ({"calibration": dict(self.calibration)} if self.calibration else {})
 
     def _per_name(
         self, what: str, values: float | Sequence[float] | None
@@ -256,32 +387,34 @@ class Regression(Task):
         if values is None:
             return None
         if isinstance(values, int | float):
-            values = [values] * self.n_outputs
+            values = [values] * len(self.names)
         found = tuple(float(value) for value in values)
-        if len(found) != self.n_outputs or not all(map(math.isfinite, found)):
+        if len(found) != len(self.names) or not all(map(math.isfinite, found)):
             raise InputError(
-                f"{what} is {found}, but Regression needs one finite number for each of "
+                f"{what} is {found}, but {type(self).__name__} needs one finite number for each of "
                 f"{', '.join(self.names)}."
             )
         return found
 
     def _columns(self, value: Any, what: str) -> Tensor:
         """Return ``value`` as ``(batch, values)``; ``(batch,)`` is accepted for one value."""
+        width = self.n_outputs if what == "outputs" else len(self.names)
         if isinstance(value, Tensor):
-            if value.ndim == 2 and value.shape[1] == self.n_outputs:
+            if value.ndim == 2 and value.shape[1] == width:
                 return value
-            if value.ndim == 1 and self.n_outputs == 1:
+            if value.ndim == 1 and width == 1:
                 return value.unsqueeze(1)
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        also = " or (batch,)" if self.n_outputs == 1 else ""
-        fix = "Fix the targets in the data set, or give Regression as many names."
+        also = " or (batch,)" if width == 1 else ""
+        name = type(self).__name__
+        fix = f"Fix the targets in the data set, or give {name} as many names."
         if what == "outputs":
             fix = f"Give the model's last layer {self.n_outputs} output(s)."
             if not isinstance(value, Tensor):
                 fix = "Return one tensor from the model's forward."
         raise InputError(
-            f"Regression of {', '.join(self.names)} expects {what} of shape "
-            f"(batch, {self.n_outputs}){also}, but got {found}. {fix}"
+            f"{name} of {', '.join(self.names)} expects {what} of shape "
+            f"(batch, {width}){also}, but got {found}. {fix}"
         )
 
     def _matching_targets(self, targets: Tensor, outputs: Tensor) -> Tensor:
@@ -303,7 +436,17 @@ class Regression(Task):
 
     def _in_target_units(self, outputs: Any) -> Tensor:
         values = as_real(self._columns(outputs, "outputs"))
-        if self.mean is None:
+        return self._to_units(values, self.calibration.get("smearing"))
+
+    def _to_units(self, values: Tensor, smearing: Sequence[float] | None = None) -> Tensor:
+        """Return outputs ``(…, values)`` in the units of the targets, within the bounds."""
+        if self.mean is not None:
+            mean, std = self._scale_on(values.device)
+            values = values * std + mean
+        if self.target_log is None and self.bounds is None:
             return values
-        mean, std = self._scale_on(values.device)
-        return values * std + mean
+        from flambeau.task.target_transform import clipped, from_log
+
+        if self.target_log is not None:
+            values = from_log(values, self.target_log, smearing)
+        return values if self.bounds is None else clipped(values, self.bounds)

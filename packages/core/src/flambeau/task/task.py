@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,10 @@ Stage = Literal["train", "valid", "evaluate", "predict"]
 """What a forward pass is for; see ``StepContext``."""
 
 if TYPE_CHECKING:
+    from flambeau.data.memory_loader import MemoryDataset
     from flambeau.report.interpretation import Interpretation
     from flambeau.report.page import Section
     from flambeau.task.batch_summary import Summary
-    from flambeau.task.ensemble_outputs import EnsembleOutputs
     from flambeau.task.probability_calibration import Rows
 
 
@@ -73,7 +73,7 @@ class Task:
     """The base class of tasks; override the methods that your task changes.
 
     If a class defines ``loss`` but not ``host_weight``, its ``host_weight`` returns None: the
-    inherited method returns the weight of another loss.
+    inherited method returns the weight of another loss. The same holds for ``target_weight``.
 
     Like a preprocessor, the task of an export is rebuilt with its ``builder`` and ``arguments()``.
 
@@ -90,6 +90,13 @@ class Task:
             all labels, or one for each.
         ignores_sample_weight: Whether ``loss`` ignores the sample weights on purpose. Otherwise a
             loss that does not depend on them is refused before the first step.
+        loss_factors: Factor of each loss by name, for a task with several losses that count
+            different samples. Such a task defines ``losses`` in place of ``loss``. A step divides
+            each loss by its own weight over all micro-batches and processes, and adds the results
+            times their factors. Empty for a task with one loss.
+        task_inputs: Names of the ``Batch.task_inputs`` that the task reads.
+        default_metrics: Names of the metrics that the plan chooses; if empty, those of the core
+            task from which the class is derived.
         signatures: By name of a score, a text that says how it is computed if the name alone does
             not (the settings of BLEU); shown in reports.
         calibration: The values that ``calibrate`` returned, by name; a task that overrides
@@ -104,6 +111,9 @@ class Task:
     threshold: float | tuple[float, ...] = 0.5
     calibration: Mapping[str, Any] = MappingProxyType({})
     ignores_sample_weight: bool = False
+    loss_factors: Mapping[str, float] = MappingProxyType({})
+    task_inputs: tuple[str, ...] = ()
+    default_metrics: tuple[str, ...] = ()
     _sink: Callable[[Batch | float | Tensor, Mapping[str, Tensor | float]], None] | None = None
     signatures: Mapping[str, str] = MappingProxyType({})
 
@@ -116,10 +126,12 @@ class Task:
         super().__init_subclass__(**arguments)
         defined_at = {
             name: next(at for at, each in enumerate(cls.__mro__) if name in vars(each))
-            for name in ("loss", "host_weight")
+            for name in ("loss", "host_weight", "target_weight")
         }
         if defined_at["loss"] < defined_at["host_weight"]:
             cls.host_weight = Task.host_weight
+        if defined_at["loss"] < defined_at["target_weight"]:
+            cls.target_weight = Task.target_weight
 
     @property
     def values(self) -> Mapping[str, float]:
@@ -176,8 +188,30 @@ class Task:
         A step divides the sum of its losses by the sum of their weights.
 
         The tasks of core also take the ``EnsembleOutputs`` of a model that trains several members.
+
+        A task with ``loss_factors`` returns the mean loss of this batch times its number of
+        samples, and that number. A training step and an evaluation use ``losses`` instead.
         """
+        if self.loss_factors:
+            from flambeau.task.several_losses import checked_losses, mean_of_losses
+
+            n = float(len(batch))
+            return mean_of_losses(checked_losses(self, outputs, batch), self.loss_factors) * n, n
         raise _undefined(self, "loss(outputs, batch)", "the summed loss and its weight")
+
+    def losses(self, outputs: Any, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor | float]]:
+        """Return the summed loss and its weight by name, for a task with ``loss_factors``."""
+        raise _undefined(self, "losses(outputs, batch)", "sum and weight for each of loss_factors")
+
+    def loss_weights(self, batch: Batch) -> Mapping[str, Tensor | float | None]:
+        """Return the weights that ``losses`` will return, from the batch alone, by name.
+
+        A step of several micro-batches or processes calls it before the forward passes, because
+        each loss is divided by its weight over the step before the backward pass. Weights may be
+        0-d tensors on the device. By default the weights are not known; such a task can be trained
+        only with one batch in each step.
+        """
+        return {}
 
     def log(self, weight: Batch | float | Tensor, /, **values: Tensor | float) -> None:
         """Report values of a batch; their means over the epoch become columns of the history.
@@ -207,17 +241,53 @@ class Task:
         """
         return None
 
+    def target_weight(self, batch: Batch) -> Tensor | float | None:
+        """Return the weight that ``loss`` will return, from the targets alone; None if unknown.
+
+        Unlike ``host_weight`` it may be a 0-d tensor on the device, such as the number of targets
+        that are not ignored. ``CombinedTask`` needs it.
+        """
+        return self.host_weight(batch)
+
+    def check_targets(self, part: str, dataset: MemoryDataset) -> None:
+        """Raise an InputError that names the rows whose targets the loss cannot use.
+
+        It is called once for each part whose data are in memory. By default nothing is checked.
+        """
+
+    def constant_outputs(self, targets: Tensor, weights: Tensor) -> Tensor | None:
+        """Return the outputs, equal for all samples, with the lowest loss, for a baseline.
+
+        Args:
+            targets: ``(n, …)`` on the CPU.
+            weights: Sample weights, float64 ``(n,)``.
+
+        Returns:
+            ``(outputs,)``; None (default) if the task's ``kind`` and ``standardise`` give them.
+        """
+        return None
+
     def metrics(self) -> Mapping[str, Metric]:
         """Return new metrics by their names in the history."""
         return {}
 
+    def loss_metrics(self) -> Mapping[str, Metric]:
+        """Return new metrics of the loss: "loss", and "NAME_loss" for each of ``loss_factors``."""
+        if not self.loss_factors:
+            return {"loss": MeanLoss()}
+        from flambeau.task.several_losses import loss_metrics
+
+        return loss_metrics(self.loss_factors)
+
     def score_modes(self) -> Mapping[str, Mode]:
         """Return "min" or "max" for each score of ``evaluate`` whose better direction is known.
 
-        By default "min" for "loss", and the direction of each metric that has ``higher_is_better``.
-        A task that overrides ``evaluate`` adds the scores that it computes itself.
+        By default "min" for "loss" and the losses of ``loss_factors``, and the direction of each
+        metric that has ``higher_is_better``. A task that overrides ``evaluate`` adds the scores
+        that it computes itself.
         """
         modes: dict[str, Mode] = {"loss": "min"}
+        modes |= {f"{name}_loss": "min" for name in self.loss_factors}
         for name, metric in self.metrics().items():
             mode = mode_of_metric(metric)
             if mode is not None:
@@ -249,11 +319,12 @@ class Task:
         Warns:
             FlambeauWarning: [undefined-score] A metric is nan, although the loss is a number.
         """
-        metrics: dict[str, Metric] = {"loss": MeanLoss(), **self.metrics()}
+        losses = self.loss_metrics()
+        metrics: dict[str, Metric] = {**losses, **self.metrics()}
         if context.sharded:
             metrics = make_syncable(metrics)
         own_predict = bool(self.calibration) and type(self).predict is not Task.predict
-        of_forward = {"loss": metrics["loss"]} if own_predict else metrics
+        of_forward = {name: metrics[name] for name in losses} if own_predict else metrics
         of_predict = {name: each for name, each in metrics.items() if name not in of_forward}
         for batch in batches:
             with explaining_labels(batch, self.n_outputs):
@@ -277,21 +348,31 @@ class Task:
         Raises:
             InputError: The batch has sample weights, and a metric cannot use them.
         """
+        others = self.update_loss(metrics, outputs, batch)
         predicted = self.calibrated(outputs)
-        self.check_for_metrics(metrics, predicted)
+        self.check_for_metrics(others, predicted)
         known = {} if batch.sample_weight is None else self.known_metrics()
-        for name, metric in metrics.items():
-            if name == "loss":
-                metric.update(*self.loss(outputs, batch))
-            else:
-                update_metric(name, metric, predicted, batch.target, batch.sample_weight, known)
+        for name, metric in others.items():
+            update_metric(name, metric, predicted, batch.target, batch.sample_weight, known)
+
+    def update_loss(
+        self, metrics: Mapping[str, Any], outputs: Any, batch: Batch
+    ) -> Mapping[str, Any]:
+        """Update the ``loss_metrics`` among the metrics, and return the other metrics."""
+        if self.loss_factors:
+            from flambeau.task.several_losses import update_loss_metrics
+
+            return update_loss_metrics(self, metrics, outputs, batch)
+        if "loss" in metrics:
+            metrics["loss"].update(*self.loss(outputs, batch))
+        return {name: metric for name, metric in metrics.items() if name != "loss"}
 
     def check_for_metrics(self, metrics: Mapping[str, Any], outputs: Any) -> None:
         """Raise an InputError if there are metrics of core and the outputs are not one tensor."""
         if isinstance(outputs, Tensor):
             return
-        others: list[type] = [type(each) for name, each in metrics.items() if name != "loss"]
-        if any(kind.__module__.startswith("flambeau.task.") for kind in others):
+        kinds: list[type] = [type(each) for name, each in metrics.items() if name != "loss"]
+        if any(kind.__module__.startswith("flambeau.task.") for kind in kinds):
             raise several_outputs_error(
                 outputs, type(self).__name__, "update(metrics, outputs, batch)"
             )
@@ -407,15 +488,6 @@ class Task:
     def arguments(self) -> Mapping[str, Any]:
         """Return the JSON values from which ``builder`` rebuilds the task."""
         return {}
-
-
-def of_ensemble(outputs: object) -> TypeGuard[EnsembleOutputs]:
-    """Return whether outputs are the ``EnsembleOutputs`` of a model in training."""
-    if isinstance(outputs, Tensor):
-        return False
-    from flambeau.task.ensemble_outputs import EnsembleOutputs
-
-    return isinstance(outputs, EnsembleOutputs)
 
 
 def _undefined(task: Task, method: str, returned: str) -> ArgumentError:

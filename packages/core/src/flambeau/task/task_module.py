@@ -47,9 +47,13 @@ def task_parts(task: Task) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     seen: set[int] = set()
     for name, value in vars(task).items():
         for key, part in _entries(name, value):
-            if isinstance(part, nn.Module | nn.Parameter) and id(part) not in seen:
-                seen.add(id(part))
-                yield key.replace(".", "_"), part
+            # The tasks of a combined task have parts of their own.
+            is_task = isinstance(part, Task) and not isinstance(part, nn.Module)
+            found = task_parts(part) if isinstance(part, Task) and is_task else [("", part)]
+            for inner, each in found:
+                if isinstance(each, nn.Module | nn.Parameter) and id(each) not in seen:
+                    seen.add(id(each))
+                    yield f"{key}_{inner}".rstrip("_").replace(".", "_"), each
 
 
 def trained_module(model: nn.Module, task: Task) -> nn.Module:

@@ -21,7 +21,11 @@ from flambeau.task.named_losses import loss_arguments
 from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
-TASKS = ("auto", "classification", "multi_label", "regression")
+LOG_LINK_TASKS = ("poisson", "gamma", "tweedie")
+NUMBER_TASKS = ("regression", "quantile_regression", *LOG_LINK_TASKS)
+"""Tasks whose targets are amounts, not labels."""
+
+TASKS = ("auto", "classification", "multi_label", *NUMBER_TASKS)
 
 
 class BaseTensorData(Data):
@@ -89,10 +93,11 @@ class BaseTensorData(Data):
     ) -> Mapping[str, Any]:
         arguments = self.task_arguments(preprocessor, values)
         columns = self.facts()["inputs"]
+        names = arguments["names"] if "names" in arguments else arguments["classes"]
         return {
             # The MLP concatenates its inputs.
             "n_inputs": sum(math.prod(column["shape"]) for column in columns.values()),
-            "n_outputs": len(arguments["names"] if "names" in arguments else arguments["classes"]),
+            "n_outputs": len(names) * len(arguments.get("quantiles", [None])),
             **head_arguments(values),
         }
 
@@ -137,9 +142,30 @@ class BaseTensorData(Data):
             **loss_arguments(values),
         }
         facts = self.facts()
+        if task in LOG_LINK_TASKS:
+            return arguments | self._log_link_arguments()
+        if task == "quantile_regression":
+            from flambeau.task.quantiles import LEVELS
+
+            arguments["quantiles"] = list(LEVELS)
+        if values.get("targets") in ("log", "log1p"):
+            return arguments | self._log_arguments(values["targets"])
         if values.get("targets") == "standard" and "target_mean" in facts and "target_std" in facts:
             arguments |= {"mean": facts["target_mean"], "std": facts["target_std"]}
         return arguments
+
+    def _log_arguments(self, log: str) -> dict[str, Any]:
+        """Return the arguments with which a task predicts the logarithm of the targets."""
+        raise InputError(
+            f"targets={log!r} needs the mean of the logarithms, but these data are only read "
+            "during training. Pass the task: Learner(data, task=Regression(names, mean, std, "
+            f"log={log!r}))."
+        )
+
+    def _log_link_arguments(self) -> dict[str, Any]:
+        """Return the mean of the train targets, from which a task with a log link starts."""
+        mean = self.facts().get("target_mean")
+        return {} if mean is None or min(mean) <= 0 else {"mean": mean}
 
     def _ignored_label(self) -> int | None:
         """Return the label of samples that do not count, or None."""

@@ -36,7 +36,7 @@ def match_train_columns(train: MemoryDataset, part: str, dataset: MemoryDataset)
             name: _match_column(wanted[name], value, f"The {part} {kind[:-1]} {name!r}")
             for name, value in found.items()
         }
-    return MemoryDataset(columns["inputs"], columns["targets"], dataset.ids, dataset.sample_weight)
+    return dataset.with_columns(inputs=columns["inputs"], targets=columns["targets"])
 
 
 def _match_column(wanted: Tensor, found: Tensor, what: str) -> Tensor:
@@ -58,6 +58,8 @@ def _match_column(wanted: Tensor, found: Tensor, what: str) -> Tensor:
 def check_finite(part: str, dataset: MemoryDataset) -> None:
     """Raise an error for NaN, infinity, or inputs without values.
 
+    If there are several targets, NaN marks those that a sample does not have.
+
     Raises:
         InputError: The message gives the rows and the column of the first value.
     """
@@ -67,7 +69,10 @@ def check_finite(part: str, dataset: MemoryDataset) -> None:
                 f"{name!r} has shape {tuple(value.shape)}, so its samples have no values. Give at "
                 "least one column."
             )
-    for name, value in (*dataset.inputs.items(), *dataset.targets.items()):
+    targets = dataset.targets
+    if len(targets) > 1:
+        targets = {name: _without_nan(value) for name, value in targets.items()}
+    for name, value in (*dataset.inputs.items(), *targets.items(), *dataset.task_inputs.items()):
         if rows := non_finite_rows(value):
             ids = [dataset.sample_number(row) for row in rows]
             raise InputError(
@@ -76,6 +81,10 @@ def check_finite(part: str, dataset: MemoryDataset) -> None:
                 f"The first is {first_non_finite(value[rows[0]])}."
                 f"{dataset.position_note(part, rows[0])} Fill in these values or drop the rows."
             )
+
+
+def _without_nan(value: Tensor) -> Tensor:
+    return torch.where(value.isnan(), 0, value) if value.is_floating_point() else value
 
 
 def find_rows_also_in_train(train: MemoryDataset, other: MemoryDataset) -> list[tuple[int, int]]:

@@ -31,7 +31,7 @@ from flambeau.tensors.checks import (
     match_train_columns,
 )
 from flambeau.tensors.columns import Array, Arrays
-from flambeau.tensors.preprocess import TensorPreprocessor
+from flambeau.tensors.preprocess import TensorPreprocessor, mean_and_std
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
 from flambeau.wording import format_bytes
@@ -84,6 +84,7 @@ class TensorData(BaseTensorData):
         task: str = "auto",
         class_names: Sequence[str] | None = None,
         sample_weight: Array | None = None,
+        task_inputs: Mapping[str, Array | Sequence[Any]] | None = None,
         like: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Create data from tensors, arrays, lists or columns of a table, the fastest way to train.
@@ -94,7 +95,9 @@ class TensorData(BaseTensorData):
 
         Args:
             inputs: ``(n, …)``, or a dict of such arrays in the order of the model's arguments.
-            targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets.
+            targets: ``(n,)`` or ``(n, k)``, or a dict; None if the task needs no targets. In a dict
+                of several targets NaN marks a target that a row does not have; the task must then
+                ignore it (``Regression(ignore_nan=True)`` in a ``CombinedTask``).
             valid: Size of valid (fraction or number of rows), or ``(inputs, targets)``; 0 or None
                 trains on all rows, without validation scores.
             test: Likewise; no test part by default. A part with a size is drawn from the rows of
@@ -104,11 +107,15 @@ class TensorData(BaseTensorData):
             seed: Seed of the random split.
             stratify: Keep the class proportions in each part; "auto" does so if the targets are
                 classes.
-            task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
+            task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
+                "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
             sample_weight: Weight of each row of ``inputs`` in loss and metrics, ``(n,)``: finite
                 and not negative. None weighs all rows equally. The rows of a part that is given as
                 ``(inputs, targets)`` always have equal weights. See ``docs/weights.md``.
+            task_inputs: Arrays ``(n,)`` by name that the task reads and the model does not receive,
+                unchanged, such as the offset of ``Poisson(offset="exposure")``. A sample to predict
+                is then a dict with its inputs and these names. See ``docs/targets.md``.
             like: Folder of an export. Its task and class names are used if these are not set, and a
                 learner uses its preprocessor. See ``docs/training.md``.
 
@@ -135,6 +142,7 @@ class TensorData(BaseTensorData):
             task=task,
             class_names=class_names,
             sample_weight=sample_weight,
+            task_inputs=task_inputs,
         )
         return cls(parts, given, task=task, class_names=names, like=like)
 
@@ -170,7 +178,8 @@ class TensorData(BaseTensorData):
             inputs: For samples that are dicts: names of the inputs in the order of the model's
                 arguments.
             targets: For samples that are dicts: names of the targets.
-            task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
+            task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
+                "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …; by default those of a Hugging Face
                 ``ClassLabel`` target.
             n_classes: Number of classes, in place of ``class_names``.
@@ -238,7 +247,8 @@ class TensorData(BaseTensorData):
             n_inputs: As in ``from_datasets``, for batches that are tuples.
             inputs: As in ``from_datasets``, for batches that are dicts.
             targets: As in ``from_datasets``, for batches that are dicts.
-            task: "classification", "multi_label" or "regression"; "auto" lets the plan choose.
+            task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
+                "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …
             n_classes: Number of classes, in place of ``class_names``.
             like: As in ``from_tensors``.
@@ -293,11 +303,13 @@ class TensorData(BaseTensorData):
             self._parts["train"].inputs,
             standardise=wanted == "standard",
             dtype=values.get("input_dtype"),
+            task_inputs=self._parts["train"].task_inputs,
         )
 
     def raw(self, part: str) -> Sequence[Any]:
         """Return the samples of a part: each a tensor if there is one input, else a dict."""
-        return TensorSequence(self._part(part).inputs)
+        dataset = self._part(part)
+        return TensorSequence({**dataset.inputs, **dataset.task_inputs})
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Self:
         parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
@@ -312,7 +324,8 @@ class TensorData(BaseTensorData):
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint of ``Data`` and a digest of the first and last train rows."""
         train = self._parts["train"]
-        columns = (*train.inputs.values(), *train.targets.values(), *train.weights.values())
+        parts = (train.inputs, train.targets, train.weights, train.task_inputs)
+        columns = [value for part in parts for value in part.values()]
         ends = [end for value in columns for end in (value[:_DIGEST_ROWS], value[-_DIGEST_ROWS:])]
         rows = digest(b"".join(map(_bytes, ends)))
         return {**super().fingerprint(), "first and last train rows": f"digest {rows}"}
@@ -375,6 +388,31 @@ class TensorData(BaseTensorData):
                 return list(facts["class_names"])
         return super()._classes()
 
+    def _log_arguments(self, log: str) -> dict[str, Any]:
+        from flambeau.task.target_transform import checked_log, to_log
+
+        name = checked_log(log)
+        [target] = self._parts["train"].targets.values()
+        values = to_log(target, name or "log").reshape(len(target), -1)
+        mean, std = mean_and_std(values, by_feature=True)
+        return {"log": name, "mean": mean.numpy().tolist(), "std": std.numpy().tolist()}
+
+    def _log_link_arguments(self) -> dict[str, Any]:
+        """Return the mean of the train targets; with a task input, the mean rate and its name."""
+        found = super()._log_link_arguments()
+        train = self._parts["train"]
+        if not train.task_inputs:
+            return found
+        if len(train.task_inputs) > 1:
+            raise InputError(
+                f"The data have the task inputs {', '.join(train.task_inputs)}, so the offset is "
+                "ambiguous. Pass the task: Learner(data, task=Poisson(names, offset=…))."
+            )
+        [(name, offset)] = train.task_inputs.items()
+        exposure = float(offset.double().exp().mean())
+        mean = [value / exposure for value in found.get("mean", ())]
+        return {"offset": name, **({"mean": mean} if mean else {})}
+
     def _check_labels(self, classes: Sequence[str]) -> None:
         from flambeau.data.class_labels import check_labels, warn_about_absent_classes
 
@@ -420,7 +458,7 @@ class TensorData(BaseTensorData):
             self._part(part), np.array([position[int(row)] for row in rows], dtype=np.int64)
         )
         ids = torch.tensor([int(row) for row in rows])
-        return MemoryDataset(taken.inputs, taken.targets, ids, taken.sample_weight)
+        return taken.with_columns(ids=ids)
 
     def _part(self, part: str) -> MemoryDataset:
         self.split.part(part)  # raises an error for an unknown name

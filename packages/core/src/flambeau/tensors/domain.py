@@ -20,6 +20,8 @@ from flambeau.plan.rules_task import targets_accept
 from flambeau.plan.value_types import FLOAT_DTYPE
 from flambeau.random import generator
 from flambeau.task import Classification, MultiLabel, Regression
+from flambeau.task.log_link import Gamma, Poisson, Tweedie
+from flambeau.task.quantiles import QuantileRegression
 from flambeau.tensors.data import TensorData
 from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.mlp import MLP
@@ -167,7 +169,7 @@ def _input_dtype(facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
 
 
 def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
-    if values["task"] != "regression":
+    if values["task"] not in ("regression", "quantile_regression"):
         return base
     known = "target_mean" in facts
     value, reason = "as_is", "Your module predicts the targets in their own units."
@@ -181,7 +183,7 @@ def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Cho
         )
     elif not facts.get("model_given", False):
         reason = "Not standardised, because the inputs are not."
-    others = ("as_is" if value == "standard" else "standard",) if known else ()
+    others = ("as_is" if value == "standard" else "standard", *_logs(facts)) if known else ()
     return Choice(
         "targets",
         value,
@@ -192,8 +194,18 @@ def _targets(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Cho
     )
 
 
+def _logs(facts: TensorFacts) -> tuple[str, ...]:
+    """Return the logarithms that all train targets have, which are then standardised."""
+    low = facts.get("target_min")
+    if low is None or low < 0 or not facts.get("in_memory", False):
+        return ()
+    return ("log", "log1p") if low > 0 else ("log1p",)
+
+
 def _targets_accept(value: Any, facts: TensorFacts, values: Mapping[str, Any]) -> str | None:
     ways = ("as_is", "standard") if "target_mean" in facts else ("as_is",)
+    if values["task"] in ("regression", "quantile_regression"):
+        ways = (*ways, *_logs(facts))
     return targets_accept(*ways)(value, facts, values)
 
 
@@ -239,6 +251,10 @@ DOMAIN = Domain(
         "classification": Classification,
         "multi_label": MultiLabel,
         "regression": Regression,
+        "quantile_regression": QuantileRegression,
+        "poisson": Poisson,
+        "gamma": Gamma,
+        "tweedie": Tweedie,
     },
     preprocessors={"tensor_preprocessor": TensorPreprocessor},
     rules=(

@@ -9,7 +9,15 @@ from flambeau.artefact.read_like import filled_like, output_names, read_record
 from flambeau.data.facts import ColumnFacts
 from flambeau.errors import InputError
 
-_TASKS = ("classification", "multi_label", "regression")
+_TASKS = (
+    "classification",
+    "multi_label",
+    "regression",
+    "quantile_regression",
+    "poisson",
+    "gamma",
+    "tweedie",
+)
 
 
 def targets_like(

@@ -36,6 +36,8 @@ class TensorPreprocessor(Preprocessor):
         std: Population standard deviations of these inputs, concatenated; float64 ``(k,)``.
         dtype: Dtype to which floating-point inputs are cast at the end ("float32"); None keeps
             their dtype.
+        task_inputs: Shape and dtype of the ``Batch.task_inputs``, as for ``inputs``; they are
+            passed to the task unchanged.
 
     Raises:
         InputError: An argument is invalid (a damaged export).
@@ -48,7 +50,11 @@ class TensorPreprocessor(Preprocessor):
         mean: Tensor | None = None,
         std: Tensor | None = None,
         dtype: str | None = None,
+        task_inputs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        self.task_inputs = {
+            name: _checked_spec(name, value) for name, value in (task_inputs or {}).items()
+        }
         self.inputs = {name: _checked_spec(name, value) for name, value in inputs.items()}
         self.standardised = tuple(standardised)
         self.mean = mean
@@ -60,21 +66,29 @@ class TensorPreprocessor(Preprocessor):
 
     @classmethod
     def fit(
-        cls, inputs: Mapping[str, Tensor], *, standardise: bool, dtype: str | None = None
+        cls,
+        inputs: Mapping[str, Tensor],
+        *,
+        standardise: bool,
+        dtype: str | None = None,
+        task_inputs: Mapping[str, Tensor] | None = None,
     ) -> TensorPreprocessor:
         """Return a preprocessor fitted on ``inputs`` ``(n, …)``, which must be train samples."""
-        described = {
-            name: {"shape": list(value.shape[1:]), "dtype": dtype_name(value.dtype)}
-            for name, value in inputs.items()
-        }
+        described, more = (
+            {
+                name: {"shape": list(value.shape[1:]), "dtype": dtype_name(value.dtype)}
+                for name, value in columns.items()
+            }
+            for columns in (inputs, task_inputs or {})
+        )
         names = [name for name, value in inputs.items() if value.is_floating_point()]
         if not standardise or not names:
-            return cls(described, dtype=dtype)
+            return cls(described, dtype=dtype, task_inputs=more)
         statistics = [
             mean_and_std(inputs[name], by_feature=inputs[name].ndim == 2) for name in names
         ]
         means, stds = zip(*statistics, strict=True)
-        return cls(described, names, torch.cat(means), torch.cat(stds), dtype)
+        return cls(described, names, torch.cat(means), torch.cat(stds), dtype, more)
 
     def _check_statistics(self) -> None:
         if not self.standardised:
@@ -105,6 +119,7 @@ class TensorPreprocessor(Preprocessor):
             "inputs": self.inputs,
             "standardised": list(self.standardised),
             "dtype": self.dtype,
+            **({"task_inputs": self.task_inputs} if self.task_inputs else {}),
         }
 
     def tensors(self) -> Mapping[str, Tensor]:
@@ -144,7 +159,7 @@ class TensorPreprocessor(Preprocessor):
 
         [(name, spec), *others] = self.inputs.items()
         columns = [str(each) for each in getattr(frame, "columns", ())]
-        if others or len(spec["shape"]) != 1 or not columns or name in columns:
+        if others or self.task_inputs or len(spec["shape"]) != 1 or not columns or name in columns:
             return rows_of(frame)
         [width] = spec["shape"]
         if len(columns) == 1 < width:
@@ -180,19 +195,27 @@ class TensorPreprocessor(Preprocessor):
         if not len(items):
             raise InputError("There are no samples to predict. Give at least one.")
         rows = [self._by_name(index, items[index]) for index in range(len(items))]
-        inputs = {
-            name: torch.stack(
-                [_cast(name, index, row[name], spec) for index, row in enumerate(rows)]
-            )
-            for name, spec in self.inputs.items()
-        }
-        for name, value in inputs.items():
+        inputs, more = (
+            {
+                name: torch.stack(
+                    [_cast(name, index, row[name], spec) for index, row in enumerate(rows)]
+                )
+                for name, spec in specs.items()
+            }
+            for specs in (self.inputs, self.task_inputs)
+        )
+        for name, value in (*inputs.items(), *more.items()):
             if wrong := non_finite_rows(value):
                 raise InputError(
                     f"Item {wrong[0]} contains NaN or infinity in {name!r}: "
                     f"{first_non_finite(value[wrong[0]])}. Fill in the value as in the train data."
                 )
-        return Batch(inputs, weight=float(len(items)), indices=torch.arange(len(items)))
+        return Batch(
+            inputs,
+            weight=float(len(items)),
+            indices=torch.arange(len(items)),
+            task_inputs=more,
+        )
 
     def on_device(self, batch: Batch) -> Batch:
         """Standardise the selected inputs in their own dtype, then cast."""
@@ -229,7 +252,7 @@ class TensorPreprocessor(Preprocessor):
         return self._statistics[key]
 
     def _by_name(self, index: int, item: Any) -> Mapping[str, Any]:
-        names = tuple(self.inputs)
+        names = (*self.inputs, *self.task_inputs)
         if isinstance(item, Mapping):
             values = cast(Mapping[str, Any], item)
             if missing := [name for name in names if name not in values]:

@@ -12,7 +12,7 @@ from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest, consecutive_rows
 from flambeau.errors import ArgumentError, InputError
-from flambeau.tensors.base_data import distinct_values
+from flambeau.tensors.base_data import NUMBER_TASKS, distinct_values
 from flambeau.tensors.columns import (
     Array,
     Arrays,
@@ -36,6 +36,7 @@ def split_arrays(
     task: str,
     class_names: Sequence[str] | None,
     sample_weight: Array | None = None,
+    task_inputs: Mapping[str, Array | Sequence[Any]] | None = None,
 ) -> tuple[dict[str, MemoryDataset], Split, Sequence[str] | None]:
     """Return the parts, their split, and the class names; see ``TensorData.from_tensors``."""
     from flambeau.data.class_labels import encode_string_labels
@@ -47,17 +48,23 @@ def split_arrays(
     columns = {part: as_columns(pair[0], "input") for part, pair in pairs.items()}
     labels = {part: as_columns(pair[1], "target") for part, pair in pairs.items()}
     labels, names = encode_string_labels(labels, class_names)
-    if names is not class_names and task == "regression":
+    if names is not class_names and task in NUMBER_TASKS:
         raise InputError(
-            "The targets are strings, but task='regression' needs numbers. Give numbers, or omit "
-            "task."
+            f"The targets are strings, but task={task!r} needs numbers. Give numbers, or omit task."
         )
+    if task_inputs and len(pairs) > 1:
+        raise InputError(
+            f"task_inputs are given for the rows of inputs, but {', '.join([*pairs][1:])} has rows "
+            "of its own. Give all rows as inputs, and the size of each part (valid=0.2) or split=."
+        )
+    more = {"train": as_tensors(as_columns(task_inputs, "task_input"))}
     weights = {} if sample_weight is None else {"train": as_sample_weights(sample_weight)}
     parts = {
         part: MemoryDataset(
             as_tensors(columns[part]),
             as_targets(labels[part]),
             sample_weight=weights.get(part),
+            task_inputs=more.get(part),
         )
         for part in pairs
     }
@@ -105,21 +112,14 @@ def _classes_to_stratify(
     if stratify == "auto":
         is_label = target.ndim == 1 and not target.is_floating_point()
         # Fewer than 5 rows per value: probably amounts or identifiers, not classes.
-        if not is_label or task == "regression" or len(distinct_values(target)) > len(target) / 5:
+        if not is_label or task in NUMBER_TASKS or len(distinct_values(target)) > len(target) / 5:
             return None
     return target.numpy()
 
 
 def take_rows(whole: MemoryDataset, rows: NDArray[np.int64]) -> MemoryDataset:
     """Return the rows at these positions; the positions become their sample numbers."""
-    ids = torch.tensor(rows)
-    weights = whole.sample_weight
-    return MemoryDataset(
-        {name: value.index_select(0, ids) for name, value in whole.inputs.items()},
-        {name: value.index_select(0, ids) for name, value in whole.targets.items()},
-        ids,
-        None if weights is None else weights.index_select(0, ids),
-    )
+    return whole.rows(torch.tensor(rows))
 
 
 def assign_sample_numbers(
@@ -133,4 +133,4 @@ def assign_sample_numbers(
 
 def _number(dataset: MemoryDataset, rows: Rows) -> MemoryDataset:
     """Return the data set with ``rows`` as the numbers of its samples."""
-    return MemoryDataset(dataset.inputs, dataset.targets, torch.tensor(rows), dataset.sample_weight)
+    return dataset.with_columns(ids=torch.tensor(rows))

@@ -141,7 +141,12 @@ class DomainUnderTest:
 
 def named_tensors(batch: Batch) -> dict[str, Tensor]:
     """Return all tensors of a batch except the indices, by kind and name."""
-    kinds = (("input", batch.inputs), ("target", batch.targets), ("mask", batch.masks))
+    kinds = (
+        ("input", batch.inputs),
+        ("target", batch.targets),
+        ("mask", batch.masks),
+        ("task input", batch.task_inputs),
+    )
     found = {f"{kind} {name!r}": value for kind, part in kinds for name, value in part.items()}
     weights = batch.sample_weight
     return found if weights is None else found | {"sample_weight": weights}

@@ -78,7 +78,9 @@ class LoggedValues:
 
     def _start(self, key: _Key) -> None:
         name = key[0]
-        if name in {"loss", *self._task.metrics(), *self._task.score_modes()}:
+        # A step with several losses logs each of them; in an evaluation they are scores.
+        losses = {f"{each}_loss" for each in self._task.loss_factors}
+        if name in {"loss", *self._task.metrics(), *self._task.score_modes()} - losses:
             raise _name_is_used(name)
         self._means[key] = StepLosses(_ignore, skip_nonfinite=self._skip_nonfinite)
 

@@ -72,14 +72,19 @@ def run_epoch(run: Run) -> None:
         run.raise_nonfinite(bad)
     # Losses are read after the evaluation, so that a run interrupted during it still has them.
     scores = evaluate(run)
-    train_loss, logged = run.read_losses(), means_of(run.gather(run.logged.read()))
+    train_loss, logged = run.read_losses(), run.gather(run.logged.read())
+    if state.task.loss_factors:
+        from flambeau.training.several_losses_step import epoch_loss
+
+        whole = run.spans_epoch()
+        train_loss = epoch_loss(state.task, logged, train_loss, whole=whole)
     state.history.add(
         {
             "phase": state.phase.name,
             "epoch": run.epochs_done(),
             "step": position.step,
             "train_loss": train_loss,
-            **{f"train_{name}": value for name, value in logged.items()},
+            **{f"train_{name}": value for name, value in means_of(logged).items()},
             **({"steps_without_targets": run.empty_steps} if run.empty_steps else {}),
             **{f"valid_{name}": score for name, score in scores.items()},
             **state.task.score_notes(scores),

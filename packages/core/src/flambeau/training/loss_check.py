@@ -7,6 +7,7 @@ different weight, each update would be too large or too small by a constant fact
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -22,31 +23,33 @@ _ROWS = 4  # samples whose losses are compared with the loss of all of them
 _TOLERANCE = 1e-3  # of losses and weights; half precision outputs are exact to 1e-2
 
 
-def _sum_and_weight(task: Task, result: object) -> tuple[Tensor, float | Tensor]:
+def _sum_and_weight(
+    task: Task, result: object, method: str = "loss"
+) -> tuple[Tensor, float | Tensor]:
     """Return the loss sum and the weight in the result of ``task.loss``.
 
     Raises:
         InputError: It is something other than a 0-d sum and its weight.
     """
-    name = type(task).__name__
+    name = f"{type(task).__name__}.{method}"
     if isinstance(result, Tensor):
         kind = "one number" if result.ndim == 0 else f"a tensor {tuple(result.shape)}"
         raise InputError(
-            f"{name}.loss returned {kind} instead of two: the sum of the losses and its weight. "
+            f"{name} returned {kind} instead of two: the sum of the losses and its weight. "
             'For a mean over n samples, return the sum (reduction="sum") and float(n).'
         )
     pair = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
     described = _described(cast("object", result))
     if len(pair) != 2 or not isinstance(pair[0], Tensor) or pair[0].ndim:
         raise InputError(
-            f"{name}.loss returned {described}, but must return two values: the sum of the losses "
+            f"{name} returned {described}, but must return two values: the sum of the losses "
             "as a 0-d tensor, and its weight (samples or target tokens)."
         )
     total, weight = pair
     is_number = isinstance(weight, int | float)
     if not is_number and not (isinstance(weight, Tensor) and weight.numel() == 1):
         raise InputError(
-            f"{name}.loss returned {_described(weight)} as weight, but it must be one number or a "
+            f"{name} returned {_described(weight)} as weight, but it must be one number or a "
             "0-d tensor. For weights per sample, return their sum."
         )
     return cast("Tensor", total), cast("float | Tensor", weight)
@@ -65,6 +68,9 @@ def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
         InputError: The loss is not a sum and its weight, ``host_weight`` returns another weight
             than ``loss``, or the loss does not depend on the sample weights.
     """
+    if task.loss_factors:
+        _check_losses(task, outputs, batch)
+        return
     with torch.no_grad():
         total, weight = _sum_and_weight(task, result)
         returned = float(weight)
@@ -74,17 +80,47 @@ def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
                 "finite and at least 0: the loss is divided by it. Return the number of samples, "
                 "of target tokens, or the sum of the sample weights."
             )
-        promised = task.host_weight(batch)
+        promises = {"host_weight": task.host_weight(batch)}
+        promises["target_weight"] = _number(task.target_weight(batch))
         _check_sum(task, outputs, batch, float(total), returned)
         _check_sample_weights(task, outputs, batch)
-    if promised is None or math.isclose(promised, returned, rel_tol=_TOLERANCE):
-        return
+    for method, promised in promises.items():
+        if promised is not None and not math.isclose(promised, returned, rel_tol=_TOLERANCE):
+            raise _wrong_weight(task, method, promised, "loss", returned, len(batch))
+
+
+def _check_losses(task: Task, outputs: Any, batch: Batch) -> None:
+    """Check a task with several losses: each task of a ``CombinedTask``, and the weights."""
+    from flambeau.task.combined import CombinedTask
+    from flambeau.task.several_losses import checked_losses
+
+    if isinstance(task, CombinedTask):
+        own = task.outputs_of(outputs)
+        for name, each in task.tasks.items():
+            part = task.batch_of(name, batch)
+            check_loss(each, own[name], part, each.loss(own[name], part))
+    with torch.no_grad():
+        promised = task.loss_weights(batch)
+        for name, result in checked_losses(task, outputs, batch).items():
+            returned = float(_sum_and_weight(task, result, "losses")[1])
+            known = _number(promised.get(name))
+            if known is not None and not math.isclose(known, returned, rel_tol=_TOLERANCE):
+                raise _wrong_weight(task, "loss_weights", known, "losses", returned, len(batch))
+
+
+def _number(weight: Tensor | float | None) -> float | None:
+    return None if weight is None else float(weight)
+
+
+def _wrong_weight(
+    task: Task, method: str, promised: float, loss: str, returned: float, n: int
+) -> InputError:
     name = type(task).__name__
-    raise InputError(
-        f"{name}.host_weight returns the weight {promised:g} for a batch of {len(batch)} samples, "
-        f"but {name}.loss returns {returned:g}. The sum of the losses would be divided by the "
-        f"wrong weight. Let {name}.host_weight return the weight of the loss, or None if only "
-        f"{name}.loss can compute it."
+    return InputError(
+        f"{name}.{method} returns the weight {promised:g} for a batch of {n} samples, "
+        f"but {name}.{loss} returns {returned:g}. The sum of the losses would be divided by the "
+        f"wrong weight. Let {name}.{method} return the weight of the loss, or None if only "
+        f"{name}.{loss} can compute it."
     )
 
 
@@ -142,8 +178,11 @@ def _check_sample_weights(task: Task, outputs: Any, batch: Batch) -> None:
 def needs_check(task: Task) -> bool:
     """Return whether the loss is user-defined; the tests of core check core's losses."""
     kind = type(task)
-    modules = {kind.loss.__module__, kind.host_weight.__module__}
-    return not all(module.startswith("flambeau.task.") for module in modules)
+    methods = (kind.loss, kind.losses, kind.host_weight, kind.target_weight, kind.loss_weights)
+    if not all(method.__module__.startswith("flambeau.task.") for method in methods):
+        return True
+    parts: Mapping[str, Task] = getattr(task, "tasks", {}) if task.loss_factors else {}
+    return any(map(needs_check, parts.values()))
 
 
 def small_batch(task: Task, batch: Batch) -> Batch:

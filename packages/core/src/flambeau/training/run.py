@@ -197,6 +197,11 @@ class Run:
         intervals, position = self.settings.intervals, self.state.position
         return position.epoch + 1 if intervals is None else intervals.epochs_done(position)
 
+    def spans_epoch(self) -> bool:
+        """Return whether the steps since the last evaluation are a whole epoch of the train set."""
+        intervals = self.settings.intervals
+        return intervals is None or intervals.spans_epoch(self.state.position)
+
     def keeps_carry(self) -> bool:
         """Return whether the next epoch keeps the carried state; intervals reset it themselves."""
         train, epoch = self.components.train, self.state.position.epoch
@@ -304,8 +309,8 @@ class Run:
         if self.empty_steps:
             from flambeau.training.no_target import epoch_without_targets, warn_of_skipped_steps
 
-            epoch, intervals = self.data_epoch + 1, self.settings.intervals
-            if not weight and (intervals is None or intervals.spans_epoch(self.state.position)):
+            epoch = self.data_epoch + 1
+            if not weight and self.spans_epoch():
                 raise epoch_without_targets(epoch, steps)
             if self.is_main and self.warns_of_empty_steps:
                 self.warns_of_empty_steps = False

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError
 from flambeau.nested import detach
-from flambeau.task.numerics import real_scalar
+from flambeau.task.numerics import is_known_zero, real_scalar
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import scale_
 from flambeau.training.events import Dispatch
@@ -34,6 +34,7 @@ class Step:
 
     Attributes:
         n_ranks: Number of processes that compute the step together.
+        device: Device of the model.
         context: The context argument of ``task.forward``: seed, epoch, step, scheduled values and
             carried state.
         optimizers: Optimizers by name, for operations besides ``update`` (``zero_grad`` of another
@@ -53,6 +54,7 @@ class Step:
         self._has_leftovers = False
         self.micro_batches: Sequence[Batch] = ()
         self._precision = precision
+        self.device = precision.device
         self._listeners = dispatch.on_gradients_ready
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -163,7 +165,7 @@ class Step:
         """
         self._update.skip()
         self._has_leftovers = False
-        return StepResult(torch.full((), torch.nan, device=self._precision.device), 0.0)
+        return StepResult(torch.full((), torch.nan, device=self.device), 0.0)
 
     def divisor(self, total: Tensor) -> Tensor:
         """Return ``total``, the weight of a step as a tensor, but replace the value 0 by 1.
@@ -292,6 +294,10 @@ def _backward(
     model: nn.Module, micro_batches: Sequence[Batch], task: Task, step: Step
 ) -> _Backward | None:
     """Compute the gradients of the mean loss over all micro-batches; None without targets."""
+    if task.loss_factors:
+        from flambeau.training.several_losses_step import backward_of_losses
+
+        return backward_of_losses(model, micro_batches, task, step)
     total = step.total_weight(known_weight(micro_batches, task))
     if not total and micro_batches and step.n_ranks == 1 and not any(map(len, micro_batches)):
         from flambeau.training.no_target import step_without_samples
@@ -399,8 +405,3 @@ def _backward_of_one_batch(
         step.backward(loss_sum, weight)
     loss_sum = loss_sum.detach()
     return StepResult(loss_sum / weight, weight), loss_sum / divisor
-
-
-def is_known_zero(weight: float | Tensor) -> bool:
-    """Return whether a weight is known to be 0; a tensor is read only if it is on the CPU."""
-    return not (isinstance(weight, Tensor) and weight.device.type != "cpu") and not weight

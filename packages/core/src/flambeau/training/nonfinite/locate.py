@@ -255,6 +255,7 @@ def _in_batch(batch: Batch) -> NonFiniteSource | None:
         ("input", batch.inputs),
         ("target", batch.targets),
         ("mask", batch.masks),
+        ("task input", batch.task_inputs),
     ):
         for name, value in parts.items():
             if not _is_finite(value):

@@ -19,13 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 from flambeau.data.batch import Batch
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import TrainingError
-from flambeau.task.numerics import as_real, real_scalar
+from flambeau.task.numerics import as_real, is_known_zero, real_scalar
 from flambeau.task.task import StepContext, Task
 from flambeau.torch_internals import ddp_without_buffer_copies, scale_
 from flambeau.training.optim.clip import gradients_of, optimized_parameters
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.state import StepResult
-from flambeau.training.step import Step, is_known_zero, known_weight
+from flambeau.training.step import Step, known_weight
 
 # torch exports these without complete types.
 _dist = cast("Any", dist)
@@ -77,6 +77,8 @@ class DDPStep:
                 has no gradient in this step.
         """
         ranked = cast("RankedStep", step)
+        if task.loss_factors:
+            return self._with_several_losses(micro_batches, task, ranked)
         weight = self._weight_of(micro_batches, task)
         if weight == 0:
             return step.skip()
@@ -118,6 +120,46 @@ class DDPStep:
         ranked.is_reduced = True
         step.update(loss_sum / divisor)
         return StepResult(loss_sum / total, total)
+
+    def _with_several_losses(
+        self, micro_batches: Sequence[Batch], task: Task, step: RankedStep
+    ) -> StepResult:
+        """Make the step of a task with several losses, each divided by its weight over all ranks.
+
+        The weights are summed over the ranks before the first forward pass.
+        """
+        from flambeau.training.several_losses_step import (
+            log_means,
+            result_of,
+            weights_of_batches,
+        )
+
+        own = weights_of_batches(micro_batches, task, step.device)
+        weights = own.clone()
+        _dist.all_reduce(weights)
+        total = weights.sum()
+        if is_known_zero(total):
+            return step.skip()
+        if total.device.type != "cpu":
+            step.divisor(total)  # the update has no effect if it is 0
+        # DDP averages gradients over the ranks, but the step needs their sum.
+        self._loss_of.weights = weights / self._group.world_size
+        sums = torch.zeros_like(weights)
+        forward = self._prepared()
+        for index, batch in enumerate(micro_batches or (None,)):
+            is_last = index + 1 >= len(micro_batches)
+            with self._without_sync() if not is_last else nullcontext():
+                with step.autocast():
+                    loss, part = forward(task, batch, step.context)
+                step.backward(loss)
+            sums = sums + part
+        self._finish_gradients(step)
+        log_means(task, sums, own)
+        _dist.all_reduce(sums)
+        step.is_reduced = True
+        result, loss = result_of(task, sums, weights)
+        step.update(loss)
+        return result
 
     def _prepared(self) -> nn.Module:
         """Return the module that computes the loss; the first step of a phase does not use DDP."""
@@ -171,16 +213,28 @@ class _LossOfBatch(nn.Module):
         self.model = model
         self.trained = trained  # registers the parameters of the task
         self.used: list[nn.Parameter] = []
+        self.weights: Tensor | None = None  # divisors of a task with several losses
 
     def forward(self, task: Task, batch: Batch | None, context: StepContext) -> Any:
+        """Return the summed loss and its weight; of several losses, their mean and their sums."""
         if batch is not None:
             outputs = task.forward(self.model, batch, context)
+            if task.loss_factors:
+                return self._of_several(task, outputs, batch)
             return task.loss(outputs, batch)
         # The last batch has fewer samples than there are ranks, and none for this rank. It
         # contributes gradients of 0, because all ranks must communicate.
         parts = [parameter.flatten()[:1].sum().float() * 0 for parameter in self.used]
         nothing = torch.stack(parts).sum()
         return nothing, torch.zeros_like(nothing)
+
+    def _of_several(self, task: Task, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        from flambeau.task.several_losses import checked_losses, divisors_of, weighted_sum
+        from flambeau.training.several_losses_step import detached
+
+        sums = [loss for loss, _ in checked_losses(task, outputs, batch).values()]
+        divisors = divisors_of(cast("Tensor", self.weights))
+        return weighted_sum(sums, task.loss_factors, divisors), detached(sums)
 
 
 def _lacks_gradient(parameter: nn.Parameter) -> bool:
