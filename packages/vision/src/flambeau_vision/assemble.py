@@ -9,12 +9,13 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from torch import Tensor
 
-from flambeau.data.known_classes import match_labels
+from flambeau.data.known_classes import LabelMatch, match_columns, match_labels, match_tags
+from flambeau.data.label_rows import read_number_rows
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.targets import Targets, read_labels
+from flambeau.data.targets import Targets, read_labels, split_tags
 from flambeau.errors import InputError, SplitError
 from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
 from flambeau_vision.open_image import item_name, name_items
@@ -66,8 +67,7 @@ def assemble(
     """
     if not items:
         raise InputError("There are no images: the list is empty.")
-    if not request.for_training and options.classes is not None and options.task in _ONE_LABEL:
-        match = match_labels(labels, options.classes, options.unknown)
+    if not request.for_training and (match := _match_classes(labels, options)) is not None:
         items, labels = [items[row] for row in match.rows], match.labels
         given = {part: _positions(rows, match.rows) for part, rows in (given or {}).items()}
         readings += match.readings
@@ -103,6 +103,19 @@ def assemble(
     is_random = request.for_training and request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
+
+
+def _match_classes(labels: Sequence[Any], options: ImageOptions) -> LabelMatch | None:
+    """Return the rows whose labels are classes of the model; None if the model has no classes."""
+    if options.classes is None or options.task == "regression":
+        return None
+    columns = read_number_rows(labels)
+    if columns is not None:
+        return match_columns(columns, labels, options.classes)
+    if options.task in _ONE_LABEL:
+        return match_labels(labels, options.classes, options.unknown)
+    tags = split_tags(labels, options.sep, "row {}".format)
+    return match_tags(tags, options.classes, options.unknown)
 
 
 def _bits_column(headers: Sequence[ImageHeader]) -> dict[str, Sequence[Any]]:

@@ -13,8 +13,8 @@ from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.data import ImageData
 from flambeau_vision.demo import glyph_data
-from flambeau_vision.folder import IMAGE_EXTENSIONS
 from flambeau_vision.foreign_files import describe_foreign_file, describe_foreign_folder
+from flambeau_vision.image_files import IMAGE_EXTENSIONS
 from flambeau_vision.models import BACKBONE_NAMES, backbone, small_cnn
 from flambeau_vision.preprocess import ImagePreprocessor
 from flambeau_vision.resize import parse_size

@@ -8,7 +8,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from flambeau_vision.folder import IMAGE_EXTENSIONS
+from flambeau_vision.image_files import IMAGE_EXTENSIONS
 
 # Files looked at before a folder is described.
 _MAX_FILES = 2_000

@@ -15,7 +15,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_vision.decode import channel_counts
-from flambeau_vision.folder import list_images
+from flambeau_vision.image_files import list_images
 from flambeau_vision.load_images import load_all
 from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size
 

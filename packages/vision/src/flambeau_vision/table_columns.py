@@ -11,8 +11,8 @@ from typing import Any
 from flambeau.data.reading import Reading
 from flambeau.data.tables import Table, read_csv
 from flambeau.errors import InputError
-from flambeau_vision.folder import IMAGE_EXTENSIONS
 from flambeau_vision.foreign_files import describe_foreign_file
+from flambeau_vision.image_files import IMAGE_EXTENSIONS
 from flambeau_vision.options import ImageOptions
 
 # Rows of a column that are compared with the extensions of images.
