@@ -149,26 +149,30 @@ def _class_lines(targets: Targets, split: Split) -> list[str]:
         lines.append(f"  {name:<{width}}" + "".join(f"{counts[part][name]:>9,}" for part in shown))
     if len(names) > _MAX_CLASSES:
         lines.append(f"  … and {len(names) - _MAX_CLASSES:,} more classes")
-    train = counts["train"]
-    low, high = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
-    ratio = train[high] / max(train[low], 1)
-    if train[high] == train[low]:
-        return [*lines, f"  class balance in train: {train[low]:,} of each"]
+    part = shown[0]  # train, unless the data are only evaluated
+    of_part = counts[part]
+    low, high = min(of_part, key=of_part.__getitem__), max(of_part, key=of_part.__getitem__)
+    ratio = of_part[high] / max(of_part[low], 1)
+    if of_part[high] == of_part[low]:
+        return [*lines, f"  class balance in {part}: {of_part[low]:,} of each"]
     verdict = (
         "imbalanced: use balanced accuracy in addition to accuracy"
         if ratio >= _IMBALANCED_FROM
         else "balanced"
     )
     lines.append(
-        f"  class balance in train: {high} has {train[high]:,}, {low} has {train[low]:,} "
+        f"  class balance in {part}: {high} has {of_part[high]:,}, {low} has {of_part[low]:,} "
         f"({ratio:.1f} times as many): {verdict}"
     )
     return lines
 
 
 def _value_lines(targets: Targets, split: Split) -> list[str]:
-    values = targets.select(split.train).values.reshape(len(split.train), -1)
+    # Data that are only evaluated may have no train rows.
+    part = next(part for part in PARTS if len(split.part(part)))
+    rows = split.part(part)
+    values = targets.select(rows).values.reshape(len(rows), -1)
     return [
-        f"  {name} in train: {column.min():g} to {column.max():g}, mean {column.mean():g}"
+        f"  {name} in {part}: {column.min():g} to {column.max():g}, mean {column.mean():g}"
         for name, column in zip(targets.names, values.T, strict=True)
     ]
