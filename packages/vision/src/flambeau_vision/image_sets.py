@@ -73,6 +73,8 @@ def read_datasets(
     if options.classes is None and names is not None:
         present = set(map(str, labels))
         options = options.updated({"classes": [name for name in names if name in present]})
+    if items and len(getattr(items[0].load_image(), "shape", ())) == 2:
+        options = options.updated({"layout": "HW"})
     rows = consecutive_rows(sizes)
     given = rows if len(rows) > 1 else None
     return assemble(items, labels, request, options, given=given)

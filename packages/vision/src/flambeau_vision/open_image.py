@@ -147,6 +147,12 @@ def _missing_hint(name: str) -> str:
             'The path has backslashes, which are not separators on this system. Write "/": '
             'frame["file"].str.replace("\\\\", "/").'
         )
+    path = Path(name)
+    cases = (path.name.lower(), path.name.upper())
+    cases += (path.stem + path.suffix.lower(), path.stem + path.suffix.upper())
+    for other in cases:
+        if path.with_name(other).exists():
+            return f"{other} exists: the names differ in upper and lower case."
     for form in ("NFC", "NFD"):
         if os.path.exists(other := unicodedata.normalize(form, name)) and other != name:
             return (
@@ -157,7 +163,7 @@ def _missing_hint(name: str) -> str:
         "Check the path; relative paths of a table start from its root folder (root=…, on the "
         "command line --root)."
     )
-    if Path(name).suffix:
+    if path.suffix:
         return hint
     return (
         f"{hint} If the table has ids instead of file names, pass suffix='.jpg', on the command "

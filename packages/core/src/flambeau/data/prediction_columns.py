@@ -73,8 +73,10 @@ def fields_of(prediction: Any) -> dict[str, Any]:
     A name of a nested mapping that is also a field, or in ``RESERVED``, is prefixed with the
     mapping's name: a class "label" in ``probabilities`` becomes "probabilities.label", and a class
     that has such a name already becomes "probabilities.probabilities.label". A prediction that is
-    neither a dataclass nor a mapping has the single field "value".
+    neither a dataclass nor a mapping has the single field "value", and an error the field "error".
     """
+    if isinstance(prediction, Exception):
+        return {"error": str(prediction)}
     if is_dataclass(prediction) and not isinstance(prediction, type):
         fields = asdict(prediction)
     elif isinstance(prediction, Mapping):
