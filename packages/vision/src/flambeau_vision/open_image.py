@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from flambeau.errors import InputError
 from flambeau.wording import name_some
+from flambeau_vision.sixteen_bit_colour import is_sixteen_bit_colour, keep_lower_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,6 +116,9 @@ def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
         image = Image.open(item if is_path else io.BytesIO(item))
         if target_side is not None and image.format == "JPEG":
             image.draft(None, _draft_size(image.size, target_side))
+        if is_sixteen_bit_colour(image):
+            with Image.open(item if is_path else io.BytesIO(item)) as again:
+                keep_lower_bytes(image, again)
         image.load()  # Image.open and even verify() accept a truncated file
     except BaseException as error:
         if image is not None:
