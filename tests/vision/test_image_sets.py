@@ -250,3 +250,7 @@ def test_plain_data_of_images_name_the_class_for_images() -> None:
         learner.fit(1)
     with pytest.raises(InputError, match=r"ImageData\.from_datasets"):
         TensorData.from_datasets(Pairs())
+    for shape, is_named in (((28, 28), True), ((28, 9), False), ((8, 8), False)):
+        grey = TensorData.from_tensors(torch.rand(24, *shape), torch.arange(24) % 2)
+        reason = Learner(grey, quiet=True).plan["architecture"].reason
+        assert ("ImageData.from_arrays" in reason) is is_named
