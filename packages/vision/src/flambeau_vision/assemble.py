@@ -77,15 +77,19 @@ def assemble(
     headers = [entry for entry in found if isinstance(entry, ImageHeader)]
     _check_readable(problems, len(items), options)
     kept = [row for row, entry in enumerate(found) if isinstance(entry, ImageHeader)]
-    targets = read_labels(
-        [labels[row] for row in kept],
-        task=options.task,
-        classes=options.classes,
-        sep=options.sep,
-        sources=[item_name(items[row]) for row in kept],
-    )
-    if request.for_training:
-        _check_classes_readable(found, labels, targets)
+
+    def targets_of(rows: Sequence[int]) -> Targets:
+        return read_labels(
+            [labels[row] for row in rows],
+            task=options.task,
+            classes=options.classes,
+            sep=options.sep,
+            sources=[item_name(items[row]) for row in rows],
+        )
+
+    if problems and request.for_training:
+        _check_classes_readable(found, labels, targets_of(range(len(items))))
+    targets = targets_of(kept)
     samples = Samples(
         {
             "image": [items[row] for row in kept],
@@ -188,7 +192,7 @@ def _check_classes_readable(
     found: Sequence[ImageHeader | Problem], labels: Sequence[Any], targets: Targets
 ) -> None:
     """Raise if all images of a class were skipped: its output would never be trained."""
-    if targets.kind != "classification" or not any(isinstance(one, Problem) for one in found):
+    if targets.kind != "classification":
         return
     entries = list(zip(found, labels, strict=True))
     readable = {str(label) for entry, label in entries if isinstance(entry, ImageHeader)}
