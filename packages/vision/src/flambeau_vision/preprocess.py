@@ -124,7 +124,7 @@ class ImagePreprocessor(Preprocessor):
         if self.geometry.channels == 1 and fits_first and not fits_last and shape[0] > 1:
             raise InputError(
                 f"An array of shape {tuple(shape)} is {shape[0]} grey images, or one image of "
-                f"{shape[0]} channels, and the model was not trained on arrays. Pass list(images) "
+                f"{shape[0]} channels, and the training data do not tell which. Pass list(images) "
                 "for several images, [image] for one."
             )
         return fits_first or fits_last
