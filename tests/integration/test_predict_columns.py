@@ -58,6 +58,13 @@ def test_errors_of_predict_advise_no_option_of_training(tmp_path: Path) -> None:
     assert good["label"] in ("ant", "bee")
     assert "bad.png cannot be read as an image" in bad["error"]
     assert "ImageOptions" not in bad["error"]
+    (tmp_path / "empty").mkdir()
+    result = CliRunner().invoke(
+        build_app(), [*map(str, words[:2]), str(tmp_path / "empty"), *map(str, words[2:])]
+    )
+    empty, good, _ = json.loads(result.stdout)
+    assert "is a folder without images" in empty["error"]
+    assert good["label"] in ("ant", "bee")
 
 
 def test_a_damaged_file_is_found_with_verify(tmp_path: Path) -> None:

@@ -77,6 +77,29 @@ def test_the_report_has_the_curves_of_the_run_and_takes_its_folder(tmp_path: Pat
     assert read_history(tmp_path) is None
 
 
+def test_evaluate_writes_a_report_of_amounts(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    rows = ["file,age"]
+    for index in range(20):
+        pixels = draws.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        rows.append(f"{index}.png,{1.5 * index}")
+    (tmp_path / "ages.csv").write_text("\n".join(rows) + "\n")
+    learner = Learner(ImageData.from_csv(tmp_path / "ages.csv", size=8), quiet=True)
+    model, page = learner.export(tmp_path / "model"), tmp_path / "page.html"
+    words = ["evaluate", str(model), str(tmp_path / "ages.csv"), "--report", str(page)]
+    result = CliRunner().invoke(build_app(), words)
+    assert result.exit_code == 0, result.output
+    html = page.read_text(encoding="utf-8")
+    assert "small_cnn (model) on ages.csv" in html
+    assert "in test: 0 to 28.5, mean 14.25" in html
+    scores = dict(re.findall(r"<tr><td>(\w+)</td>.*?<td[^>]*>([\d.]+)</td></tr>", html))
+    # The ages are 0, 1.5, …, 28.5; the constant prediction is their mean.
+    ages = 1.5 * np.arange(20)
+    assert float(scores["mae"]) == pytest.approx(np.abs(ages - ages.mean()).mean(), abs=1e-3)
+    assert float(scores["rmse"]) == pytest.approx(ages.std(), abs=1e-3)
+
+
 @pytest.mark.slow
 def test_a_report_of_ants_and_bees(realdata: Path, tmp_path: Path) -> None:
     with tarfile.open(realdata / "hymenoptera" / "hymenoptera.tar") as tar:

@@ -133,7 +133,7 @@ def test_its_metric_is_in_the_export(toy: Domain, tmp_path: Path) -> None:
     learner = Learner(data, task=task, quiet=True, folder=tmp_path / "run")
     model = learner.export(tmp_path / "model")
     scores = json.loads(call("evaluate", model, write(tmp_path / "a.dna", data), "--json"))
-    assert list(scores) == ["samples", "loss", "lowest_recall", "top_1"]
+    assert list(scores) == ["samples", "parts", "loss", "lowest_recall", "top_1"]
     # Logits for two samples of the first class and one of the second: 1 of 2 and 1 of 1 correct.
     lowest.update(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
     assert lowest.compute() == 0.5
@@ -155,7 +155,7 @@ def test_the_plan_can_name_its_metric(toy: Domain, tmp_path: Path) -> None:
     assert isinstance(learner.task.metrics()["lowest_recall"], toy.metrics["lowest_recall"])  # type: ignore[arg-type]
     model = learner.export(tmp_path / "model")
     scores = json.loads(call("evaluate", model, path, "--json"))
-    assert list(scores) == ["samples", "loss", *names]
+    assert list(scores) == ["samples", "parts", "loss", *names]
     again = Learner(data, plan=Plan.from_json(learner.plan.to_json()), quiet=True)
     assert list(again.task.metrics()) == names
     message = r"a list of accuracy, .*, lowest_recall, .* Did you mean 'lowest_recall'\?"

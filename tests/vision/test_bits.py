@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,20 @@ from flambeau_vision import ImageData, ImageOptions
 from flambeau_vision.decode import decode
 
 LABELS = ["a", "b"] * 6
+
+
+def png(values: np.ndarray) -> bytes:
+    """A PNG of 16-bit colour, which Pillow cannot write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        end = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + end
+
+    height, width, _ = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def ramps(bits: int, n: int = 12) -> np.ndarray:
@@ -57,6 +73,19 @@ def test_items_use_the_whole_range_of_eight_bits(form: str, bits: int, tmp_path:
     first = learner.built.preprocessor.encode([items[0]]).input[0, 0]
     assert np.abs(first.numpy().astype(int) - EIGHT).max() <= 1
     assert learner.built.dataset("train").inputs["image"].max() == 255
+
+
+def test_colour_files_use_the_whole_range_too(tmp_path: Path) -> None:
+    colours = np.stack([ramps(10), ramps(10)[:, ::-1], ramps(10)[:, :, ::-1]], axis=3)
+    for row, values in enumerate(colours):
+        path = tmp_path / "ab"[row % 2] / f"{row:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(values))
+    learner = Learner(ImageData.from_folder(tmp_path), quiet=True)
+    assert learner.plan["bits"].value == 10
+    loaded = Predictor.load(learner.export(tmp_path / "model"))
+    first = loaded.preprocessor.encode([tmp_path / "a" / "00.png"]).input[0].permute(1, 2, 0)
+    assert np.array_equal(first.numpy(), np.rint(colours[0] / 1023 * 255))
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor"])

@@ -163,6 +163,24 @@ def test_large_data_sets_are_hashed_only_on_request(monkeypatch: pytest.MonkeyPa
     assert "by bytes and perceptual hash)" in data.report(duplicates=True)
 
 
+def test_many_bytes_are_read_for_a_comparison_only_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flambeau_vision.report._BYTES_COMPARED", 10_000)
+    for row, image in enumerate(np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8)):
+        path = tmp_path / ("train", "test")[row > 9] / "ab"[row % 2] / f"{row}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)  # 2,102 bytes each
+    data = ImageData.from_folder(tmp_path)
+    read: list[Path] = []
+    content = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or content(path))
+    assert "duplicates: not searched, because 42.0 kB of files would be read" in data.report()
+    assert not read
+    assert "duplicates: none (20 images" in data.report(duplicates=True)
+    assert len(read) >= 20
+
+
 # ---------------------------------------------------------------- names
 
 

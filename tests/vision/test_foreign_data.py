@@ -1,15 +1,19 @@
 """Paths that no domain recognises: the cause is named, and options that make them readable."""
 
+import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from flambeau.domain import Recognition, recognise_domain
 from flambeau.errors import DomainError, InputError
-from flambeau_vision import ImageData
+from flambeau_vision import ImageData, ImageOptions
+from flambeau_vision.decode import decode
 from flambeau_vision.domain import recognise
+from flambeau_vision.foreign_files import describe_foreign_file
 
 
 @pytest.fixture
@@ -31,6 +35,19 @@ TEXT = "file,label\na_0.png,caf\u00e9\nb_1.png,b\n"
         ("ragged.csv", b"file,label\na_0.png,a,b\n", "Row 0 .* has 3 fields"),
         ("data.parquet", b"PAR1xxxx", "Parquet"),
         ("ids.csv", b"id,label\n0001,a\n0002,b\n", "--suffix"),
+        ("list.txt", b"a_0.png a\nb_1.png b\n", "separate the columns by commas, and name"),
+        ("list", b"file,label\na_0.png,a\n", "name the file .csv"),
+        ("pipes.csv", b"file|label\na_0.png|a\n", "single column: .* separated by comma"),
+        ("t.tsv", b"file,label\na_0.png,a\n", "in a .tsv file by tab"),
+        ("d.json", b'[{"file": "a_0.png"}]', "It is JSON.*from_df"),
+        ("d.npz", b"PK\3\4", "numpy.load"),
+        ("d.npy", b"\x93NUMPY", "from_arrays"),
+        ("d.pkl", b"\x80\4", "from_arrays"),
+        ("d.h5", b"\x89HDF\r\n", "HDF5"),
+        ("d.feather", b"ARROW1\0\0", "read_feather"),
+        ("d.xls", b"\xd0\xcf\x11\xe0\xa1", "workbook"),
+        ("d.7z", b"7z\xbc\xaf\x27", "Unpack it"),
+        ("d.xml", b"<annotation/>", "one sub-folder per class"),
     ],
 )
 def test_the_cause_is_named(root: Path, name: str, content: bytes, cause: str) -> None:
@@ -38,9 +55,16 @@ def test_the_cause_is_named(root: Path, name: str, content: bytes, cause: str) -
     message = rf"No installed domain recognises(.|\n)*vision: .*{cause}"
     with pytest.raises(DomainError, match=message):
         recognise_domain(root / name)
-    if name != "ids.csv":
+    if name not in ("ids.csv", "list.txt", "list", "d.xml"):
         with pytest.raises(InputError, match=cause):
             ImageData.from_path(root / name, {})
+
+
+def test_objects_of_torch_are_no_text_in_portuguese(root: Path) -> None:
+    for content, cause in ((b"PK\3\4", "from_arrays"), (b"Um gato\n", None)):
+        (root / "d.pt").write_bytes(content)
+        found = describe_foreign_file(root / "d.pt")
+        assert found is None if cause is None else cause in str(found)
 
 
 def test_archives_and_files_without_extension_are_named(root: Path) -> None:
@@ -55,6 +79,9 @@ def test_archives_and_files_without_extension_are_named(root: Path) -> None:
         (root / "bare" / name).mkdir(parents=True)
         (root / "bare" / name / "0001").write_bytes(b"x")
     assert "2 no extension" in str(recognise(root / "bare", {}))
+    (root / "packed").mkdir()
+    (root / "photos.zip").rename(root / "packed" / "train.zip")
+    assert "but 1 .zip. Unpack the archives" in str(recognise(root / "packed", {}))
 
 
 def test_a_table_with_tabs_is_recognised(root: Path) -> None:
@@ -74,6 +101,41 @@ def test_ids_get_a_suffix(root: Path) -> None:
     assert recognise(root / "t.csv", {"file": "id"}) is not None
     with pytest.raises(InputError, match=r"/0 does not exist\..*--suffix"):
         ImageData.from_path(root / "t.csv", {"file": "id"})
+
+
+def test_ids_are_numbers_of_numpy_and_extensions_have_a_dot_and_a_case(root: Path) -> None:
+    for number in range(4):
+        Image.new("L", (8, 6), number).save(root / f"{number}.JPG", "JPEG")
+    frame = {"file": [np.int64(number) for number in range(4)], "label": ["a", "b"] * 2}
+    data = ImageData.from_df(frame, root=root, options=ImageOptions(suffix=".JPG"))
+    assert [Path(item).name for item in data.samples["image"]] == [f"{n}.JPG" for n in range(4)]
+    with pytest.raises(InputError, match=r"suffix='JPG' has no dot"):
+        ImageOptions(suffix="JPG")
+    with pytest.raises(InputError, match=r"0\.JPG exists: .* upper and lower case"):
+        ImageData.from_df(frame, root=root, options=ImageOptions(suffix=".jpg"))
+
+
+def test_cells_may_have_the_images(root: Path) -> None:
+    draws = np.random.default_rng(0)
+    images = [draws.integers(0, 256, (8, 6, 3)).astype(np.uint8) for _ in range(4)]
+    files = [io.BytesIO() for _ in images]
+    for image, file in zip(images, files, strict=True):
+        Image.fromarray(image).save(file, "PNG")
+    content = [file.getvalue() for file in files]
+    cells = [
+        content,
+        [{"bytes": each, "path": None} for each in content],
+        [Image.fromarray(image) for image in images],
+    ]
+    for column in cells:
+        frame = {"image": column, "label": ["a", "b"] * 2}
+        data = ImageData.from_df(frame, "image")
+        [raw] = data.raw("train")[:1]
+        row = int(data.split.train[0])
+        assert np.array_equal(decode(raw), images[row])
+    with pytest.raises(InputError, match=r"The file of row 0 is \[0\.0, 0\.0") as error:
+        ImageData.from_df({"image": [[0.0] * 1_000] * 2, "label": ["a", "b"]}, "image")
+    assert len(str(error.value)) < 200
 
 
 def test_labels_come_from_file_names(root: Path) -> None:

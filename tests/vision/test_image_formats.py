@@ -84,8 +84,40 @@ def tiff(values: np.ndarray, order: str, *, bits: int = 16, white_is_zero: bool 
 def test_sixteen_bits_of_colour_keep_their_range(kind: str) -> None:
     values = wide()
     content = png(values) if kind == "png" else tiff(values, "<" if "little" in kind else ">")
-    # Pillow keeps the high byte of colours: within one level of 65535 → 255.
-    assert np.abs(decode(content).astype(float) - values / 257).max() <= 1.0
+    assert np.array_equal(decode(content), np.rint(values / 257))
+
+
+def deflated(content: bytes, order: str) -> bytes:
+    """Compress the pixels of a TIFF that `tiff` returned."""
+    head = bytearray(content)
+    fields = {
+        struct.unpack_from(f"{order}H", content, 10 + 12 * n)[0]: 18 + 12 * n for n in range(10)
+    }
+    [start] = struct.unpack_from(f"{order}I", content, fields[273])
+    packed = zlib.compress(content[start:])
+    struct.pack_into(f"{order}HH", head, fields[259], 8, 0)
+    struct.pack_into(f"{order}I", head, fields[279], len(packed))
+    return bytes(head[:start]) + packed
+
+
+@pytest.mark.parametrize("kind", ["png", "png alpha", "tiff <", "tiff >", "deflate <", "deflate >"])
+@pytest.mark.parametrize("bits", [9, 10, 12])
+def test_both_bytes_of_colours_are_read(kind: str, bits: int) -> None:
+    largest = (1 << bits) - 1
+    values = np.random.default_rng(0).integers(0, largest + 1, (12, 16, 3)).astype(np.uint16)
+    values[0, 0] = largest
+    order = kind[-1]
+    if kind.startswith("png"):
+        opaque = np.full((12, 16, 1), 65_535, np.uint16)
+        content = png(np.concatenate([values, opaque], 2) if kind == "png alpha" else values)
+    else:
+        content = tiff(values, order)
+        content = deflated(content, order) if kind.startswith("deflate") else content
+    assert check_decodes(content) == bits
+    assert np.array_equal(decode(content, bits=bits), np.rint(values / largest * 255))
+    [header] = read_headers([content])
+    assert isinstance(header, ImageHeader)
+    assert (header.mode[:3], header.bits) == ("RGB", bits)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

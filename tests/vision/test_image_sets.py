@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, random_split
+from torch.utils.data import ConcatDataset, Dataset, Subset, random_split
 
 from flambeau import Learner, TensorData
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError
 from flambeau_vision import ImageData, ImageOptions
+from flambeau_vision.decode import decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 16, 20, 3), dtype=np.uint8)
 
@@ -144,6 +145,84 @@ def test_a_test_set_is_not_read_again_before_its_scores(tmp_path: Path, cache: s
     assert test.read.total() > headers
 
 
+def test_concatenated_sets_keep_their_class_names() -> None:
+    first, second = Pairs(16), Pairs(8)
+    second.targets = [1] * 8
+    both = ConcatDataset([first, Subset(second, [5, 2])])
+    data = ImageData.from_datasets(both)
+    assert data.targets.names == ("cat", "dog")
+    assert data.targets.values.tolist() == [row % 2 for row in range(16)] + [1, 1]
+    pixels = [decode(item) for item in data.samples["image"]]
+    assert np.array_equal(pixels, PIXELS[[*range(16), 5, 2]])
+    second.classes = ("dog", "cat")
+    with pytest.raises(InputError, match=r"one data set of train are dog, cat.*two meanings"):
+        ImageData.from_datasets(both)
+    second.classes, second.transform = first.classes, lambda image: image
+    with pytest.raises(InputError, match="train data set has a transform"):
+        ImageData.from_datasets(both)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_labels_of_unlabelled_samples_are_refused(part: str) -> None:
+    unlabelled = Pairs()
+    unlabelled.targets = [0, -1, 1, -1] * 6
+    sets = {"train": Pairs(), part: unlabelled}
+    with pytest.raises(InputError, match=rf"12 of 24 labels of {part} .*0\.\.1 \(sample 1: -1\)"):
+        ImageData.from_datasets(**sets)
+    data = ImageData.from_datasets(Subset(unlabelled, range(0, 24, 2)))
+    assert data.targets.counts() == {"cat": 6, "dog": 6}
+
+
+class Compose:
+    """As that of torchvision."""
+
+    def __init__(self, *transforms: Any) -> None:
+        self.transforms = transforms
+
+    def __call__(self, image: Any) -> Any:
+        return image
+
+
+class ToTensor:
+    """As that of torchvision, which changes the type only."""
+
+
+def test_compositions_are_transforms_unless_they_change_the_type_only() -> None:
+    images = Pairs()
+    images.transform = Compose(ToTensor())
+    assert ImageData.from_datasets(images).targets.names == ("cat", "dog")
+    images.transform = Compose(ToTensor(), lambda image: image)
+    with pytest.raises(InputError, match=r"a transform \(Compose\)"):
+        ImageData.from_datasets(images)
+
+
+def test_random_transforms_are_found_by_reading_twice() -> None:
+    class Flipped(Pairs):
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            image, label = super().__getitem__(index)
+            turned = self.read[index] % 2 == 1
+            return (image.rotate(180) if turned else image), label
+
+    with pytest.raises(InputError, match=r"image 0 of Flipped differs each time.*random"):
+        ImageData.from_datasets(Flipped())
+
+
+def test_several_labels_of_hugging_face_have_their_names() -> None:
+    images = HuggingFace([])
+    images.features["label"] = Column()
+    images.features["label"].feature = Column(["sun", "sea", "sky"])
+    labels = [[0, 1], [2], [], [1]] * 6
+    get = HuggingFace.__getitem__
+    images.__class__ = type(
+        "HuggingFace",
+        (HuggingFace,),
+        {"__getitem__": lambda self, key: labels if key == "label" else get(self, key)},
+    )
+    data = ImageData.from_datasets(images)
+    assert (data.targets.kind, data.targets.names) == ("multi_label", ("sun", "sea", "sky"))
+    assert data.targets.values[:4].tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
 def test_what_cannot_be_used_is_named() -> None:
     changed = Pairs()
     changed.transform = lambda image: image.rotate(9)
@@ -171,3 +250,7 @@ def test_plain_data_of_images_name_the_class_for_images() -> None:
         learner.fit(1)
     with pytest.raises(InputError, match=r"ImageData\.from_datasets"):
         TensorData.from_datasets(Pairs())
+    for shape, is_named in (((28, 28), True), ((28, 9), False), ((8, 8), False)):
+        grey = TensorData.from_tensors(torch.rand(24, *shape), torch.arange(24) % 2)
+        reason = Learner(grey, quiet=True).plan["architecture"].reason
+        assert ("ImageData.from_arrays" in reason) is is_named

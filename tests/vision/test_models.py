@@ -270,6 +270,16 @@ def test_junk_in_a_weights_file_is_named(tmp_path: Path, content: bytes) -> None
             read_weights("resnet18", str(tmp_path / name))
 
 
+def test_a_whole_model_in_a_weights_file_is_named_without_the_advice_to_load_it(
+    tmp_path: Path,
+) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
+    with pytest.raises(InputError, match="pickled models are refused") as error:
+        read_weights("resnet18", str(tmp_path / "whole.pth"))
+    assert "two options" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+
+
 @pytest.mark.parametrize("value", [True, False, 1, "", ["DEFAULT"]])
 def test_weights_are_a_name_or_a_path(value: object) -> None:
     data = ImageData.from_arrays(np.zeros((4, 8, 8), np.uint8), ["a", "b"] * 2, valid=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,38 @@ def test_a_stack_without_an_axis_of_channels_is_several_images_for_a_model_of_fi
     assert learner.predict(COLOUR[0]).label in ("ant", "bee")
 
 
+class GreySet:
+    """A data set as torchvision's MNIST: a stack of arrays, read one by one."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def __len__(self) -> int:
+        return len(GREY)
+
+    def __getitem__(self, row: int) -> tuple[Any, str]:
+        image = GREY[row]
+        return (Image.fromarray(image) if self.form == "pillow" else image), LABELS[row]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_a_stack_for_a_model_of_single_grey_images_is_stacked_or_asked_for(
+    n: int, convert: Any
+) -> None:
+    arrays = Learner(ImageData.from_datasets(GreySet("array")), quiet=True)
+    each = probabilities(arrays.predict(list(GREY[:n])))
+    assert probabilities(arrays.predict(convert(GREY[:n]))) == pytest.approx(each)
+    pictures = Learner(ImageData.from_datasets(GreySet("pillow")), quiet=True)
+    if n == 5:
+        assert len(pictures.predict(convert(GREY[:n]))) == n
+        return
+    with pytest.raises(InputError, match=rf"is {n} grey images, or one image of {n} channels"):
+        pictures.predict(convert(GREY[:n]))
+    assert len(pictures.predict(list(GREY[:n]))) == n
+    assert len(pictures.predict([convert(GREY[:n])])) == 1
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two classes of six photographs."""
@@ -117,6 +150,40 @@ def test_open_files_and_buffers_are_one_image(folder: Path) -> None:
         learner.predict(text)
     with pytest.raises(InputError, match=r"00\.png cannot be read"):
         learner.predict(file)  # closed
+
+
+class Column:
+    """A column of a Hugging Face data set, which is neither a list nor an array."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.items[key]
+
+
+def test_columns_are_several_images_and_buffers_of_bytes_one(folder: Path) -> None:
+    learner = Learner(ImageData.from_folder(folder), quiet=True)
+    path = folder / "ant" / "00.png"
+    wanted = learner.predict(path).probabilities
+    for buffer in (path.read_bytes(), bytearray(path.read_bytes()), memoryview(path.read_bytes())):
+        assert learner.predict(buffer).probabilities == pytest.approx(wanted)
+    found = learner.predict(Column([str(path), Image.open(path)]))
+    assert [each.probabilities for each in found] == [pytest.approx(wanted)] * 2
+
+
+def test_errors_are_a_column_of_their_own_beside_the_predictions(folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    learner = Learner(ImageData.from_folder(folder), quiet=True)
+    files = pandas.Series([str(folder / "ant" / "00.png"), "missing.png"], index=[5, 7])
+    found = learner.predict(files, errors="return")
+    assert list(found.index) == [5, 7]
+    assert list(found.columns) == ["label", "probability", "ant", "bee", "error"]
+    assert found["label"][5] in ("ant", "bee")
+    assert "missing.png does not exist" in found["error"][7]
 
 
 def test_open_files_are_items_to_train_on(folder: Path) -> None:

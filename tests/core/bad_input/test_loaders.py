@@ -208,6 +208,7 @@ def test_samples_of_several_shapes_are_named() -> None:
         TensorData.from_datasets(Samples(lambda i: i, n=0), PAIRS)
 
 
+@pytest.mark.filterwarnings(r"ignore:\[lagging-statistics\]")  # of short runs on a stream
 def test_resuming_a_stream_is_refused_with_the_reason(tmp_path: Path) -> None:
     def data() -> Data:
         return loaders(DataLoader(Stream(40), 8))

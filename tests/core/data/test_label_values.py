@@ -1,5 +1,7 @@
 """Labels whose type or spelling leaves doubts: they are read as written, and the doubt is named."""
 
+from decimal import Decimal
+
 import pytest
 
 from flambeau.data.targets import read_labels
@@ -26,6 +28,14 @@ def doubt(labels: list, **given: object) -> str:
         ([0.0, 1.0] * 3, "regression", "could be class numbers"),
         ([1.0, 2.0, 4.0] * 3, "regression", "could be class numbers"),
         (list(range(18, 68)) * 4, "classification", "they are amounts"),
+        (["red+big", "red", "big", "big+old"] * 3, "classification", "separated by '+'"),
+        (["red_shirt", "blue_shirt", "red_hat", "blue_hat", "red_bag", "blue_bag", "bag_hat",
+          "hat_shirt"] * 3, "classification", "separated by '_'"),
+        (["['red', 'big']", "['red']"] * 3, "classification", "lists that were written as text"),
+        (["ant", "a\u200bnt", "bee"] * 3, "classification", "several spellings"),
+        (["ant", "bee", "NA"] * 3, "classification", "could stand for a missing label"),
+        (["1", "2", "?"] * 3, "classification", "'?' could stand for a missing label"),
+        ([str(age) for age in range(18, 68)] * 4, "classification", "they are amounts"),
         ([3, 8, 100, 20, 5, 41, 66, 70, 75, 80, 91] * 20, "classification", "gaps"),
     ],
 )  # fmt: skip
@@ -47,6 +57,8 @@ def test_doubtful_labels_are_named(labels: list, kind: str, words: str) -> None:
         [True, False] * 3,
         [0.5 + number / 7 for number in range(30)],
         ["001", "002", "010"] * 3,
+        [str(digit) for digit in range(10)] * 2,
+        ["great_dane", "great_pyrenees", "pug", "blue_heeler"] * 3,
     ],
 )
 def test_clear_labels_have_no_doubts(labels: list) -> None:
@@ -66,6 +78,11 @@ def test_a_given_task_or_classes_leave_no_doubt_about_it() -> None:
     assert not doubt([0.0, 1.0] * 3, task="classification")
     assert not doubt(["red;round", "red"] * 3, sep=";")
     assert not doubt([3, 7] * 3, classes=["3", "7"])
+
+
+def test_decimals_are_amounts() -> None:
+    targets = read_labels([Decimal("1.5"), Decimal("2.25"), Decimal("1.5")])
+    assert (targets.kind, targets.values.tolist()) == ("regression", [1.5, 2.25, 1.5])
 
 
 def test_negative_whole_numbers_are_amounts() -> None:

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from flambeau.data.part_columns import find_part_column, part_of_name, read_part_column
+from flambeau.data.part_columns import (
+    doubt_about_part_columns,
+    find_part_column,
+    part_of_name,
+    read_part_column,
+)
 from flambeau.data.tables import read_table
 from flambeau.errors import SplitError
 
@@ -48,6 +53,7 @@ def test_a_split_column_has_names_of_parts_or_bools() -> None:
         ("is_test", "test", "train"),
         ("Is Test", "test", "train"),
         ("is_train", "train", "valid"),
+        ("in_test_set", "test", "train"),
         ("anything", "valid", "train"),
     ],
 )
@@ -64,6 +70,11 @@ def test_the_name_of_a_flag_says_what_true_is(column: str, yes: str, no: str) ->
         ({"is_test": [0, 1, 0]}, "is_test"),
         ({"split": ["train", "holdout", "train"]}, "split"),
         ({"is_valid": ["yes", "maybe", "no"]}, "is_valid"),
+        ({"Usage": ["Training", "PublicTest", "PrivateTest"]}, "Usage"),
+        ({"set": ["train", "val", "holdout"]}, "set"),
+        ({"subset": ["train", "test", None]}, "subset"),
+        ({"Data Split": ["TRAIN", "UNLABELED", "TRAIN"]}, "Data Split"),
+        ({"conjunto": ["entrenamiento", "prueba", "prueba"]}, "conjunto"),
         ({"part": ["wing", "tail", "wing"]}, None),
         ({"valid": ["2020", "2021", "2022"]}, None),
         ({"phase": ["train", "train", "train"]}, None),
@@ -86,3 +97,28 @@ def test_several_columns_of_parts_are_asked_for() -> None:
     table = read_table({"split": ["train", "val"], "is_test": [False, True]})
     with pytest.raises(SplitError, match=r"'split', 'is_test'\. Choose one with split="):
         find_part_column(table)
+
+
+def test_cells_without_a_part_are_named() -> None:
+    with pytest.raises(SplitError, match="'Usage' has 'PublicTest' in row 1"):
+        read_part_column(["Training", "PublicTest"], "Usage", "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"fold": [0, 1, 2]}, "frame['is_valid'] = frame['fold'] == 0"),
+        ({"in_test_set": [0, 1, 0]}, "--split in_test_set"),
+        ({"test_score": [0.5, 1.0, 0.2]}, ""),
+        ({"label": [0, 1, 0]}, ""),
+    ],
+)
+def test_columns_that_could_be_parts_are_doubtful(columns: dict, words: str) -> None:
+    table = read_table({"x": [1, 2, 3], **columns})
+    assert find_part_column(table) is None
+    found = doubt_about_part_columns(table, without=["label"])
+    assert bool(found) == bool(words)
+    for reading in found:
+        assert reading.confidence < 0.5
+        assert words in reading.override
+        assert repr(next(iter(columns))) in reading.what

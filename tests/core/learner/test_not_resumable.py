@@ -103,6 +103,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("data", "arguments", "reason"), CASES)
+@pytest.mark.filterwarnings(r"ignore:\[lagging-statistics\]")  # of short runs on a stream
 def test_the_reason_is_named_before_the_run_and_after_it(
     data: Callable[[], TensorData] | None, arguments: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:

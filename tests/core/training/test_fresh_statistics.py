@@ -9,8 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, IterableDataset
 
-from flambeau import EMA, SWA, Callback, Learner, TensorData, TrainingOptions, TrainState
+from flambeau import (
+    EMA,
+    SWA,
+    Callback,
+    FlambeauWarning,
+    Learner,
+    TensorData,
+    TrainingOptions,
+    TrainState,
+)
 
 
 def data(n: int = 64) -> TensorData:
@@ -152,3 +162,35 @@ def test_a_measurement_of_the_rate_does_not_warn() -> None:
         quiet=True,
     )
     fitted.lr_find()
+
+
+def test_statistics_that_cannot_be_computed_anew_are_warned_of() -> None:
+    class Stream(IterableDataset):
+        def __iter__(self) -> Any:
+            generator = torch.Generator().manual_seed(0)
+            for row in torch.randn(64, 6, generator=generator) + 50:
+                yield row, int(row[0] > 50)
+
+    rows = [pair for _, pair in zip(range(16), Stream(), strict=False)]
+    data = TensorData.from_loaders(
+        DataLoader(Stream(), 8), DataLoader(rows, 8), class_names=["a", "b"]
+    )
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    fitted = Learner(
+        data,
+        model,
+        choices={"lr": 0.01, "probe": "off"},
+        training=TrainingOptions(doctor=False),
+        quiet=True,
+    )
+    with pytest.warns(FlambeauWarning, match=r"lagging-statistics.*50 steps.*read twice") as found:
+        history = fitted.fit(steps=8)
+    assert sum("lagging-statistics" in str(each.message) for each in found) == 1
+    # The running mean has 57 % of the weight of eight batches; with their own statistics the loss
+    # is about half.
+    inputs = torch.stack([row for row, _ in Stream()]).split(8)
+    again = recomputed(model, list(inputs))
+    valid = torch.stack([row for row, _ in rows])
+    loss = nn.functional.cross_entropy(again(valid), torch.tensor([label for _, label in rows]))
+    assert history.rows[-1]["valid_loss"] > 1.5 * float(loss.detach())

@@ -231,6 +231,7 @@ def test_measuring_changes_nothing_but_the_decision() -> None:
     assert same(measured, told)
 
 
+@pytest.mark.filterwarnings(r"ignore:\[lagging-statistics\]")  # of short runs on a stream
 def test_a_failed_measurement_is_reported() -> None:
     class Stream(torch.utils.data.IterableDataset):
         def __iter__(self):

@@ -186,6 +186,7 @@ class Stream(IterableDataset):
         return iter(zip(x, (x[:, 0] > 0).long(), strict=True))
 
 
+@pytest.mark.filterwarnings(r"ignore:\[lagging-statistics\]")  # of short runs on a stream
 def test_a_loader_that_cannot_repeat_is_not_measured_before() -> None:
     machine = Machine()
     stream = DataLoader(Stream(), batch_size=20)

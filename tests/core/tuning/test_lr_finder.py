@@ -365,6 +365,7 @@ class Stream(IterableDataset[Any]):
         yield from zip(*table(), strict=True)
 
 
+@pytest.mark.filterwarnings(r"ignore:\[lagging-statistics\]")  # of short runs on a stream
 def test_a_stream_is_measured_only_when_asked() -> None:
     data = TensorData.from_loaders(DataLoader(Stream(), 16), DataLoader(Stream(), 16), n_classes=3)
     unseen = TrainingOptions(doctor=False)  # it would batch_order a batch of the stream

@@ -9,12 +9,13 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from torch import Tensor
 
-from flambeau.data.known_classes import match_labels
+from flambeau.data.known_classes import LabelMatch, match_columns, match_labels, match_tags
+from flambeau.data.label_rows import read_number_rows
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.targets import Targets, read_labels
+from flambeau.data.targets import Targets, read_labels, split_tags
 from flambeau.errors import InputError, SplitError
 from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
 from flambeau_vision.open_image import item_name, name_items
@@ -66,8 +67,7 @@ def assemble(
     """
     if not items:
         raise InputError("There are no images: the list is empty.")
-    if not request.for_training and options.classes is not None and options.task in _ONE_LABEL:
-        match = match_labels(labels, options.classes, options.unknown)
+    if not request.for_training and (match := _match_classes(labels, options)) is not None:
         items, labels = [items[row] for row in match.rows], match.labels
         given = {part: _positions(rows, match.rows) for part, rows in (given or {}).items()}
         readings += match.readings
@@ -77,15 +77,19 @@ def assemble(
     headers = [entry for entry in found if isinstance(entry, ImageHeader)]
     _check_readable(problems, len(items), options)
     kept = [row for row, entry in enumerate(found) if isinstance(entry, ImageHeader)]
-    targets = read_labels(
-        [labels[row] for row in kept],
-        task=options.task,
-        classes=options.classes,
-        sep=options.sep,
-        sources=[item_name(items[row]) for row in kept],
-    )
-    if request.for_training:
-        _check_classes_readable(found, labels, targets)
+
+    def targets_of(rows: Sequence[int]) -> Targets:
+        return read_labels(
+            [labels[row] for row in rows],
+            task=options.task,
+            classes=options.classes,
+            sep=options.sep,
+            sources=[item_name(items[row]) for row in rows],
+        )
+
+    if problems and request.for_training:
+        _check_classes_readable(found, labels, targets_of(range(len(items))))
+    targets = targets_of(kept)
     samples = Samples(
         {
             "image": [items[row] for row in kept],
@@ -103,6 +107,19 @@ def assemble(
     is_random = request.for_training and request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
+
+
+def _match_classes(labels: Sequence[Any], options: ImageOptions) -> LabelMatch | None:
+    """Return the rows whose labels are classes of the model; None if the model has no classes."""
+    if options.classes is None or options.task == "regression":
+        return None
+    columns = read_number_rows(labels)
+    if columns is not None:
+        return match_columns(columns, labels, options.classes)
+    if options.task in _ONE_LABEL:
+        return match_labels(labels, options.classes, options.unknown)
+    tags = split_tags(labels, options.sep, "row {}".format)
+    return match_tags(tags, options.classes, options.unknown)
 
 
 def _bits_column(headers: Sequence[ImageHeader]) -> dict[str, Sequence[Any]]:
@@ -175,7 +192,7 @@ def _check_classes_readable(
     found: Sequence[ImageHeader | Problem], labels: Sequence[Any], targets: Targets
 ) -> None:
     """Raise if all images of a class were skipped: its output would never be trained."""
-    if targets.kind != "classification" or not any(isinstance(one, Problem) for one in found):
+    if targets.kind != "classification":
         return
     entries = list(zip(found, labels, strict=True))
     readable = {str(label) for entry, label in entries if isinstance(entry, ImageHeader)}

@@ -32,7 +32,6 @@ from flambeau_vision.contact_sheet import (
 )
 from flambeau_vision.dataset import TARGET, ImageFileDataset
 from flambeau_vision.facts import ImageFacts, image_facts
-from flambeau_vision.folder import list_images
 from flambeau_vision.from_plan import (
     device_transforms,
     image_geometry,
@@ -40,6 +39,7 @@ from flambeau_vision.from_plan import (
     model_arguments,
     task_arguments,
 )
+from flambeau_vision.image_files import list_images
 from flambeau_vision.image_store import ImageStore
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor

@@ -21,6 +21,7 @@ from flambeau_vision.open_image import (
     loaded,
     open_image,
 )
+from flambeau_vision.sixteen_bit_colour import sixteen_bit_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,10 +96,14 @@ def check_decodes(item: Any) -> int:
 
 def used_bits(image: Image | NDArray[Any]) -> int:
     """Return the number of bits of the largest value of a 16-bit image; 8 for other images."""
-    is_array = isinstance(image, np.ndarray)
-    if not is_array and not image.mode.startswith("I;16"):
+    if isinstance(image, np.ndarray):
+        values = image
+    elif (colour := sixteen_bit_values(image, lambda same: same)) is not None:
+        values = colour[:, :, :3]
+    elif image.mode.startswith("I;16"):
+        values = np.array(image)
+    else:
         return 8
-    values = image if is_array else np.array(image)
     if values.dtype != np.uint16 or not values.size:
         return 8
     return max(8, int(values.max()).bit_length())
@@ -109,6 +114,10 @@ def used_bits(image: Image | NDArray[Any]) -> int:
 
 def image_pixels(image: Image, channels: int | None, name: str, bits: int = 16) -> Pixels:
     """Return the upright uint8 pixels of a Pillow image of any mode; see `decode`."""
+    if (values := sixteen_bit_values(image, _apply_orientation)) is not None:
+        pixels = sixteen_bits_to_uint8(values, bits)
+        pixels[:, :, 3:] = sixteen_bits_to_uint8(values[:, :, 3:], 16)  # transparency
+        return _convert_channels(pixels, channels or 3, name)
     image = _apply_orientation(image)
     if channels not in (None, 1, 3):
         if len(image.getbands()) != channels:

@@ -18,7 +18,7 @@ from flambeau_vision.open_image import DRAFT_FACTOR, exif_orientation, loaded
 from flambeau_vision.resize import REDUCING_GAP, Geometry
 
 # Increase it when decoding or resizing changes the pixels, so that older files are not used.
-_FORMAT = 1
+_FORMAT = 2
 # Decoded at once and then written: keeps all cores busy and needs little memory.
 _CHUNK_BYTES = 64_000_000
 _ADVICE = (

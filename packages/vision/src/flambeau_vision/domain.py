@@ -13,13 +13,22 @@ from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
 from flambeau_vision.data import ImageData
 from flambeau_vision.demo import glyph_data
-from flambeau_vision.folder import IMAGE_EXTENSIONS
-from flambeau_vision.foreign_files import describe_foreign_file, describe_foreign_folder
+from flambeau_vision.foreign_files import (
+    describe_foreign_file,
+    describe_foreign_folder,
+    describe_other_file,
+)
+from flambeau_vision.image_files import IMAGE_EXTENSIONS
 from flambeau_vision.models import BACKBONE_NAMES, backbone, small_cnn
 from flambeau_vision.preprocess import ImagePreprocessor
 from flambeau_vision.resize import parse_size
 from flambeau_vision.rules import RULES
-from flambeau_vision.table_columns import guess_columns, has_image_paths, read_image_csv
+from flambeau_vision.table_columns import (
+    guess_columns,
+    has_image_paths,
+    read_image_csv,
+    single_column_hint,
+)
 
 # Files inspected before a folder is judged: a sufficient sample, and quick on any disk.
 _MAX_FILES = 2_000
@@ -40,7 +49,9 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
         if (cause := describe_foreign_file(path)) is not None:
             return Recognition("no", cause)
         is_table = any(kind in _TABLES for kind in path.suffixes)
-        return _recognise_table(path, options) if is_table else None
+        if is_table:
+            return _recognise_table(path, options)
+        return Recognition("no", describe_other_file(path))
     files = itertools.islice(
         (
             (directory != str(path), Path(name).suffix.lower() in IMAGE_EXTENSIONS)
@@ -79,7 +90,7 @@ def _recognise_table(path: Path, options: Mapping[str, str]) -> Recognition | No
         else:
             which = f"None of its columns ({', '.join(columns.names)}) has image paths."
         hint = "Name the column with --file; if it has ids without an extension, add --suffix .jpg."
-        return Recognition("no", f"{which} {hint}")
+        return Recognition("no", f"{which} {single_column_hint(columns) or hint}")
     reason = f"Its column {file!r} has image files ({columns.column(file)[0]})."
     if label is None and options.get("target") not in columns:
         return Recognition("possible", f"{reason} Name the column of the labels with --target.")

@@ -27,6 +27,7 @@ from flambeau_vision.open_image import (
     loaded,
     register_plugins,
 )
+from flambeau_vision.sixteen_bit_colour import is_sixteen_bit_colour
 
 # The last bytes of a complete file; a file that ends otherwise is decoded to check it.
 _END_MARKERS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 8)}
@@ -85,7 +86,7 @@ def read_headers(items: Sequence[Any], *, verify: bool = False) -> list[ImageHea
         try:
             header = _read_header(item)
             is_path = isinstance(item, str | os.PathLike)
-            if is_path and (verify or header.mode in HIGH_BIT_DEPTH_MODES):
+            if is_path and (verify or header.bits or header.mode in HIGH_BIT_DEPTH_MODES):
                 header = _with_bits(header, check_decodes(item))
             return header
         except InputError as error:
@@ -140,16 +141,18 @@ def _read_header(item: Any) -> ImageHeader:
 
 
 def _with_bits(header: ImageHeader, bits: int) -> ImageHeader:
-    return replace(header, bits=bits if header.mode.startswith("I;16") else None)
+    return replace(header, bits=None if header.bits is None else bits)
 
 
 def _image_header(image: Any) -> ImageHeader:
+    # Before the orientation is read, for which Pillow loads a PNG.
+    is_deep = image.mode.startswith("I;16") or is_sixteen_bit_colour(image)
     width, height = image.size
     if exif_orientation(image) >= 5:
         width, height = height, width
-    return ImageHeader(
-        width, height, image.mode, image.format or "", bool(getattr(image, "is_animated", False))
-    )
+    is_animated = bool(getattr(image, "is_animated", False))
+    bits = 16 if is_deep else None
+    return ImageHeader(width, height, image.mode, image.format or "", is_animated, bits)
 
 
 def _has_end_marker(path: Path, format_: str) -> bool:

@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from flambeau.data.split_request import SplitRequest, consecutive_rows
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.hugging_face import is_hugging_face
 from flambeau_vision.assemble import ImageDataArguments, assemble
+from flambeau_vision.decode import decode
 from flambeau_vision.options import ImageOptions
 
 # Transforms that change the type of an image but not its pixels.
-_HARMLESS = ("ToTensor", "PILToTensor", "ToImage", "NoneType")
+_HARMLESS = ("ToTensor", "PILToTensor", "ToImage", "ToDtype", "ConvertImageDtype", "NoneType")
+_TRANSFORMS = ("transform", "target_transform", "transforms")
+# Samples that are read twice, to find random transforms; one that changes every second image is
+# missed once in 256 times.
+_READ_TWICE = 8
 _LABELS = ("label", "labels", "target", "class", "fine_label")
 
 
@@ -61,18 +68,17 @@ def read_datasets(
     for part, samples in parts.items():
         own, found, classes = _read_set(samples, part, image, label)
         if names is not None and classes is not None and list(classes) != list(names):
-            raise InputError(
-                f"The classes of {part} are {', '.join(classes)}, but those of train are "
-                f"{', '.join(names)}, so the same class number has two meanings. Give all data "
-                "sets the same classes in the same order."
-            )
+            raise _other_classes_error(part, classes, "train", names)
         names = classes if names is None else names
         items += own
         labels += found
         sizes[part] = len(own)
+    _refuse_random(items[: min(_READ_TWICE, sizes["train"])])
     if options.classes is None and names is not None:
-        present = set(map(str, labels))
+        present = {name for each in labels for name in (each if isinstance(each, list) else [each])}
         options = options.updated({"classes": [name for name in names if name in present]})
+    if items and len(getattr(items[0].load_image(), "shape", ())) == 2:
+        options = options.updated({"layout": "HW"})
     rows = consecutive_rows(sizes)
     given = rows if len(rows) > 1 else None
     return assemble(items, labels, request, options, given=given)
@@ -82,12 +88,35 @@ def _read_set(
     samples: Any, part: str, image: str | None, label: str | None
 ) -> tuple[list[SetImage], list[Any], Sequence[str] | None]:
     """Return the images of one part, their labels (as names if known), and all class names."""
-    base, indices = _base_of(samples, part)
+    members = _members(samples, part)
+    indices: dict[int, list[int]] = {}
+    bases: dict[int, Any] = {}
+    for base, index in members:
+        bases[id(base)] = base
+        indices.setdefault(id(base), []).append(index)
+    columns: dict[int, str | int] = {}
+    label_of: dict[tuple[int, int], Any] = {}
+    names: Sequence[str] | None = None
+    for key, base in bases.items():
+        columns[key], labels, classes = _read_base(base, indices[key], part, image, label)
+        if names is not None and classes is not None and list(classes) != list(names):
+            raise _other_classes_error(f"one data set of {part}", classes, "another", names)
+        names = classes if names is None else names
+        label_of |= {(key, index): value for index, value in labels.items()}
+    items = [SetImage(base, index, columns[id(base)]) for base, index in members]
+    return items, [label_of[id(base), index] for base, index in members], names
+
+
+def _read_base(
+    base: Any, indices: Sequence[int], part: str, image: str | None, label: str | None
+) -> tuple[str | int, dict[int, Any], Sequence[str] | None]:
+    """Return the column of the images, position → label, and all class names of a data set."""
     _refuse_transform(base, part)
     if is_hugging_face(base):
         image, label = _columns(base, part, image, label)
         values: Any = base[label]
-        names = getattr(base.features[label], "names", None)
+        feature: Any = base.features[label]
+        names = getattr(feature, "names", getattr(getattr(feature, "feature", None), "names", None))
         column: str | int = image
     else:
         column = 0 if image is None else image
@@ -96,16 +125,49 @@ def _read_set(
         if values is None or len(values) != len(base):
             key = (1 if image is None else "label") if label is None else label
             values = _labels_of(base, indices, key, part)
-    found = [_plain(values[index]) for index in indices]
-    if names is not None and all(isinstance(each, int) for each in found):
-        found = [str(names[each]) for each in found]
-    else:
-        names = None
-    return [SetImage(base, index, column) for index in indices], found, names
+    found = {index: _plain(values[index]) for index in indices}
+    numbers = [number for value in found.values() for number in _as_list(value)]
+    if names is None or not all(isinstance(number, int) for number in numbers):
+        return column, found, None
+    _check_numbers(found, len(names), part)
+    return (
+        column,
+        {
+            index: [str(names[n]) for n in value] if isinstance(value, list) else str(names[value])
+            for index, value in found.items()
+        },
+        [str(name) for name in names],
+    )
 
 
-def _base_of(samples: Any, part: str) -> tuple[Any, Sequence[int]]:
-    """Return the data set below ``torch.utils.data.Subset`` and the positions in it."""
+def _check_numbers(labels: Mapping[int, Any], n_classes: int, part: str) -> None:
+    """Raise an InputError if a label is no class number: -1 marks samples without a label."""
+    wrong = {
+        index: value
+        for index, value in labels.items()
+        if any(not 0 <= number < n_classes for number in _as_list(value))
+    }
+    if wrong:
+        first = next(iter(wrong))
+        raise InputError(
+            f"{len(wrong):,} of {len(labels):,} labels of {part} are outside 0..{n_classes - 1} "
+            f"(sample {first}: {wrong[first]}). Data sets mark samples without a label by -1: "
+            "leave them out, for example with torch.utils.data.Subset."
+        )
+
+
+def _other_classes_error(
+    part: str, classes: Sequence[str], other: str, names: Sequence[str]
+) -> InputError:
+    return InputError(
+        f"The classes of {part} are {', '.join(classes)}, but those of {other} are "
+        f"{', '.join(names)}, so the same class number has two meanings. Give all data sets the "
+        "same classes in the same order."
+    )
+
+
+def _members(samples: Any, part: str) -> list[tuple[Any, int]]:
+    """Return data set and position of each sample, below ``Subset`` and ``ConcatDataset``."""
     if isinstance(samples, Mapping):
         names = ", ".join(map(repr, cast("Mapping[object, Any]", samples)))
         raise ArgumentError(
@@ -119,9 +181,11 @@ def _base_of(samples: Any, part: str) -> tuple[Any, Sequence[int]]:
             "__getitem__. Pass a map-style data set, which has both."
         )
     if hasattr(samples, "dataset") and hasattr(samples, "indices"):
-        base, inner = _base_of(samples.dataset, part)
-        return base, [inner[int(index)] for index in samples.indices]
-    return samples, range(len(samples))
+        inner = _members(samples.dataset, part)
+        return [inner[int(index)] for index in samples.indices]
+    if hasattr(samples, "datasets") and hasattr(samples, "cumulative_sizes"):
+        return [member for each in samples.datasets for member in _members(each, part)]
+    return [(samples, index) for index in range(len(samples))]
 
 
 def _refuse_transform(base: Any, part: str) -> None:
@@ -130,17 +194,44 @@ def _refuse_transform(base: Any, part: str) -> None:
         kind = base.format.get("type")
         named = None if kind != "custom" else "a transform (set_transform)"
     else:
-        known = [
-            type(getattr(base, name, None)).__name__ for name in ("transform", "target_transform")
+        odd = [
+            type(value).__name__
+            for name in _TRANSFORMS
+            if not _is_harmless(value := getattr(base, name, None))
         ]
-        odd = [name for name in known if name not in _HARMLESS]
         named = f"a transform ({odd[0]})" if odd else None
     if named is not None:
-        raise InputError(
-            f"The {part} data set has {named}, but ImageData resizes, augments and normalises "
-            "images itself. Create the data set without a transform; or keep the transform and use "
-            "TensorData.from_datasets(…) with your own module."
-        )
+        raise InputError(f"The {part} data set has {named}, {_INSTEAD}")
+
+
+_INSTEAD = (
+    "but ImageData resizes, augments and normalises images itself. Create the data set without a "
+    "transform; or keep the transform and use TensorData.from_datasets(…) with your own module."
+)
+
+
+def _is_harmless(transform: Any) -> bool:
+    """Return whether a transform changes no pixel; that of a composition if none of it does."""
+    kind = type(transform).__name__
+    if kind == "Compose":
+        return all(map(_is_harmless, transform.transforms))
+    if kind == "StandardTransform":  # torchvision's pair of transform and target_transform
+        return True
+    return kind in _HARMLESS
+
+
+def _refuse_random(items: Sequence[SetImage]) -> None:
+    """Raise an InputError if an image differs when it is read again: a random transform."""
+    for item in items:
+        try:
+            same = np.array_equal(decode(item), decode(item))
+        except InputError:  # reported when all images are checked
+            continue
+        if not same:
+            raise InputError(
+                f"{item.filename} differs each time it is read, so the data set has a random "
+                f"transform, {_INSTEAD}"
+            )
 
 
 def _columns(base: Any, part: str, image: str | None, label: str | None) -> tuple[str, str]:
@@ -152,7 +243,11 @@ def _columns(base: Any, part: str, image: str | None, label: str | None) -> tupl
                 f"The {part} data set has no column {name!r}. {did_you_mean(name, features)}"
             )
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
-    classes = [name for name, each in features.items() if hasattr(each, "names")]
+    classes = [
+        name
+        for name, each in features.items()
+        if hasattr(each, "names") or hasattr(getattr(each, "feature", None), "names")
+    ]
     usual = [name for name in _LABELS if name in features]
     found = {"image": image or _only(images), "label": label or _only(classes) or _only(usual[:1])}
     for what, name in found.items():
@@ -187,3 +282,8 @@ def _plain(value: Any) -> Any:
     """Return a label as a Python value: a tensor or NumPy scalar as a number."""
     is_scalar = hasattr(value, "item") and not getattr(value, "shape", ())
     return value.item() if is_scalar else value
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Return the labels of a sample: several of a list, else one."""
+    return cast("list[Any]", value) if isinstance(value, list) else [value]

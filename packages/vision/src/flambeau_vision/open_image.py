@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from flambeau.errors import InputError
 from flambeau.wording import name_some
+from flambeau_vision.sixteen_bit_colour import is_sixteen_bit_colour, keep_lower_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,6 +116,9 @@ def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
         image = Image.open(item if is_path else io.BytesIO(item))
         if target_side is not None and image.format == "JPEG":
             image.draft(None, _draft_size(image.size, target_side))
+        if is_sixteen_bit_colour(image):
+            with Image.open(item if is_path else io.BytesIO(item)) as again:
+                keep_lower_bytes(image, again)
         image.load()  # Image.open and even verify() accept a truncated file
     except BaseException as error:
         if image is not None:
@@ -147,6 +151,12 @@ def _missing_hint(name: str) -> str:
             'The path has backslashes, which are not separators on this system. Write "/": '
             'frame["file"].str.replace("\\\\", "/").'
         )
+    path = Path(name)
+    cases = (path.name.lower(), path.name.upper())
+    cases += (path.stem + path.suffix.lower(), path.stem + path.suffix.upper())
+    for other in cases:
+        if path.with_name(other).exists():
+            return f"{other} exists: the names differ in upper and lower case."
     for form in ("NFC", "NFD"):
         if os.path.exists(other := unicodedata.normalize(form, name)) and other != name:
             return (
@@ -157,7 +167,7 @@ def _missing_hint(name: str) -> str:
         "Check the path; relative paths of a table start from its root folder (root=…, on the "
         "command line --root)."
     )
-    if Path(name).suffix:
+    if path.suffix:
         return hint
     return (
         f"{hint} If the table has ids instead of file names, pass suffix='.jpg', on the command "

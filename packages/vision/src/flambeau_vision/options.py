@@ -107,6 +107,11 @@ class ImageOptions:
             raise InputError(f"bits={self.bits!r} is invalid. Give a number of bits from 8 to 16.")
         if self.layout not in (None, *get_args(Layout)):
             raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
+        if self.suffix is not None and "." not in self.suffix:
+            raise InputError(
+                f"suffix={self.suffix!r} has no dot. Give an extension: suffix='.jpg', on the "
+                "command line --suffix .jpg."
+            )
         if isinstance(self.classes, str):
             raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
         if self.classes is not None:

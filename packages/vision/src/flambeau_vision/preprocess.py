@@ -15,7 +15,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_vision.decode import channel_counts
-from flambeau_vision.folder import list_images
+from flambeau_vision.image_files import list_images
 from flambeau_vision.load_images import load_all
 from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size
 
@@ -99,22 +99,35 @@ class ImagePreprocessor(Preprocessor):
         return "image_preprocessor"
 
     def is_single(self, item: Any) -> bool:
-        """Return whether ``item`` is one image, not a list or array of several images.
+        """Return whether ``item`` is one image, not a sequence or array of several images.
 
         An array of three axes is several grey images if the model was trained on ``(n, H, W)``, or
         if none of its axes can be the channels.
+
+        Raises:
+            InputError: Two to four grey images and one image ``(C, H, W)`` have this shape, and the
+                model was trained on neither.
         """
-        if isinstance(item, list | tuple):
-            return False
+        if isinstance(item, str | bytes | bytearray | memoryview | Mapping | os.PathLike):
+            return True
         shape = getattr(item, "shape", None)
-        if shape is None or len(shape) == 2:
+        if shape is None:  # a list, or a column of a data set
+            return not (hasattr(item, "__len__") and hasattr(item, "__getitem__"))
+        if len(shape) == 2:
             return True
         if len(shape) != 3:
             return False
         if self.layout is not None:
             return self.layout != "HW"
         allowed = channel_counts(self.geometry.channels)
-        return shape[0] in allowed or shape[2] in allowed
+        fits_first, fits_last = shape[0] in allowed, shape[2] in allowed
+        if self.geometry.channels == 1 and fits_first and not fits_last and shape[0] > 1:
+            raise InputError(
+                f"An array of shape {tuple(shape)} is {shape[0]} grey images, or one image of "
+                f"{shape[0]} channels, and the training data do not tell which. Pass list(images) "
+                "for several images, [image] for one."
+            )
+        return fits_first or fits_last
 
     def expand(self, item: Any) -> Sequence[Any] | None:
         """Return the images in a folder; None for anything else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +13,13 @@ from torch import Tensor
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.targets import Targets
-from flambeau_vision.duplicates import MAX_COMPARED, Duplicates, search_duplicates
+from flambeau.wording import format_bytes
+from flambeau_vision.duplicates import (
+    MAX_COMPARED,
+    Duplicates,
+    bytes_to_compare,
+    search_duplicates,
+)
 from flambeau_vision.filename_groups import groups_across_parts
 
 _MAX_CLASSES = 30
@@ -21,6 +28,8 @@ _MAX_PROBLEMS = 10
 _IMBALANCED_FROM = 3.0
 # Data sets up to these sizes are compared by perceptual hash by default: about a second.
 _FILES_COMPARED, _ARRAYS_COMPARED = 500, 5_000
+# Files of equal size are read to compare them; 200 MB take about a second from a fast disk.
+_BYTES_COMPARED = 200_000_000
 _MAX_PAIRS = 5
 
 
@@ -38,10 +47,11 @@ def report(
         targets: The targets.
         split: The parts.
         notes: Notes, one line each.
-        duplicates: Whether to search for duplicate images. None compares the bytes of all images,
-            and the perceptual hashes of up to 500 files or 5,000 arrays (about a second). True
-            compares the perceptual hashes of up to 20,000 images, a random selection if there are
-            more. False skips the search.
+        duplicates: Whether to search for duplicate images. None compares the bytes of all images if
+            at most 200 MB of files of equal size have to be read for it, and the perceptual hashes
+            of up to 500 files or 5,000 arrays (about a second). True compares the bytes of all
+            images and the perceptual hashes of up to 20,000, a random selection if there are more.
+            False skips the search.
     """
     lines = [f"{len(samples):,} images, {targets.kind}: {targets.reason}"]
     lines += [f"  {line}" for line in _image_lines(samples)]
@@ -90,20 +100,31 @@ def _duplicate_lines(
         for row in split.part(part):
             parts[int(row)] = part
     labels = [targets.text(row) for row in range(n)]
+    to_read = 0 if isinstance(items, Tensor) else bytes_to_compare(items)
+    if to_read > _BYTES_COMPARED and not thorough:
+        return [
+            f"duplicates: not searched, because {format_bytes(to_read)} of files would be read; "
+            "data.report(duplicates=True) compares them",
+            *_group_lines(items, parts, labels),
+        ]
     by_default = _ARRAYS_COMPARED if isinstance(items, Tensor) else _FILES_COMPARED
     limit = MAX_COMPARED if thorough else by_default if n <= by_default else 0
     found = search_duplicates(items, parts, labels, limit=limit, title="searching for duplicates")
     found = replace(found, pairs=tuple(pair for pair in found.pairs if all(pair.parts)))
-    lines = _pair_lines(found)
+    return [*_pair_lines(found), *_group_lines(items, parts, labels)]
+
+
+def _group_lines(items: Sequence[Any] | Tensor, parts: list[str], labels: list[str]) -> list[str]:
+    """Return the line on groups of file names that are in several parts, if there are any."""
     groups = groups_across_parts(items, parts, labels)
-    if groups:
-        first = groups[0]
-        lines.append(
-            f"file names: {len(groups):,} groups of images are in more than one part, such as "
-            f"{first.name!r} ({len(first.rows):,} images in {' and '.join(first.parts)}); if a "
-            "group shows one film, person or location, keep it in one part: split=Split.by_group(…)"
-        )
-    return lines
+    if not groups:
+        return []
+    first = groups[0]
+    return [
+        f"file names: {len(groups):,} groups of images are in more than one part, such as "
+        f"{first.name!r} ({len(first.rows):,} images in {' and '.join(first.parts)}); if a "
+        "group shows one film, person or location, keep it in one part: split=Split.by_group(…)"
+    ]
 
 
 def _pair_lines(found: Duplicates) -> list[str]:
@@ -149,26 +170,32 @@ def _class_lines(targets: Targets, split: Split) -> list[str]:
         lines.append(f"  {name:<{width}}" + "".join(f"{counts[part][name]:>9,}" for part in shown))
     if len(names) > _MAX_CLASSES:
         lines.append(f"  … and {len(names) - _MAX_CLASSES:,} more classes")
-    train = counts["train"]
-    low, high = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
-    ratio = train[high] / max(train[low], 1)
-    if train[high] == train[low]:
-        return [*lines, f"  class balance in train: {train[low]:,} of each"]
+    part = (shown or PARTS)[0]  # train, unless the data are only evaluated
+    of_part = counts[part]
+    low, high = min(of_part, key=of_part.__getitem__), max(of_part, key=of_part.__getitem__)
+    ratio = of_part[high] / max(of_part[low], 1)
+    if of_part[high] == of_part[low]:
+        return [*lines, f"  class balance in {part}: {of_part[low]:,} of each"]
     verdict = (
         "imbalanced: use balanced accuracy in addition to accuracy"
         if ratio >= _IMBALANCED_FROM
         else "balanced"
     )
     lines.append(
-        f"  class balance in train: {high} has {train[high]:,}, {low} has {train[low]:,} "
+        f"  class balance in {part}: {high} has {of_part[high]:,}, {low} has {of_part[low]:,} "
         f"({ratio:.1f} times as many): {verdict}"
     )
     return lines
 
 
 def _value_lines(targets: Targets, split: Split) -> list[str]:
-    values = targets.select(split.train).values.reshape(len(split.train), -1)
+    # Data that are only evaluated may have no train rows.
+    part = next((part for part in PARTS if len(split.part(part))), None)
+    if part is None:
+        return []
+    rows = split.part(part)
+    values = targets.select(rows).values.reshape(len(rows), -1)
     return [
-        f"  {name} in train: {column.min():g} to {column.max():g}, mean {column.mean():g}"
+        f"  {name} in {part}: {column.min():g} to {column.max():g}, mean {column.mean():g}"
         for name, column in zip(targets.names, values.T, strict=True)
     ]

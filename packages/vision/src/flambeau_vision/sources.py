@@ -6,14 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flambeau.data.label_rows import list_labels
-from flambeau.data.part_columns import find_part_column, read_part_column
+from flambeau.data.part_columns import (
+    doubt_about_part_columns,
+    find_part_column,
+    read_part_column,
+)
+from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
 from flambeau.data.tables import Table
@@ -29,8 +34,10 @@ from flambeau_vision.assemble import (
     assemble,
     split_images,
 )
-from flambeau_vision.folder import IMAGE_EXTENSIONS, has_images, list_by_name, list_folder
+from flambeau_vision.file_name_labels import labels_are_in_names, list_by_name
+from flambeau_vision.folder import list_folder
 from flambeau_vision.foreign_files import describe_foreign_file
+from flambeau_vision.image_files import IMAGE_EXTENSIONS
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.table_columns import (
     TableSource,
@@ -54,16 +61,17 @@ def read_folder(
     )
     if os.path.isfile(path) and (cause := describe_foreign_file(Path(path))) is not None:
         raise InputError(f"{path} is not a folder. {cause}")
-    if options.pattern is None and has_images(path):
-        options = options.updated({"pattern": options.of_like.get("pattern")})
+    if options.pattern is None and (pattern := options.of_like.get("pattern")) is not None:
+        options = options.updated({"pattern": pattern if labels_are_in_names(path) else None})
+    for_training = request.for_training
+    some = for_training and options.like is not None
+    classes, parts = options.classes, options.parts
     if options.pattern is not None:
-        listing = list_by_name(path, options.pattern, options.classes)
-    elif request.for_training:
-        some = options.like is not None
-        listing = list_folder(path, options.classes, options.parts, some=some)
-        options = options.updated({"classes": listing.classes})
+        listing = list_by_name(
+            path, options.pattern, classes, parts, some=some, for_training=for_training
+        )
     else:
-        listing = list_folder(path, None, options.parts, for_training=False)
+        listing = list_folder(path, classes, parts, some=some, for_training=for_training)
     given = rows_by_part(listing.parts)
     return assemble(
         listing.files, listing.labels, request, options, listing.notes, given, listing.readings
@@ -76,19 +84,22 @@ def read_table(
     """Read the files that a table names."""
     table, options = name_columns(table, options)
     columns = table.columns
-    given, column, readings = None, request.column, ()
+    given, column = None, request.column
+    readings: tuple[Reading, ...] = ()
     wanted = [table.file, *([table.label] if isinstance(table.label, str) else table.label or ())]
     if request.split is None:
         known = [name for name in (*wanted, "file", "label") if name is not None]
         if (match := find_part_column(columns, known)) is not None:
             column, readings = match[0], (match[1],)
             request = replace(request, split=column)
+        else:
+            readings = doubt_about_part_columns(columns, known)
     if column is not None:
         given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
     found = find_columns(table, without=(column,) if column is not None else ())
     cells = column_of(columns, "file", found.file)
     files = [
-        _file_of(value, row, found.file, table.root, options) for row, value in enumerate(cells)
+        _image_of(value, row, found.file, table.root, options) for row, value in enumerate(cells)
     ]
     readings += found.readings
     options = options.updated({"file": found.file, "label": found.label})
@@ -101,15 +112,21 @@ def read_table(
     return assemble(files, labels, request, options, (), given, readings, weights)
 
 
-def _file_of(value: Any, row: int, column: str, root: Path, options: ImageOptions) -> Path:
-    """Return the path in a cell; ``options.suffix`` is appended to ids."""
-    if isinstance(value, int) and options.suffix:
+def _image_of(value: Any, row: int, column: str, root: Path, options: ImageOptions) -> Any:
+    """Return the path in a cell, or the image itself; ``options.suffix`` is appended to ids."""
+    if isinstance(value, Mapping):  # an image in a Parquet file of Hugging Face
+        cell = cast("Mapping[str, Any]", value)
+        value = cell.get("bytes") or cell.get("path")
+    if isinstance(value, bytes) or hasattr(value, "getbands"):
+        return value
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if is_number and options.suffix:
         value = str(value)
     if not isinstance(value, str | os.PathLike) or not str(value):
         hint = " If these are ids, pass suffix='.jpg', on the command line --suffix .jpg."
         raise InputError(
-            f"The file of row {row} is {value!r}. Give a path in every row of {column!r}."
-            + hint * isinstance(value, int)
+            f"The file of row {row} is {value!r:.60}. Give a path in every row of {column!r}."
+            + hint * is_number
         )
     suffix = options.suffix or ""
     is_complete = str(value).endswith(suffix) or is_image_path(value)
@@ -122,7 +139,8 @@ def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
     Raises:
         InputError: A cell is not a number.
     """
-    rows = list(zip(*(column_of(table, "label", name) for name in names), strict=True))
+    columns = [_numbers_of_flags(column_of(table, "label", name)) for name in names]
+    rows = list(zip(*columns, strict=True))
     for row, values in enumerate(rows):
         for name, value in zip(names, values, strict=True):
             if not isinstance(value, int | float):
@@ -132,6 +150,13 @@ def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
                     "If the classes are text, name one label column."
                 )
     return list(np.array(rows))
+
+
+def _numbers_of_flags(cells: list[Any]) -> list[Any]:
+    """Return the cells as bool if all are the texts True and False, as pandas writes them."""
+    if not set(cells) <= {"True", "False"}:
+        return cells
+    return [cell == "True" for cell in cells]
 
 
 def _read_weights(table: Table, column: str) -> Tensor:

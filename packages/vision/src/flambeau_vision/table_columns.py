@@ -11,8 +11,8 @@ from typing import Any
 from flambeau.data.reading import Reading
 from flambeau.data.tables import Table, read_csv
 from flambeau.errors import InputError
-from flambeau_vision.folder import IMAGE_EXTENSIONS
 from flambeau_vision.foreign_files import describe_foreign_file
+from flambeau_vision.image_files import IMAGE_EXTENSIONS
 from flambeau_vision.options import ImageOptions
 
 # Rows of a column that are compared with the extensions of images.
@@ -173,7 +173,17 @@ def find_columns(source: TableSource, without: Collection[str] = ()) -> ImageCol
 def _not_inferred(table: Table, what: str, option: str) -> InputError:
     return InputError(
         f"It is unknown which column of {table.name} has the {what}; its columns are "
-        f"{', '.join(table.names)}. Name it with {option}."
+        f"{', '.join(table.names)}. " + (single_column_hint(table) or f"Name it with {option}.")
+    )
+
+
+def single_column_hint(table: Table) -> str:
+    """Return how columns are separated if the table has only one; "" for several columns."""
+    if len(table.names) > 1:
+        return ""
+    return (
+        "It has a single column: in a .csv file columns are separated by comma, semicolon or tab, "
+        "in a .tsv file by tab."
     )
 
 

@@ -98,7 +98,7 @@ def evaluate(
         typer.echo(f"The report is in {found.report(report)}.", err=True)
     count = sum(len(data.split.part(name)) for name in chosen)
     if as_json:
-        typer.echo(json.dumps({"samples": count, **scores}, indent=2))
+        typer.echo(json.dumps({"samples": count, "parts": chosen, **scores}, indent=2))
         return
     names = "" if whole and part in _WHOLE else ", ".join(chosen)
     scored = ": ".join(filter(None, ("all" if part is Part.all or not names else "", names)))

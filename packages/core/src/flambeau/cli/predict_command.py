@@ -247,8 +247,8 @@ def read_items(
         The inputs, and the source of each input: its file and, if the file has several inputs, its
         number counted from 1.
 
-    For a file that does not exist, the input is an InputError. A folder gives one input for each
-    file in it that the domain reads.
+    For a file that does not exist or cannot be read, the input is an InputError. A folder gives one
+    input for each file in it that the domain reads.
     """
     record = predictor.record
     data_class = next(iter(get_domain(record.domain).data_classes.values())) if record else Data
@@ -260,7 +260,12 @@ def read_items(
             items.append(InputError(what))
             sources.append({"file": str(file)})
             continue
-        found = list(data_class.inputs_from_path(file))
+        try:
+            found = list(data_class.inputs_from_path(file))
+        except InputError as error:  # such as a folder without images
+            items.append(error)
+            sources.append({"file": str(file)})
+            continue
         if file.is_dir():
             items += found
             sources += [{"file": str(item)} for item in found]

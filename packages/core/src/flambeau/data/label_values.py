@@ -19,7 +19,11 @@ _MAX_CODES, _ROWS_PER_CODE = 10, 10
 # Floats with at most this many distinct values, each repeated, may be class numbers.
 _MAX_FLOAT_CODES = 20
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
-_SEPARATORS = ";|,"
+_WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})")  # 007 is a code
+_LIST = re.compile(r"[\[({].*[\])}]")  # a list, tuple or set, written as text
+_SEPARATORS, _WORD_SEPARATORS = ";|,+/&", " _-"
+# Names, in lower case, that often stand for a missing label.
+_NO_LABEL = ("?", "-", "na", "n/a", "nan", "none", "null", "nil", "unlabeled", "unlabelled")
 
 
 def doubts_about_values(values: Sequence[Any], kind: str) -> list[Reading]:
@@ -31,7 +35,7 @@ def doubts_about_values(values: Sequence[Any], kind: str) -> list[Reading]:
     """
     counts = Counter(values)
     if all(isinstance(value, str) for value in counts):
-        found = [_decimal_commas(counts), _tag_lists(counts)]
+        found = [_decimal_commas(counts), _tag_lists(counts), _numbers_as_text(counts, kind)]
     elif all(isinstance(value, int) and not isinstance(value, bool) for value in counts):
         found = [_whole_numbers(counts, kind)]
     elif all(isinstance(value, float) for value in counts):
@@ -42,16 +46,24 @@ def doubts_about_values(values: Sequence[Any], kind: str) -> list[Reading]:
 
 
 def doubts_about_names(names: Sequence[str]) -> list[Reading]:
-    """Report class names that differ only in case, spaces or the Unicode form of accents."""
+    """Report class names that could be one class, and names that stand for a missing label.
+
+    Names could be one class if they differ only in case, spaces, invisible characters or the
+    Unicode form of accents.
+    """
     alike: dict[str, list[str]] = {}
     for name in names:
-        plain = " ".join(unicodedata.normalize("NFC", name).casefold().split())
+        visible = "".join(each for each in name if unicodedata.category(each) != "Cf")
+        plain = " ".join(unicodedata.normalize("NFC", visible).casefold().split())
         alike.setdefault(plain, []).append(name)
     several = [group for group in alike.values() if len(group) > 1]
+    missing = [name for plain, group in alike.items() if plain in _NO_LABEL for name in group]
+    readings = [_no_labels(missing)] if missing else []
     if not several:
-        return []
+        return readings
     pairs = name_some("/".join(map(ascii_or_plain, group)) for group in several)
     return [
+        *readings,
         Reading(
             "targets",
             f"{len(several)} class name{'s are' if len(several) > 1 else ' is'} in several "
@@ -61,7 +73,7 @@ def doubts_about_names(names: Sequence[str]) -> list[Reading]:
             ("one class for all spellings",),
             _DOUBTFUL,
             "If they are the same class, spell it the same in all rows (or folders).",
-        )
+        ),
     ]
 
 
@@ -69,6 +81,17 @@ def ascii_or_plain(name: str) -> str:
     """Return a name in quotes; with escapes if it has combining characters, which look alike."""
     has_marks = any(unicodedata.combining(character) for character in name)
     return ascii(name) if has_marks else repr(name)
+
+
+def _no_labels(names: Sequence[str]) -> Reading:
+    return Reading(
+        "targets",
+        f"The class names {name_some(map(repr, names))} could stand for a missing label.",
+        {"names": list(names)},
+        (),
+        _DOUBTFUL,
+        "If they do, remove these rows (or folders).",
+    )
 
 
 def has_decimal_commas(values: Sequence[Any]) -> bool:
@@ -94,16 +117,25 @@ def _decimal_commas(counts: Counter[str]) -> Reading | None:
 def _tag_lists(counts: Counter[str]) -> Reading | None:
     if has_decimal_commas(list(counts)):
         return None
+    if len(counts) > 1 and all(_LIST.fullmatch(text.strip()) for text in counts):
+        return _task_doubt(
+            f"The labels look like lists that were written as text ({next(iter(counts))!r:.60}), "
+            f"and each of the {len(counts):,} texts is a class.",
+            {"distinct": len(counts)},
+            "For several labels per sample pass lists: column.map(ast.literal_eval).",
+        )
     for separator in _SEPARATORS:
         parts = {part.strip() for text in counts for part in text.split(separator)}
         combined = [text for text in counts if separator in text]
         inner = {part.strip() for text in combined for part in text.split(separator)}
         if combined and (len(parts) < len(counts) or inner & counts.keys()):
             return _tags(counts, separator, combined, len(parts))
-    words = {word for text in counts for word in text.split()}
-    combined = [text for text in counts if len(text.split()) > 1]
-    if combined and 1.5 * len(words) < len(counts):
-        return _tags(counts, " ", combined, len(words))
+    for separator in _WORD_SEPARATORS:
+        words = {text: text.replace(separator, " ").split() for text in counts}
+        combined = [text for text in counts if separator in text.strip()]
+        parts = {part for each in words.values() for part in each}
+        if combined and 1.5 * len(parts) < len(counts):
+            return _tags(counts, separator, combined, len(parts))
     return None
 
 
@@ -116,6 +148,16 @@ def _tags(counts: Counter[str], separator: str, combined: list[str], n_parts: in
         f"For several labels per sample pass sep={separator!r} when you build the data; on the "
         f"command line: --sep '{separator}'.",
     )
+
+
+def _numbers_as_text(counts: Counter[str], kind: str) -> Reading | None:
+    """Return the doubt about whole numbers that were given as text, such as names of folders."""
+    if kind == "regression" or not all(_WHOLE_NUMBER.fullmatch(text) for text in counts):
+        return None
+    numbers: Counter[int] = Counter()
+    for text, n in counts.items():
+        numbers[int(text)] += n
+    return _whole_numbers(numbers, kind)
 
 
 def _whole_numbers(counts: Counter[int], kind: str) -> Reading | None:

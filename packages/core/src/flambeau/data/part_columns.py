@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,16 +23,27 @@ PART_NAMES: Mapping[str, Part] = {
     "dev": "valid",
     "testing": "test",
     "tst": "test",
+    # Spanish, Portuguese, Italian, French, German, Dutch, Chinese
+    **dict.fromkeys(("entrenamiento", "treino", "treinamento", "addestramento"), "train"),
+    **dict.fromkeys(("entraînement", "entrainement", "apprentissage", "训练"), "train"),
+    **dict.fromkeys(("validación", "validacion", "validação", "validacao"), "valid"),
+    **dict.fromkeys(("validazione", "validierung", "validatie", "验证"), "valid"),
+    **dict.fromkeys(("prueba", "pruebas", "teste", "测试"), "test"),
 }
 """Names of folders and values of a split column that denote a part, in lower case."""
 
 # Words and endings beside the name of a part: training_set, TestImages, val-data, train2017.
 _FILLERS = ("set", "data", "dataset", "images", "image", "imgs", "img", "samples", "split", "part")
+_ENDINGS = (*_FILLERS, "daten", "sdaten", "集")
 _WORD_BORDERS = re.compile(r"[\s_.-]+|(?:19|20)[0-9]{2}$")
+# Borders inside a name: seg_train, PublicTest, Train80, trainA.
+_INNER_BORDERS = re.compile(r"[\W_0-9]+|(?<=[a-z])(?=[A-Z])")
 
 # Columns with these names have the part of each row, whatever their cells are.
 _SPLIT_COLUMNS = ("split", "data_split", "partition")
 _YES, _NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
+_MOST_PART_NAMES = 20  # distinct cells of a column of parts
+_FOLDS = re.compile(r"((k|cv)[\s_-]?)?folds?", re.IGNORECASE)
 
 
 def part_of_name(name: str) -> Part | None:
@@ -41,14 +53,26 @@ def part_of_name(name: str) -> Part | None:
         >>> [part_of_name(name) for name in ("Validation", "training_set", "testing-images", "cat")]
         ['valid', 'train', 'test', None]
     """
-    words = [word for word in _WORD_BORDERS.split(name.strip().lower()) if word]
+    plain = unicodedata.normalize("NFC", name).strip().lower()
+    words = [word for word in _WORD_BORDERS.split(plain) if word]
     [word, *others] = [word for word in words if word not in _FILLERS] or [""]
     if others:
         return None
-    for ending in ("", *_FILLERS):
+    for ending in ("", *_ENDINGS):
         if word.endswith(ending) and (part := PART_NAMES.get(word.removesuffix(ending))):
             return part
     return None
+
+
+def part_in_name(name: str) -> Part | None:
+    """Return the part that a word in the name denotes, although the name has other words.
+
+    Example:
+        >>> [part_in_name(name) for name in ("seg_train", "PublicTest", "Test20", "contest")]
+        ['train', 'test', 'test', None]
+    """
+    words = filter(None, _INNER_BORDERS.split(name))
+    return next((part for word in words if (part := part_of_name(word)) is not None), None)
 
 
 def read_part_column(values: Iterable[Any], column: str, table: str) -> list[Part]:
@@ -64,7 +88,7 @@ def read_part_column(values: Iterable[Any], column: str, table: str) -> list[Par
     Raises:
         SplitError: A cell denotes no part; the message has its row.
     """
-    yes = _part_of_flag(column) or "valid"
+    yes = _part_of_flag(column) or part_in_name(column) or "valid"
     no: Part = "valid" if yes == "train" else "train"
     found: list[Part] = []
     for row, value in enumerate(values):
@@ -88,7 +112,8 @@ def find_part_column(table: Table, without: Collection[str] = ()) -> tuple[str, 
     """Return the column that contains the part of each row, and why; None if there is none.
 
     In this column every cell names a part, or it is a flag such as "is_valid". A column with the
-    name "split" is returned whatever its cells are, so that a cell that names no part is an error.
+    name "split", or with the names of train and of another part, is returned whatever its other
+    cells are, so that a cell that names no part is an error.
 
     Args:
         table: The table.
@@ -102,7 +127,7 @@ def find_part_column(table: Table, without: Collection[str] = ()) -> tuple[str, 
         if name in without:
             continue
         is_flag = _part_of_flag(name) is not None
-        if name.strip().lower() in _SPLIT_COLUMNS:
+        if re.sub(r"\W+", "_", name.strip().lower()) in _SPLIT_COLUMNS:
             found[name] = 0.95
         elif is_flag and _only(table.column(name), (*_YES, *_NO)):
             # "valid" alone may also mark rows that are usable.
@@ -133,6 +158,34 @@ def find_part_column(table: Table, without: Collection[str] = ()) -> tuple[str, 
     return name, reading
 
 
+def doubt_about_part_columns(table: Table, without: Collection[str] = ()) -> tuple[Reading, ...]:
+    """Return a doubtful reading of columns that could contain parts but are not used as such.
+
+    These are numbers of folds, and flags whose name contains a part: "in_test_set".
+    """
+    folds = [name for name in table.names if _FOLDS.fullmatch(name.strip())]
+    flags = [
+        name
+        for name in table.names
+        if part_in_name(name) is not None and _only(table.column(name), (*_YES, *_NO))
+    ]
+    found = [name for name in (*folds, *flags) if name not in without]
+    if not found:
+        return ()
+    override = f"Use the column with split={found[0]!r}, on the command line --split {found[0]}."
+    if found[0] in folds:
+        override = (
+            "For one fold as the valid part add a column: "
+            f"frame['is_valid'] = frame[{found[0]!r}] == 0."
+        )
+    columns = "column" if len(found) == 1 else "columns"
+    what = (
+        f"The {columns} {name_some(map(repr, found))} of {table.name} could contain the parts of "
+        "the rows, but no column is used as such."
+    )
+    return (Reading("split", what, {"columns": found}, (), 0.4, override),)
+
+
 def _part_of_flag(column: str) -> Part | None:
     """Return the part of a column such as "is_valid" or "test"."""
     return part_of_name(re.sub(r"^is[_ -]?", "", column.strip(), flags=re.IGNORECASE))
@@ -143,7 +196,13 @@ def _only(cells: Sequence[Any], known: Collection[str]) -> bool:
 
 
 def _has_part_names(cells: Sequence[Any]) -> bool:
-    """Return whether every cell is the name of a part, and there are several parts."""
+    """Return whether the cells name train and other parts, or all cells name several parts.
+
+    Other cells ("holdout", "PublicTest", an empty one) may be among them.
+    """
     names = {str(cell) for cell in cells}
-    parts = {part_of_name(name) for name in names} if len(names) <= len(PART_NAMES) else {None}
-    return len(parts) > 1 and None not in parts
+    if len(names) > _MOST_PART_NAMES:
+        return False
+    parts = {part_of_name(name) for name in names}
+    in_names = {part_in_name(name) for name in names} - {None}
+    return len(in_names) > 1 and ("train" in parts or None not in parts)

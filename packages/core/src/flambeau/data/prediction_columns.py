@@ -75,8 +75,10 @@ def fields_of(prediction: Any) -> dict[str, Any]:
     that has such a name already becomes "probabilities.probabilities.label". The fields of a nested
     prediction (a dataclass, as in the predictions of several targets) always have its name as a
     prefix: "income.label". A prediction that is neither a dataclass nor a mapping has the single
-    field "value".
+    field "value", and an error the field "error".
     """
+    if isinstance(prediction, Exception):
+        return {"error": str(prediction)}
     if is_dataclass(prediction) and not isinstance(prediction, type):
         fields = asdict(prediction)
     elif isinstance(prediction, Mapping):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from flambeau.data.class_labels import number_labels
 from flambeau.data.facts import IGNORED
 from flambeau.data.float_dtype import to_default_dtype
+from flambeau.data.known_classes import name_as_in
 from flambeau.data.label_rows import (
     NumberRows,
     class_numbers,
@@ -182,7 +184,7 @@ def read_labels(
     if kind == "regression":
         targets = _read_numbers(values, classes, row_name)
     elif kind == "multi_label":
-        targets = _read_tags(_split_tags(values, sep, row_name), classes, row_name)
+        targets = _read_tags(split_tags(values, sep, row_name), classes, row_name)
     else:
         targets = _read_classes(values, classes, row_name)
     doubts = doubts_about_names(targets.names)
@@ -267,9 +269,11 @@ def _bits_of_huge(value: Any) -> int:
 
 
 def _to_python(value: Any) -> Any:
-    """Return scalars of NumPy and torch as Python numbers, tensors as arrays, bytes as text."""
+    """Return scalars and decimals as Python numbers, tensors as arrays, bytes as text."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, Decimal):
+        return float(value)
     if not isinstance(value, np.generic | np.ndarray | Tensor):
         return value
     array = cast("Any", value)
@@ -290,8 +294,15 @@ def _kind(value: Any, sep: str | None) -> Kind:
     return "multi_label" if sep is not None and isinstance(value, str) else "classification"
 
 
-def _split_tags(values: Sequence[Any], sep: str | None, row_name: _RowName) -> list[list[str]]:
+def split_tags(
+    values: Sequence[Any], sep: str | None, row_name: Callable[[int], str]
+) -> list[list[str]]:
     """Return the labels of each row as text.
+
+    Args:
+        values: A list, or text, for each row.
+        sep: Separator between the labels in a text; None for a text that is one label.
+        row_name: Name of a row, for the message.
 
     Raises:
         InputError: A label in a row is missing, or is a list; the message names the row.
@@ -376,16 +387,16 @@ def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _R
         names = tuple(_class_name(value) for value in found)
     else:
         names = tuple(map(str, classes))
-        are_indices = not any(_class_name(value) in names for value in found)
-        if are_indices:
+        name_of = {value: name_as_in(_class_name(value), names) for value in found}
+        index_of = {v: names.index(name) for v, name in name_of.items() if name in names}
+        if not index_of:  # the labels are indices
             index_of = {v: v for v in found if isinstance(v, int) and 0 <= v < len(names)}
-        else:
-            index_of = {v: names.index(_class_name(v)) for v in found if _class_name(v) in names}
     numbers, wrong = number_labels(values, index_of)
     if wrong is not None:
         raise InputError(
             f"The label of {row_name(wrong)} is {values[wrong]!r}, which is not one of the "
-            f"{len(names)} classes: {name_some(names, most=20)}."
+            f"{len(names)} classes: {name_some(names, most=20)}. Add it to the classes, or leave "
+            "out its rows."
         )
     if len(names) < 2:
         raise InputError(
@@ -429,14 +440,15 @@ def _read_tags(tags: list[list[str]], classes: Sequence[str] | None, row_name: _
     names = tuple(map(str, classes)) if classes is not None else tuple(sorted(found))
     index_of = {name: number for number, name in enumerate(names)}
     values = torch.zeros(len(tags), len(names))
+    name_of = {tag: name_as_in(tag, names) for tag in found}
     for row, row_tags in enumerate(tags):
         for tag in row_tags:
-            if tag not in index_of:
+            if name_of[tag] not in index_of:
                 raise InputError(
                     f"{row_name(row)} has the label {tag!r}, which is not one of the {len(names)} "
                     f"classes: {name_some(names, most=20)}."
                 )
-            values[row, index_of[tag]] = 1.0
+            values[row, index_of[name_of[tag]]] = 1.0
     if not names:
         raise InputError("No row has a label. Give at least one label in at least one row.")
     mean = found.total() / len(tags)

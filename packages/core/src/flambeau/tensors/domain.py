@@ -38,7 +38,12 @@ IMAGE_HINT = (
 
 
 def looks_like_image(shape: Sequence[int]) -> bool:
-    """Return whether a sample of this shape may be an image: 1, 3 or 4 channels, sides ≥ 16."""
+    """Return whether a sample of this shape may be an image.
+
+    It has 1, 3 or 4 channels and sides of at least 16, or is a square of grey values.
+    """
+    if len(shape) == 2:
+        return shape[0] == shape[1] >= 16
     if len(shape) != 3:
         return False
     first, middle, last = shape

@@ -172,9 +172,9 @@ def evaluate(run: Run) -> Mapping[str, float]:
     that lag behind the weights are recomputed. Without a validation set the result is empty.
     """
     from flambeau.training.logged_values import evaluate as evaluate_task
-    from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_lag
+    from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_to_refresh
 
-    state, lags = run.state, statistics_lag(run)
+    state, lags = run.state, statistics_to_refresh(run)
     if run.components.valid is None and not lags:
         return state.scores
     state.model.eval()

@@ -71,7 +71,7 @@ class Scaler:
         filled -= self.center
         filled *= self.factor
         if self.scaling == "robust":
-            filled /= np.sqrt(1.0 + (filled / 3.0) ** 2)
+            filled /= np.hypot(1.0, filled / 3.0)  # does not overflow
         return np.clip(filled, -_FLOAT32, _FLOAT32, out=filled).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:

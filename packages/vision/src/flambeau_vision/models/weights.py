@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -234,6 +235,8 @@ def _read_file(path: Path) -> object:
         raise
     except Exception as error:  # of junk, torch's reader raises nearly any exception
         cause = first_line(error).rstrip(".")
+        if isinstance(error, UnpicklingError):  # without torch's advice to trust the file
+            cause = cause.partition(". ")[0]
         raise InputError(
             f"{path} could not be read as weights: {cause}. Use a state_dict saved with torch.save "
             "or safetensors; pickled models are refused because loading one executes code in the "

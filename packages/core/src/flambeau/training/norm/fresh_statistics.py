@@ -7,6 +7,7 @@ evaluation during these steps they are therefore recomputed from train batches.
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.data.loader import not_resumable_reason
+from flambeau.errors import FlambeauWarning
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.norm.bn_statistics import MEASURED_BATCHES, layers_with_statistics
 from flambeau.training.norm.first_batches import first_batches
@@ -47,15 +49,32 @@ _NormLayer = (
 _Statistics = dict[str, dict[str, Tensor]]
 
 
-def statistics_lag(run: Run) -> bool:
-    """Return whether an evaluation at this point recomputes the statistics."""
+def statistics_to_refresh(run: Run) -> bool:
+    """Return whether an evaluation at this point recomputes the statistics.
+
+    Warns:
+        FlambeauWarning: The statistics lag, but the loader cannot repeat its batches, so that the
+            evaluation uses the running ones.
+    """
     state, average = run.state, run.average
     if run.components.values.get(KEY, "fresh") != "fresh" or state.phase_step >= LAG_STEPS:
         return False
     if average is not None and average.updates and average.averages_statistics:
         return False
-    # With a loader that cannot repeat its batches the running statistics are used.
-    return not not_resumable_reason(run.components.train) and bool(_trained_layers(run))
+    if not _trained_layers(run):
+        return False
+    why_not = not_resumable_reason(run.components.train)
+    if why_not and run.is_main and run.components.valid is not None:
+        warnings.warn(
+            f"[lagging-statistics] An evaluation in the first {LAG_STEPS} steps of a phase uses "
+            "running statistics of norm layers that still come from their initial values, so its "
+            "scores may be wrong. They cannot be computed anew, because the train batches cannot "
+            f"be read twice: {why_not} Evaluate later, or train on a loader that repeats its "
+            "batches.",
+            FlambeauWarning,
+            stacklevel=2,
+        )
+    return not why_not
 
 
 def refresh_statistics(run: Run) -> None:
