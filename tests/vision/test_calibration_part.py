@@ -80,7 +80,9 @@ def test_folders_columns_and_arrays_name_the_part(tmp_path: Path) -> None:
 def test_a_calibration_folder_is_kept_if_valid_is_drawn(tmp_path: Path) -> None:
     folder(tmp_path / "train", range(30))
     folder(tmp_path / "calibration", range(30, 40))
-    assert sizes(ImageData.from_folder(tmp_path, calibration=0.2)) == [24, 6, 0, 10]
+    assert sizes(ImageData.from_folder(tmp_path)) == [24, 6, 0, 10]
+    with pytest.raises(SplitError, match=r"calibration=0\.2 would have no effect"):
+        ImageData.from_folder(tmp_path, calibration=0.2)
 
 
 def test_a_class_with_calibration_but_without_train_images_is_refused() -> None:

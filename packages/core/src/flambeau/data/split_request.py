@@ -34,6 +34,7 @@ class SplitRequest:
         calibration: As ``test``, for the part on which predictions are calibrated.
         scored: The part on which a trained model is evaluated; None if the data are for training.
             With "auto" or "all" no part is drawn at random: rows that are in no part become test.
+        default_valid: The size of valid that the constructor has by default.
     """
 
     valid: Any = 0.2
@@ -43,6 +44,7 @@ class SplitRequest:
     stratify: bool | str = "auto"
     calibration: Any = 0.0
     scored: str | None = None
+    default_valid: float = 0.2
 
     @property
     def for_training(self) -> bool:
@@ -128,6 +130,7 @@ class SplitRequest:
         if isinstance(self.split, Split):
             self.split.check_length(n)
             parts = {part: self.split.part(part) for part in PARTS}
+            self.refuse_unused_sizes({part: len(rows) for part, rows in parts.items()})
             return replace(self.split, **cast("dict[str, Any]", _renumber(parts, kept, n)))
         self._check_type(given)
         rows = _renumber(given or {}, kept, n)
@@ -137,6 +140,7 @@ class SplitRequest:
             raise SplitError(
                 "The valid part has no rows. Give some, or valid=0 to train without validation."
             )
+        self.refuse_unused_sizes({part: len(each) for part, each in rows.items()})
         method, notes = "given" if rows else "", ()
         if not len(rows.get("train", ())):
             assigned = np.zeros(n if kept is None else len(kept), np.bool_)
@@ -157,6 +161,28 @@ class SplitRequest:
         parts = {part: rows.get(part, np.empty(0, np.int64)) for part in PARTS}
         method = method or "all rows in train"
         return Split(**cast("dict[str, Any]", parts), method=method, notes=notes)
+
+    def refuse_unused_sizes(self, known: Mapping[str, int | None]) -> None:
+        """Check that no size is given for a part whose rows are known.
+
+        Args:
+            known: Number of rows of each known part; None if it has not been counted.
+
+        Raises:
+            SplitError: A size is neither the default nor the number of these rows.
+        """
+        defaults = {**dict.fromkeys(_DRAWN, 0), "valid": self.default_valid}
+        for part in _DRAWN:
+            size = self._size(part)
+            if part not in known or not (size is None or isinstance(size, _NUMBERS)):
+                continue
+            if (size or 0) not in (defaults[part], known[part]):
+                raise SplitError(
+                    f"{part}={size} would have no effect, because the data already have the part "
+                    f"{part}: from folders, files, a column, or split=…. Omit {part} (--{part}). "
+                    "To draw the parts at random instead, pass split=False for a column (--split "
+                    "none), or ImageOptions(parts=…) for folders (--parts train=train,val=train)."
+                )
 
     def _size(self, part: str) -> Any:
         return getattr(self, part)

@@ -100,7 +100,7 @@ class TensorData(BaseTensorData):
             test: Likewise; no test part by default. A part with a size is drawn from the rows of
                 ``inputs``.
             calibration: Likewise, for ``learner.calibrate``; none by default.
-            split: The row numbers of each part, used instead of the sizes.
+            split: The row numbers of each part, instead of sizes.
             seed: Seed of the random split.
             stratify: Keep the class proportions in each part; "auto" does so if the targets are
                 classes.
