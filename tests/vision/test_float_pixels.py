@@ -21,7 +21,7 @@ def test_floats_slightly_above_one_are_refused(factor: float) -> None:
         with pytest.raises(InputError, match=rf"train images has float values up to {factor:g}"):
             ImageData.from_arrays(given, LABELS)
     brightest = images[images.reshape(20, -1).max(1).argmax()]
-    with pytest.raises(InputError, match="neither clearly 0..1 nor 0..255"):
+    with pytest.raises(InputError, match="neither clearly"):
         decode(brightest)
 
 

@@ -16,8 +16,9 @@ _DOUBTFUL = 0.4
 # Numbers are probably class numbers if they start at 0 or 1 without gaps, or if there are at most
 # this many distinct ones, each in this many rows.
 _MAX_CODES, _ROWS_PER_CODE = 10, 10
-# Floats with at most this many distinct values, each repeated, may be class numbers.
-_MAX_FLOAT_CODES = 20
+MAX_FLOAT_CODES = 20
+"""Floats with at most this many distinct values, each repeated, may be class numbers."""
+
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _SEPARATORS = ";|,"
 
@@ -147,7 +148,7 @@ def _whole_numbers(counts: Counter[int], kind: str) -> Reading | None:
 def _floats(counts: Counter[float]) -> Reading | None:
     n = counts.total()
     rows = 2 if all(value.is_integer() for value in counts) else _ROWS_PER_CODE
-    if len(counts) > _MAX_FLOAT_CODES or n < rows * len(counts):
+    if len(counts) > MAX_FLOAT_CODES or n < rows * len(counts):
         return None
     shown = name_some((f"{value:g}" for value in sorted(counts)), most=4)
     return _task_doubt(
