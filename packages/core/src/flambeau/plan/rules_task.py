@@ -96,9 +96,11 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
     if "target_dtype" not in facts:
+        n = len(facts.get("targets", ()))
         raise PlanError(
-            f"The data have {len(facts.get('targets', ()))} targets, but a task can only be chosen "
-            "for exactly one. Pass the task: Learner(data, task=...)."
+            f"The data have {n} targets, but a task can only be chosen for exactly one. Pass a "
+            "task with a loss, Learner(data, task=CustomLoss(…)); with a train_step that computes "
+            "the losses, task=Task()."
         )
     dtype, shape = facts["target_dtype"], facts.get("target_shape", [])
     value, confidence, reason = _task_of(dtype, shape, facts)

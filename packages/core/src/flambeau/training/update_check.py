@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class UpdateCheck:
         if self._is_done or not steps or self._before is None:
             return
         self._is_done = True
-        changed = (self._before != self._sums()).tolist()  # host read: once in a run
+        changed: list[bool] = cast("Any", self._before != self._sums()).tolist()
         parameters = self._trained.parameters()
         moved = {id(each) for each, is_new in zip(parameters, changed, strict=True) if is_new}
         not_called = self._update.not_updated()
