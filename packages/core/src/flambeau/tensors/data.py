@@ -162,9 +162,10 @@ class TensorData(BaseTensorData):
     ) -> Self | UserData:
         """Create data from map-style torch data sets or Hugging Face data sets.
 
-        A ``TensorDataset``, and Hugging Face columns that are all scalar numbers, are loaded into
-        memory. Any other data set is read sample by sample in every epoch, because it may augment
-        (in worker processes if the plan's ``num_workers`` is above 0).
+        A ``TensorDataset``, also a ``Subset`` of one (``random_split``), and Hugging Face columns
+        that are all scalar numbers, are loaded into memory. Any other data set is read sample by
+        sample in every epoch, because it may augment (in worker processes if the plan's
+        ``num_workers`` is above 0).
 
         Args:
             train: A data set with ``__len__`` and ``__getitem__``; it is shuffled automatically.
