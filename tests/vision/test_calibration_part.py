@@ -87,7 +87,7 @@ def test_a_calibration_folder_is_kept_if_valid_is_drawn(tmp_path: Path) -> None:
 
 def test_a_class_with_calibration_but_without_train_images_is_refused() -> None:
     split = Split.from_indices(range(0, 20, 2), range(20, 40, 2), (), [1, 3])
-    with pytest.raises(SplitError, match="1 classes have images in calibration but none in train"):
+    with pytest.raises(SplitError, match="1 class has images in calibration but none in train"):
         ImageData.from_arrays(IMAGES, LABELS, split=split)
 
 

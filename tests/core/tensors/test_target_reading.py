@@ -130,3 +130,16 @@ def test_the_report_counts_classes_only_of_labels() -> None:
     many = TensorData.from_tensors(torch.ones(120, 1), torch.arange(120) % 40, valid=0).report()
     assert "29 (3) and 10 more" in many
     assert "train classes: 0 (16), 1 (16)" in TensorData.from_tensors(X, FIVE, valid=0).report()
+
+
+def test_notes_of_the_split_have_the_names_of_the_classes() -> None:
+    words = ["yes"] * 70 + ["no"] * 9 + ["never"]
+    data = TensorData.from_tensors(X, words)
+    assert data.split.notes == ("classes with a single row, kept in train: never",)
+    numbers = torch.tensor([0] * 70 + [1] * 9 + [2])
+    named = TensorData.from_tensors(X, numbers, class_names=["yes", "no", "never"])
+    assert named.split.notes == data.split.notes
+    plain = TensorData.from_tensors(X, numbers)
+    assert plain.split.notes == ("classes with a single row, kept in train: 2",)
+    for part in ("train", "valid"):
+        assert named.split.part(part).tolist() == plain.split.part(part).tolist()

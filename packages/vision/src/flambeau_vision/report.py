@@ -154,11 +154,9 @@ def _class_lines(targets: Targets, split: Split) -> list[str]:
     ratio = train[high] / max(train[low], 1)
     if train[high] == train[low]:
         return [*lines, f"  class balance in train: {train[low]:,} of each"]
-    verdict = (
-        "imbalanced: use balanced accuracy in addition to accuracy"
-        if ratio >= _IMBALANCED_FROM
-        else "balanced"
-    )
+    verdict = "balanced" if ratio < _IMBALANCED_FROM else "imbalanced"
+    if verdict == "imbalanced" and targets.kind == "classification":
+        verdict += ": use balanced accuracy in addition to accuracy"
     lines.append(
         f"  class balance in train: {high} has {train[high]:,}, {low} has {train[low]:,} "
         f"({ratio:.1f} times as many): {verdict}"

@@ -61,7 +61,9 @@ def read_folder(
     elif request.for_training:
         some = options.like is not None
         listing = list_folder(path, options.classes, options.parts, some=some)
-        options = options.updated({"classes": listing.classes})
+        # Of amounts the names of the folders are values, not classes.
+        classes = None if options.task == "regression" else tuple(listing.classes)
+        options = replace(options, classes=classes)
     else:
         listing = list_folder(path, None, options.parts, for_training=False)
     given = rows_by_part(listing.parts)

@@ -152,7 +152,8 @@ def _floats(counts: Counter[float]) -> Reading | None:
         return None
     shown = name_some((f"{value:g}" for value in sorted(counts)), most=4)
     return _task_doubt(
-        f"The labels are numbers, but only {len(counts)} distinct ones in {n:,} rows ({shown}): "
+        f"The labels are numbers, but only {len(counts)} distinct "
+        f"one{'' if len(counts) == 1 else 's'} in {n:,} rows ({shown}): "
         "they could be class numbers.",
         {"distinct": len(counts), "rows": n},
         f"For classes pass {TASK_OPTION.format(*['classification'] * 2)}.",

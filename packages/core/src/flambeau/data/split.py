@@ -81,6 +81,7 @@ class Split:
         stratify: ArrayLike | None = None,
         *,
         calibration: float = 0.0,
+        class_names: Sequence[str] | None = None,
     ) -> Split:
         """Split rows 0..n-1 at random; ``stratify`` keeps the class proportions in every part.
 
@@ -93,6 +94,7 @@ class Split:
                 in ``notes``; every larger class has at least one row in train.
             calibration: Size of calibration, like ``test``. Its rows are taken from train: valid
                 and test are the same with and without it.
+            class_names: Names for ``notes`` if ``stratify`` has class numbers.
 
         Raises:
             SplitError: There are fewer rows than parts, or no row is left for train.
@@ -109,7 +111,7 @@ class Split:
                 f"stratify has shape {labels.shape}, but there are {n} rows. Give one class per "
                 "row."
             )
-        stratified, notes = _stratified(order, labels, counts)
+        stratified, notes = _stratified(order, labels, counts, class_names)
         parts = map(np.sort, stratified)
         return Split(*parts, method=f"random, stratified (seed {seed})", notes=notes)
 
@@ -370,10 +372,15 @@ def _count(n: int, name: str, size: float) -> int:
 
 
 def _stratified(
-    order: Rows, labels: NDArray[Any], wanted: Sequence[int]
+    order: Rows,
+    labels: NDArray[Any],
+    wanted: Sequence[int],
+    class_names: Sequence[str] | None = None,
 ) -> tuple[list[Rows], tuple[str, ...]]:
     """Return the rows of train and of the ``wanted`` held-out parts, and notes for the user."""
     codes, names = number_values(labels, "stratify")
+    if class_names is not None:
+        names = np.array([class_names[int(number)] for number in names], dtype=np.str_)
     counts = np.bincount(codes, minlength=len(names))
     # One row of each class stays in train.
     available = counts - 1

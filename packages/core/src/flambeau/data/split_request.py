@@ -106,6 +106,7 @@ class SplitRequest:
         kept: Rows | None = None,
         given: Mapping[str, Rows] | None = None,
         classes: NDArray[Any] | None = None,
+        class_names: Sequence[str] | None = None,
         groups: NDArray[Any] | None = None,
     ) -> Split:
         """Return the split of ``n`` rows, in row numbers of the kept rows.
@@ -120,6 +121,7 @@ class SplitRequest:
             given: Rows of the parts that are known from folders, a column or separate samples, in
                 row numbers of the input. If train is missing, it is the rows in no part.
             classes: The class of each kept row, for a stratified draw; None for one that is not.
+            class_names: Names of class numbers in ``classes``, for the notes of the split.
             groups: The group of each kept row; a draw keeps each group in one part. None draws
                 single rows.
 
@@ -151,7 +153,7 @@ class SplitRequest:
         if missing := self.to_draw(rows):
             # Split.random always draws valid: if valid is given, another part is drawn as valid.
             drawn_as = list(missing if "valid" in missing else _DRAWN[: len(missing)])
-            drawn = self._draw(rows["train"], missing, drawn_as, classes, groups)
+            drawn = self._draw(rows["train"], missing, drawn_as, classes, class_names, groups)
             train = rows["train"]
             for part, name in zip(("train", *missing), ("train", *drawn_as), strict=True):
                 rows[part] = train[drawn.part(name)]
@@ -201,6 +203,7 @@ class SplitRequest:
         missing: Sequence[str],
         drawn_as: Sequence[str],
         classes: NDArray[Any] | None,
+        class_names: Sequence[str] | None,
         groups: NDArray[Any] | None,
     ) -> Split:
         """Draw the missing parts from ``train``; part ``missing[i]`` is named ``drawn_as[i]``.
@@ -219,7 +222,9 @@ class SplitRequest:
                     return Split.by_group(groups[train], **sizes, seed=self.seed)
                 if n_groups < len(train):
                     few = f"only {n_groups} distinct groups: a group may be in several parts"
-            found = Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
+            found = Split.random(
+                len(train), **sizes, seed=self.seed, stratify=labels, class_names=class_names
+            )
             return replace(found, notes=(*found.notes, few)) if few else found
         except (ArgumentError, SplitError) as error:
             if list(drawn_as) == list(missing):
@@ -240,6 +245,19 @@ def _without_draw(parts: dict[str, Rows], n: int) -> Split:
     rows = {part: np.sort(test) if part == "test" else parts.get(part, ()) for part in PARTS}
     method = "given" if parts else "all rows"
     return Split(**cast("dict[str, Any]", rows), method=method, for_training=False)
+
+
+def parse_part_size(text: str) -> int | float:
+    """Return the size of a part: digits alone are a number of rows, other numbers a fraction.
+
+    Raises:
+        ValueError: The text is no number.
+
+    Example:
+        >>> parse_part_size("10"), parse_part_size("0.2")
+        (10, 0.2)
+    """
+    return int(text) if text.strip().isdecimal() else float(text)
 
 
 def rows_by_part(parts: Sequence[str | None]) -> dict[str, Rows]:

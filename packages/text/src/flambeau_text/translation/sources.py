@@ -17,6 +17,7 @@ from flambeau.data.split import Rows, Split
 from flambeau.data.split_request import (
     SplitRequest,
     consecutive_rows,
+    parse_part_size,
     rows_by_part,
 )
 from flambeau.data.tables import Table
@@ -250,7 +251,7 @@ def _parse_size(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return int(value) if value.strip().isdigit() else float(value)
+        return parse_part_size(value)
     except ValueError:
         pass
     files = tuple(part.strip() for part in value.split(","))
