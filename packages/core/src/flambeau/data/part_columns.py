@@ -29,6 +29,12 @@ PART_NAMES: Mapping[str, Part] = {
 _FILLERS = ("set", "data", "dataset", "images", "image", "imgs", "img", "samples", "split", "part")
 _WORD_BORDERS = re.compile(r"[\s_.-]+|(?:19|20)[0-9]{2}$")
 
+_GROUP_NAME = re.compile(
+    r"(patient|subject|participant|person|speaker|session|household|group|site|video|scene)"
+    r"s?([\s_-]?(id|no|nr|number))?",
+    re.IGNORECASE,
+)
+
 # Columns with these names have the part of each row, whatever their cells are.
 _SPLIT_COLUMNS = ("split", "data_split", "partition")
 _YES, _NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
@@ -49,6 +55,11 @@ def part_of_name(name: str) -> Part | None:
         if word.endswith(ending) and (part := PART_NAMES.get(word.removesuffix(ending))):
             return part
     return None
+
+
+def is_group_name(column: str) -> bool:
+    """Return whether the name of a column suggests groups of similar samples, as of one patient."""
+    return _GROUP_NAME.fullmatch(column.strip()) is not None
 
 
 def read_part_column(values: Iterable[Any], column: str, table: str) -> list[Part]:
