@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from flambeau import Learner, Regression, TensorData
 from flambeau.errors import InputError
@@ -143,3 +144,32 @@ def test_notes_of_the_split_have_the_names_of_the_classes() -> None:
     assert plain.split.notes == ("classes with a single row, kept in train: 2",)
     for part in ("train", "valid"):
         assert named.split.part(part).tolist() == plain.split.part(part).tolist()
+
+
+@pytest.mark.parametrize(
+    ("targets", "task", "words"),
+    [
+        ((FIVE > 2).float(), "regression", "first 20 train samples are floats, all 0 or 1"),
+        ((FIVE > 2).float()[:, None], "regression", "they are read as amounts, with the mean"),
+        (nn.functional.one_hot(FIVE, 5), "multi_label", "exactly one 1 in 5 columns, as one-hot"),
+        (torch.full((80, 4), 0.25), "regression", "that sum to 1"),
+    ],
+)
+def test_doubtful_targets_of_loaders_are_named(targets: Tensor, task: str, words: str) -> None:
+    loader = DataLoader(TensorDataset(X, targets), batch_size=10, shuffle=True)
+    learner = Learner(TensorData.from_loaders(loader), nn.Linear(4, 1), quiet=True)
+    assert learner.plan["task"].value == task
+    [reading] = learner.data.facts()["readings"]
+    assert words in reading["what"]
+    assert learner.plan["task"].confidence < 0.5
+    for options in ({"task": task}, {"class_names": ["a", "b", "c", "d", "e"]}):
+        given = TensorData.from_loaders(loader, **options)  # pyright: ignore
+        assert "readings" not in given.facts()
+
+
+def test_clear_targets_of_loaders_have_no_doubts() -> None:
+    for targets in (FIVE, X[:, 0], X[:, :2], torch.randint(0, 2, (80, 3), generator=DRAWS).float()):
+        loader = DataLoader(TensorDataset(X, targets), batch_size=10, shuffle=True)
+        assert "readings" not in TensorData.from_loaders(loader).facts()
+    ragged = [(X[:4], torch.zeros(4, length)) for length in (3, 5)]  # sequences of two lengths
+    assert "target_shape" in TensorData.from_loaders(ragged).facts()

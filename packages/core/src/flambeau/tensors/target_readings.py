@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from flambeau.data.class_labels import marks_ignored
+from flambeau.data.class_labels import is_one_hot, marks_ignored
 from flambeau.data.facts import FEWEST_ROWS_PER_CLASS
 from flambeau.data.label_rows import NumberRows, read_task_of_rows
 from flambeau.data.label_values import MAX_FLOAT_CODES, doubts_about_values
@@ -40,6 +40,48 @@ def doubts_about_targets(
     if n_distinct * FEWEST_ROWS_PER_CLASS <= len(values):
         return doubts_about_values(values, "classification" if min(values) >= -1 else "regression")
     return _rare_numbers(Counter(values))
+
+
+def doubts_about_first_targets(target: Tensor) -> list[Reading]:
+    """Return what is doubtful in the task that follows from the first samples of a loader.
+
+    Args:
+        target: The targets of these samples, ``(n,)`` or ``(n, k)``; the others are not known yet.
+    """
+    if target.is_complex() or target.ndim > 2 or not len(target):
+        return []
+    first = f"The targets of the first {len(target):,} train samples"
+    if target.ndim == 2 and target.shape[1] > 1:
+        if is_one_hot(target):
+            return [
+                Reading(
+                    "task",
+                    f"{first} have exactly one 1 in {target.shape[1]} columns, as one-hot classes; "
+                    "they are read as several labels per sample.",
+                    {"columns": target.shape[1]},
+                    ("classification",),
+                    0.4,
+                    "For classes return their numbers from the data set, targets.argmax(1); for "
+                    'several labels pass task="multi_label".',
+                )
+            ]
+        return doubts_about_targets(target, range(len(target)), 0)
+    is_binary = bool(((target == 0) | (target == 1)).all()) and len(target) > 1
+    if not target.is_floating_point() or not is_binary:
+        return []
+    return [
+        Reading(
+            "task",
+            f"{first} are floats, all 0 or 1; they are read as amounts, with the mean squared "
+            "error as the loss.",
+            {"samples": len(target)},
+            ("classification", "multi_label"),
+            0.4,
+            "For classes return targets.long() and give n_classes=2; for one logit with binary "
+            'cross entropy return columns (batch, 1) and pass task="multi_label"; for amounts '
+            'pass task="regression".',
+        )
+    ]
 
 
 def _rare_numbers(counts: Counter[float]) -> list[Reading]:

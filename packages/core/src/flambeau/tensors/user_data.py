@@ -17,6 +17,7 @@ from flambeau.data.facts import IGNORED
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.reading import readings_as_facts
 from flambeau.data.split import Split
 from flambeau.data.split_request import consecutive_rows
 from flambeau.data.user_dataset import MapDataset, MapDatasetReader, UserLoaderDataset
@@ -172,6 +173,12 @@ class UserData(BaseTensorData):
             facts["target_binary"] = all(
                 bool(((b.target == 0) | (b.target == 1)).all()) for b in self._first
             )
+            if self._task == "auto" and self._class_names is None:
+                from flambeau.tensors.target_readings import doubts_about_first_targets
+
+                alike = [b.target for b in self._first if b.target.shape[1:] == target.shape[1:]]
+                doubts = doubts_about_first_targets(torch.cat(alike).detach().cpu())
+                facts |= readings_as_facts(doubts)
             if self._class_names is not None:
                 from flambeau.data.class_labels import marks_ignored
 
