@@ -128,7 +128,8 @@ def test_what_is_not_clear_is_refused(wanted: Any, message: str) -> None:
 def test_a_function_of_scikit_learn_that_fails_is_named() -> None:
     for function in (sk.f1_score, partial(sk.f1_score, average="binary")):
         metric = SklearnMetric(function, "labels", higher_is_better=True)
-        message = r"'f1_score' failed with ValueError: Target is multiclass.*targets \(50,\) and "
+        message = r"'f1_score' failed with ValueError: Target is multiclass.*[^.]\. It gets "
+        message += r"targets \(50,\) and "
         with pytest.raises(ArgumentError, match=message + r"labels \(50,\)\.") as raised:
             over_batches(metric, LOGITS, LABELS)
         assert 'settings={"average": "macro"}' in str(raised.value)
