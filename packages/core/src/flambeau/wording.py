@@ -64,7 +64,9 @@ def type_and_first_line(error: BaseException) -> str:
         'ValueError: There are no rows'
     """
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].removesuffix('.')}" if lines else type(error).__name__
+    return (
+        f"{type(error).__name__}: {lines[0].removesuffix('.')}" if lines else type(error).__name__
+    )
 
 
 def class_name(part: object) -> str:

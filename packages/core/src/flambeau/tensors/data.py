@@ -18,7 +18,6 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import to_list
 from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau.tensors.base_data import (
@@ -383,9 +382,9 @@ class TensorData(BaseTensorData):
             if self._task == "auto" and (target.ndim > 1 or len(self._class_names or ()) < 2):
                 from flambeau.tensors.target_readings import doubts_about_targets
 
-                numbers: list[int] = to_list(self._split.train)
                 distinct = facts.get("target_distinct", 0)
-                facts |= readings_as_facts(doubts_about_targets(target, numbers, distinct))
+                doubts = doubts_about_targets(target, self._split.train, distinct)
+                facts |= readings_as_facts(doubts)
         return facts
 
     def _classes(self) -> list[str]:

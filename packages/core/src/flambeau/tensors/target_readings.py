@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from flambeau.data.class_labels import is_one_hot, marks_ignored
@@ -12,12 +12,11 @@ from flambeau.data.facts import FEWEST_ROWS_PER_CLASS
 from flambeau.data.label_rows import NumberRows, read_task_of_rows
 from flambeau.data.label_values import MAX_FLOAT_CODES, doubts_about_values
 from flambeau.data.reading import DOUBTFUL_BELOW, Reading
+from flambeau.data.split import Rows
 from flambeau.data.tables import to_list
 
 
-def doubts_about_targets(
-    target: Tensor, sample_numbers: Sequence[int], n_distinct: int
-) -> list[Reading]:
+def doubts_about_targets(target: Tensor, sample_numbers: Rows, n_distinct: int) -> list[Reading]:
     """Return what is doubtful in the task that follows from train targets ``(n,)`` or ``(n, k)``.
 
     Args:
@@ -29,7 +28,7 @@ def doubts_about_targets(
         return []
     if target.ndim == 2 and target.shape[1] > 1:
         rows = NumberRows(target.double().numpy(), target.is_floating_point(), are_arrays=True)
-        found = read_task_of_rows(rows, None, sample_numbers)
+        found = read_task_of_rows(rows, None, to_list(sample_numbers))
         return [found] if found is not None and found.confidence < DOUBTFUL_BELOW else []
     if target.ndim > 2 or marks_ignored(target, None):
         return []
@@ -65,7 +64,7 @@ def doubts_about_first_targets(target: Tensor) -> list[Reading]:
                     'several labels pass task="multi_label".',
                 )
             ]
-        return doubts_about_targets(target, range(len(target)), 0)
+        return doubts_about_targets(target, np.arange(len(target)), 0)
     is_binary = bool(((target == 0) | (target == 1)).all()) and len(target) > 1
     if not target.is_floating_point() or not is_binary:
         return []
