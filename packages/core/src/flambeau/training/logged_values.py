@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class LoggedValues:
             ArgumentError: A value is not one real number, or its name is that of a score; or there
                 is no value, or the weight is neither a batch nor a number.
         """
-        if not values or not isinstance(weight, Batch | Tensor | float | int):
+        if not values or not isinstance(cast(object, weight), Batch | Tensor | float | int):
             raise ArgumentError(
                 f"log got a {type(weight).__name__} and {len(values)} values by name. Pass the "
                 "batch or a number first, and the values by name: self.log(batch, kl=kl.mean()), "
