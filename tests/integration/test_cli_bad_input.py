@@ -67,6 +67,10 @@ def call(patch: pytest.MonkeyPatch, *words: str) -> None:
         (("plan", "nowhere"), "nowhere does not exist"),
         (("plan", "photos", "--set", "lr=fast"), "lr is 'fast'"),
         (("plan", "photos", "--domain", "visoin"), "Did you mean 'vision'"),
+        (("plan", "photos", "--target", "a", "--target=b"), "--target is given several times"),
+        (("plan", "photos", "--valid", "3", "--valid", "4"), "--valid is given several times"),
+        (("plan", "photos", "--valid", "1.0"), "valid=1.0 is invalid"),
+        (("plan", "photos", "--valid", "many"), "Share (0.2) or number (40) of images"),
         (("fit", "photos", "--epochs", "0"), "epochs is 0"),
         (("fit", "photos", "--epochs", "x"), "not a valid|Invalid value"),
         (("fit", "photos", "--lr", "nan"), "lr is nan"),
@@ -147,3 +151,14 @@ def test_an_unknown_column_names_the_option(
             call(monkeypatch, "plan", str(table), f"--{option}", "nope")
         assert "no column 'nope'" in (error := capsys.readouterr().err)
         assert f"--{option}" in error
+
+
+def test_a_part_can_have_a_number_of_images(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workspace)
+    monkeypatch.setattr("sys.argv", ["flambeau", "plan", "photos", "--valid", "10", "--test", "4"])
+    with pytest.raises(SystemExit) as ended:
+        run_command()
+    assert ended.value.code in (0, None)
+    assert "26 train, 10 valid, 4 test rows" in capsys.readouterr().out

@@ -80,12 +80,14 @@ def test_folders_columns_and_arrays_name_the_part(tmp_path: Path) -> None:
 def test_a_calibration_folder_is_kept_if_valid_is_drawn(tmp_path: Path) -> None:
     folder(tmp_path / "train", range(30))
     folder(tmp_path / "calibration", range(30, 40))
-    assert sizes(ImageData.from_folder(tmp_path, calibration=0.2)) == [24, 6, 0, 10]
+    assert sizes(ImageData.from_folder(tmp_path)) == [24, 6, 0, 10]
+    with pytest.raises(SplitError, match=r"calibration=0\.2 would have no effect"):
+        ImageData.from_folder(tmp_path, calibration=0.2)
 
 
 def test_a_class_with_calibration_but_without_train_images_is_refused() -> None:
     split = Split.from_indices(range(0, 20, 2), range(20, 40, 2), (), [1, 3])
-    with pytest.raises(SplitError, match="1 classes have images in calibration but none in train"):
+    with pytest.raises(SplitError, match="1 class has images in calibration but none in train"):
         ImageData.from_arrays(IMAGES, LABELS, split=split)
 
 

@@ -17,7 +17,7 @@ def test_a_class_without_train_images_is_named(part: str) -> None:
     rows: dict[str, list[int]] = {"valid": [4], "test": [5], "calibration": [6]}
     rows[part] = [*rows[part], 7]
     split = Split.from_indices([0, 1, 2, 3], rows["valid"], rows["test"], rows["calibration"])
-    with pytest.raises(SplitError, match=f"1 classes have images in {part} but none in train: c"):
+    with pytest.raises(SplitError, match=f"1 class has images in {part} but none in train: c"):
         ImageData.from_arrays(images, labels, split=split)
     whole = Split.from_indices([0, 1, 2, 3, 7], [4], [5], [6])
     assert ImageData.from_arrays(images, labels, split=whole).targets.names == ("a", "b", "c")

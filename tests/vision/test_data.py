@@ -75,7 +75,7 @@ def test_a_class_without_train_images_is_refused(tmp_path: Path) -> None:
     folder(tmp_path / "train")
     folder(tmp_path / "valid")
     save(tmp_path / "valid" / "wasp" / "1.png")
-    with pytest.raises(SplitError, match="classes have images in valid but none in train: wasp"):
+    with pytest.raises(SplitError, match="class has images in valid but none in train: wasp"):
         ImageData.from_folder(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from flambeau.errors import InputError
-from flambeau_vision import ImageData
+from flambeau_vision import ImageData, ImageOptions
 from flambeau_vision.folder import list_folder
 
 
@@ -264,3 +264,29 @@ def test_masks_are_not_a_class(tmp_path: Path, names: tuple[str, ...]) -> None:
 def test_folders_named_like_masks_alone_are_classes(tmp_path: Path) -> None:
     make(tmp_path, "mask/1.jpg", "no_mask/1.jpg")  # people with and without a face mask
     assert list_folder(tmp_path).classes == ("mask", "no_mask")
+
+
+def test_names_of_folders_are_amounts_of_a_regression(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{amount}/{index}.png" for amount in ("0", "5", "10.5") for index in "abcd"))
+    data = ImageData.from_folder(tmp_path, valid=0, options=ImageOptions(task="regression"))
+    assert "value in train: 0 to 10.5, mean 5.16667" in data.report()  # (0 + 5 + 10.5) / 3
+    options = ImageOptions(task="regression", classes=["0", "5"])
+    data = ImageData.from_folder(tmp_path, valid=0, options=options)
+    assert "value in train: 0 to 5, mean 2.5" in data.report()
+
+
+def test_the_report_names_small_classes(tmp_path: Path) -> None:
+    sizes = {"ant": 12, "bee": 2, "wasp": 1}
+    make(tmp_path, *(f"{name}/{index}.png" for name, n in sizes.items() for index in range(n)))
+    report = ImageData.from_folder(tmp_path).report()
+    assert "classes with a single row, kept in train: wasp" in report
+    assert "classes too small for a validation row: bee" in report
+
+
+def test_only_classes_are_advised_to_use_balanced_accuracy(tmp_path: Path) -> None:
+    sizes = {"ant": 12, "bee": 3}
+    make(tmp_path, *(f"{name}/{index}.png" for name, n in sizes.items() for index in range(n)))
+    for task, advised in (("classification", True), ("multi_label", False)):
+        report = ImageData.from_folder(tmp_path, options=ImageOptions(task=task)).report()
+        assert "times as many): imbalanced" in report
+        assert ("use balanced accuracy" in report) is advised

@@ -107,7 +107,7 @@ def test_a_split_column_is_used_as_it_is(
     parts = ["train", "train", "valid", *parts[3:]]  # two classes in train, and a valid part
     labels = ["a", "b", *"ab" * 5]
     table = {"file": FILES, "label": labels, column: parts}
-    data = ImageData.from_csv(write(folder, table, form), valid=0)
+    data = ImageData.from_csv(write(folder, table, form))
     for part in set(parts):
         files = {Path(data.samples["image"][row]).name for row in data.split.part(part)}
         assert files == {file for file, each in zip(FILES, parts, strict=True) if each == part}

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from flambeau import Learner
+from flambeau import Learner, Split
 from flambeau.errors import InputError
-from flambeau_vision import ImageData
+from flambeau_vision import ImageData, ImageOptions
 
 
 @pytest.fixture
@@ -88,6 +88,40 @@ def test_labels_are_read_as_written_and_doubts_named(
     if doubt:
         assert f"doubtful: {found[0].what}" in data.report()
         assert Learner(data, quiet=True).plan[found[0].key].confidence < 0.5
+
+
+def with_patients(root: Path, column: str = "patient", each: int = 3) -> Path:
+    header = f"file,label,{column},age"
+    rows = [f"{n}.png,{'ab'[n % 2]},p{n // each},{n + 20}" for n in range(12)]
+    return write(root, [header, *rows])
+
+
+def test_columns_that_are_not_used_are_named(root: Path) -> None:
+    data = ImageData.from_csv(with_patients(root, "fold"), file="file", label="label")
+    assert "note: Columns of t.csv that are not used: fold, age." in data.report()
+    assert "doubtful" not in data.report()
+    weighted = ImageOptions(weight="age")
+    data = ImageData.from_csv(with_patients(root, "fold"), options=weighted)
+    assert "not used: fold." in data.report()
+
+
+@pytest.mark.parametrize("column", ["patient", "Patient_ID", "subject no", "videos"])
+def test_a_random_split_beside_a_column_of_groups_is_doubtful(root: Path, column: str) -> None:
+    path = with_patients(root, column)
+    data = ImageData.from_csv(path)
+    [doubt] = [each for each in data.readings if each.confidence < 0.5]
+    assert (doubt.key, doubt.evidence["groups"]) == ("split", 4)
+    [finding] = [
+        each for each in Learner(data, quiet=True).doctor().findings if "reading" in each.code
+    ]
+    assert f"The column {column!r} of t.csv has 4 values" in finding.what
+    groups = [n // 3 for n in range(12)]
+    by_group = Split.by_group(groups, valid=0.25)
+    for options in ({"split": by_group}, {"split": False}, {"valid": 0}):
+        found = ImageData.from_csv(path, **options).readings
+        assert all(each.confidence > 0.5 for each in found), options
+    alone = ImageData.from_csv(with_patients(root, column, each=1))
+    assert all(each.confidence > 0.5 for each in alone.readings)
 
 
 def test_folders_of_names_that_look_the_same_are_named(root: Path) -> None:

@@ -32,15 +32,15 @@ def test_given_parts_are_kept_and_missing_ones_are_drawn_from_train() -> None:
     assert found.method == "valid drawn from train, random (seed 0)"
     # Test alone is drawn as valid would be, of the same size and rows.
     rows = consecutive_rows({"train": 20, "valid": 5})
-    other = SplitRequest(valid=None, test=0.25).resolve(25, given=rows)
+    other = SplitRequest(test=0.25).resolve(25, given=rows)
     assert other.test.tolist() == found.valid.tolist()
     assert other.valid.tolist() == list(range(20, 25))
-    complete = SplitRequest(0.9).resolve(25, given=rows)
+    complete = SplitRequest().resolve(25, given=rows)
     assert (complete.train.tolist(), complete.method) == (list(range(20)), "given")
 
 
 def test_train_is_the_rows_in_no_part_if_it_is_not_given() -> None:
-    found = SplitRequest(0.5).resolve(4, given=rows_by_part([None, "valid", None, None]))
+    found = SplitRequest().resolve(4, given=rows_by_part([None, "valid", None, None]))
     assert found.train.tolist() == [0, 2, 3]
     assert found.method == "given; train is the rows without a part"
 
@@ -64,6 +64,39 @@ def test_a_split_has_precedence_over_given_parts() -> None:
     assert found.train.tolist() == [0, 1]
     with pytest.raises(SplitError, match="train part contains row 1, but the data have 1 rows"):
         SplitRequest(split=split).resolve(1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "part"),
+    [
+        ({"valid": 0.4}, "valid"),
+        ({"valid": 0}, "valid"),
+        ({"valid": None}, "valid"),
+        ({"test": 0.1}, "test"),
+        ({"test": 2}, "test"),
+        ({"calibration": 0.1}, "calibration"),
+    ],
+)
+def test_a_size_of_a_part_that_is_given_is_refused(sizes: dict, part: str) -> None:
+    counts = {"train": 8, "valid": 4, "test": 3, "calibration": 2}
+    given = consecutive_rows(counts)
+    message = f"{part}={sizes[part]} would have no effect, because the data already have the part"
+    for request in (SplitRequest(**sizes), SplitRequest(**sizes, split=Split.from_parts(given))):
+        with pytest.raises(SplitError, match=message):
+            request.resolve(17, given=given)
+
+
+def test_the_default_size_or_the_number_of_rows_is_no_contradiction() -> None:
+    given = consecutive_rows({"train": 8, "valid": 4})
+    for request in (
+        SplitRequest(),
+        SplitRequest(valid=4),
+        SplitRequest(valid=0.1, default_valid=0.1),
+        SplitRequest(valid=0.3, scored="auto"),
+    ):
+        assert request.resolve(12, given=given).valid.tolist() == [8, 9, 10, 11]
+    without = Split.from_indices(range(12), None)
+    assert len(SplitRequest(valid=0, split=without).resolve(12).valid) == 0
 
 
 def test_separate_samples_are_told_from_sizes() -> None:

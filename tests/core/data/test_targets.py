@@ -82,9 +82,9 @@ def test_labels_of_several_types_or_one_class_are_refused() -> None:
 def test_a_class_without_train_rows_is_named() -> None:
     targets = read_labels(["a", "a", "b", "c"])
     targets.check_split(Split.from_indices([0, 2, 3], [1]))
-    with pytest.raises(SplitError, match="1 classes have texts in test but none in train: c"):
+    with pytest.raises(SplitError, match="1 class has texts in test but none in train: c"):
         targets.check_split(Split.from_indices([0, 2], [1], [3]), "texts")
-    with pytest.raises(SplitError, match="1 classes have texts in valid but none in train: b"):
+    with pytest.raises(SplitError, match="1 class has texts in valid but none in train: b"):
         targets.check_split(Split.from_indices([0, 3], [2], [1]), "texts")
     with pytest.raises(SplitError, match="in calibration but none in train: b"):
         targets.check_split(Split.from_indices([0, 3], [1], [], [2]))

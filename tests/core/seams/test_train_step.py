@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from flambeau import Batch, Learner, Step, StepResult, Task, TensorData, TrainingOptions
+from flambeau.errors import InputError, PlanError
 
 
 class Gan(nn.Module):
@@ -142,3 +143,29 @@ def test_an_unknown_optimizer_in_update_is_refused() -> None:
     learner = Learner(data, nn.Linear(2, 1), training=options, quiet=True)
     with pytest.raises(TypeError, match=r"Unknown optimizer 'discriminator'.*main"):
         learner.fit(1)
+
+
+def test_a_valid_part_that_the_task_cannot_score_is_refused_at_the_start() -> None:
+    steps = 0
+
+    def counted(model: Gan, micro_batches: Any, task: Task, step: Step) -> StepResult:
+        nonlocal steps
+        steps += 1
+        return gan_step(model, micro_batches, task, step)
+
+    options = TrainingOptions(train_step=counted, optimizer=two_optimizers)
+    real = torch.randn(40, 1)
+    learner = Learner(
+        TensorData.from_tensors(real), Gan(), task=Task(), training=options, quiet=True
+    )
+    with pytest.raises(InputError, match=r"Task defines neither loss nor evaluate.*valid=0"):
+        learner.fit(1, lr=1e-3)
+    assert steps == 0
+    data = TensorData.from_tensors(real, valid=0)
+    assert len(Learner(data, Gan(), task=Task(), training=options, quiet=True).fit(1).rows) == 1
+
+
+def test_data_without_a_target_name_the_task_of_a_train_step() -> None:
+    data = TensorData.from_tensors(torch.randn(40, 1), valid=0)
+    with pytest.raises(PlanError, match=r"have 0 targets.*train_step .* task=Task\(\)"):
+        Learner(data, Gan())

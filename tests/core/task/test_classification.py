@@ -158,7 +158,7 @@ def test_no_label_is_ignored_by_default() -> None:
         (torch.zeros(4, 3), torch.zeros(4), r"dtype torch.float32, but .* 0 to 2 as integers"),
         (torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.long), "use MultiLabel, or"),
         (torch.zeros(4, 3), torch.zeros(5, dtype=torch.long), r"shape \(5,\), .* expects \(4,\)"),
-        (torch.zeros(4, 1), torch.zeros(4, dtype=torch.long), r"1 columns, but .* has 3 classes"),
+        (torch.zeros(4, 1), torch.zeros(4, dtype=torch.long), r"1 column, but .* has 3 classes"),
         (torch.zeros(4), torch.zeros(4, dtype=torch.long), r"shape \(4,\), but .* logits"),
         ((torch.zeros(4, 3),), torch.zeros(4, dtype=torch.long), "output is of type tuple, but"),
     ],

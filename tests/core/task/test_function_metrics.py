@@ -1,6 +1,7 @@
 """Functions as metrics: of outputs and targets, and those of scikit-learn."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,6 +115,8 @@ def test_multi_label_and_regression_take_them_too() -> None:
         ([lambda outputs, targets: 0.0], "lambdas in a dict"),
         ([MeanAbsoluteError()], "Give metric objects and lambdas in a dict"),
         ({"x": 3}, "The metric 'x' is 3. Give a name, a function"),
+        ({"loss": largest_error}, "A metric has the name 'loss', which the history has for"),
+        ({"f1": partial(sk.f1_score, average="macro")}, "f1_score takes the targets first"),
         ({"x": "acuracy"}, "Did you mean 'accuracy'"),
     ],
 )
@@ -122,7 +125,19 @@ def test_what_is_not_clear_is_refused(wanted: Any, message: str) -> None:
         Classification(["a", "b"], metrics=wanted)
 
 
+def test_a_function_of_scikit_learn_that_fails_is_named() -> None:
+    for function in (sk.f1_score, partial(sk.f1_score, average="binary")):
+        metric = SklearnMetric(function, "labels", higher_is_better=True)
+        message = r"'f1_score' failed with ValueError: Target is multiclass.*[^.]\. It gets "
+        message += r"targets \(50,\) and "
+        with pytest.raises(ArgumentError, match=message + r"labels \(50,\)\.") as raised:
+            over_batches(metric, LOGITS, LABELS)
+        assert 'settings={"average": "macro"}' in str(raised.value)
+
+
 def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r'no argument \'average\'.*settings={"average": …}'):
+        SklearnMetric(sk.f1_score, "labels", higher_is_better=True, average="macro")  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match=r"Unknown takes 'label'\. Did you mean 'labels'"):
         SklearnMetric(sk.f1_score, "label", higher_is_better=True)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="is not a function"):

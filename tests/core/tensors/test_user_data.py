@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 
 from flambeau.data import (
     Data,
@@ -46,6 +53,19 @@ def test_a_tensor_dataset_is_loaded_into_memory() -> None:
     assert isinstance(data, TensorData)
     assert data.facts()["class_counts"] == [10, 10, 10]
     assert data.split.valid.tolist() == [30, 31, 32, 33, 34]
+
+
+def test_subsets_of_a_tensor_dataset_are_loaded_into_memory() -> None:
+    """Also a subset of a subset: the rows are those that indexing gives."""
+    whole = TensorDataset(X, Y)
+    train, valid = random_split(whole, [20, 10], torch.Generator().manual_seed(0))
+    data = TensorData.from_datasets(Subset(train, range(5, 20)), valid)
+    assert isinstance(data, TensorData)
+    for part, subset in (("train", [train[i] for i in range(5, 20)]), ("valid", list(valid))):
+        dataset = data.dataset(part, data.preprocessor(VALUES), VALUES)
+        assert torch.equal(dataset.inputs["input"], torch.stack([x for x, _ in subset]))
+        assert torch.equal(dataset.targets["target"], torch.stack([y for _, y in subset]))
+    assert data.facts()["class_names"] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

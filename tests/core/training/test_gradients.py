@@ -206,6 +206,12 @@ def test_a_train_step_without_an_update_is_refused(train_step: Any) -> None:
         learner(linear(), train_step=train_step).fit(2, lr=0.1)
 
 
+def direct(model: Any, batches: Any, task: Task, step: Step) -> StepResult:
+    result = forgetful(model, batches, task, step)
+    step.optimizers["main"].step()
+    return result
+
+
 def test_an_update_every_second_step_and_a_direct_one_are_accepted() -> None:
     def every_second(model: Any, batches: Any, task: Any, step: Step) -> StepResult:
         result = forgetful(model, batches, task, step)
@@ -213,13 +219,41 @@ def test_an_update_every_second_step_and_a_direct_one_are_accepted() -> None:
             step.update(result.loss)
         return result
 
-    def direct(model: Any, batches: Any, task: Any, step: Step) -> StepResult:
-        result = forgetful(model, batches, task, step)
-        step.optimizers["main"].step()
-        return result
-
     for train_step in (every_second, direct):
-        learner(linear(), train_step=train_step).fit(2, lr=0.1)
+        learner(linear(), train_step=train_step, nonfinite="off").fit(2, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({}, "nonfinite"),
+        ({"clip_norm": 1.0}, "clip_norm and nonfinite"),
+        ({"clip_norm": 1.0, "nonfinite": "off"}, "clip_norm"),
+    ],
+)
+def test_settings_that_a_direct_update_leaves_out_are_named(options: dict, settings: str) -> None:
+    message = rf"\[direct-update\] .* updates 'main' without step\.update, so {settings} have no"
+    with pytest.warns(FlambeauWarning, match=message):
+        learner(linear(), train_step=direct, **options).fit(1, lr=0.1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_direct_update_hides_no_unused_optimizer(shared: bool) -> None:
+    """Of two optimizers only "d" is stepped, without step.update or with it."""
+
+    def step(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
+        loss = model.loss("d", batches[0].input)
+        step.backward(loss)
+        step.update(loss, "d") if shared else step.optimizers["d"].step()
+        return StepResult(loss, batches[0].weight)
+
+    def optimizers(model: Any, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+        parts = {"d": model.d, "g": model.d if shared else model.g}
+        return {name: SGD(part.parameters(), values["lr"]) for name, part in parts.items()}
+
+    options = {"train_step": step, "optimizer": optimizers, "nonfinite": "off"}
+    with pytest.warns(FlambeauWarning, match=r"\[unused-optimizer\] .* never updated 'g' in the"):
+        learner(Gan(), NoScore(), **options).fit(1, lr=0.1)
 
 
 def test_an_optimizer_that_is_never_updated_is_reported() -> None:

@@ -156,6 +156,28 @@ def test_values_that_are_no_number_are_refused(value: Any, what: str) -> None:
         learner(Wrong(["y"])).fit(1)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named", "what"),
+    [
+        (({"odd": 1.0},), {}, "a dict and 0 values"),
+        ((torch.ones(()),), {}, "a Tensor and 0 values"),
+        (({"odd": 1.0},), {"even": 2.0}, "a dict and 1 values"),
+    ],
+)
+def test_values_without_a_name_are_refused(arguments: Any, named: Any, what: str) -> None:
+    class Wrong(Logging):
+        def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor | float]:
+            self.log(*arguments, **named)
+            return super().loss(outputs, batch)
+
+    def logging_step(model: nn.Module, batches: Sequence[Batch], task: Task, step: Any) -> Any:
+        step.log(*arguments, **named)
+
+    for task, options in ((Wrong(["y"]), {}), (Logging(["y"]), {"train_step": logging_step})):
+        with pytest.raises(ArgumentError, match=f"log got {what} by name"):
+            learner(task, **options).fit(1)
+
+
 def test_logged_values_hold_no_graph_and_change_no_training() -> None:
     class Silent(Logging):
         def log(self, weight: Any, /, **values: Any) -> None:

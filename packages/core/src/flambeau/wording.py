@@ -57,14 +57,16 @@ def first_line(error: BaseException) -> str:
 
 
 def type_and_first_line(error: BaseException) -> str:
-    """Return an error's type and the first line of its message.
+    """Return an error's type and the first line of its message, without a full stop.
 
     Example:
-        >>> type_and_first_line(ValueError("no rows"))
-        'ValueError: no rows'
+        >>> type_and_first_line(ValueError("There are no rows."))
+        'ValueError: There are no rows'
     """
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return (
+        f"{type(error).__name__}: {lines[0].removesuffix('.')}" if lines else type(error).__name__
+    )
 
 
 def class_name(part: object) -> str:

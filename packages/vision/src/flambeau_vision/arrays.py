@@ -12,7 +12,7 @@ from torch import Tensor
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.split import Rows
 from flambeau.errors import InputError
-from flambeau_vision.decode import sixteen_bits_to_uint8, used_bits
+from flambeau_vision.decode import refuse_unclear_range, sixteen_bits_to_uint8, used_bits
 from flambeau_vision.resize import Layout
 
 
@@ -128,6 +128,7 @@ def _to_uint8(array: Tensor | np.ndarray, part: str, bits: int) -> Tensor:
             "have to be in 0..1 (floats) or 0..255. Scale them to uint8 first, with one factor for "
             "all parts."
         )
-    if array.is_floating_point() and high <= 1.0:
-        array = array * 255.0
-    return array.round().to(torch.uint8) if array.is_floating_point() else array.to(torch.uint8)
+    if not array.is_floating_point():
+        return array.to(torch.uint8)
+    refuse_unclear_range(f"The array of {part} images", array, high)
+    return (array * 255.0 if high <= 1.0 else array).round().to(torch.uint8)

@@ -161,7 +161,7 @@ def split_images(
             "and in validation. Give several images per class; if the labels are numbers to "
             'predict, pass ImageOptions(task="regression"), on the command line --task regression.'
         )
-    split = request.resolve(n, kept=kept, given=given, classes=labels)
+    split = request.resolve(n, kept=kept, given=given, classes=labels, class_names=targets.names)
     if request.for_training:
         targets.check_split(split, "images")
     return split

@@ -67,9 +67,10 @@ class ImageDataConstructors(Data):
 
         Args:
             path: ``path/bee/1.jpg`` or ``path/train/bee/1.jpg``; see `list_folder`.
-            valid: Share of validation images, stratified by class, if there is no valid folder.
-            test: Share of test images if there is no test folder.
-            calibration: Share of images for ``learner.calibrate`` if they have no folder.
+            valid: Share of validation images, stratified by class, if there is no valid folder; a
+                share other than the default beside such a folder is refused.
+            test: Share of test images, likewise.
+            calibration: Share of images for ``learner.calibrate``, likewise.
             split: A split by row numbers instead of shares; rows are ordered by part, class and
                 file name.
             seed: Seed of the random split.
@@ -81,7 +82,7 @@ class ImageDataConstructors(Data):
 
         Raises:
             InputError: The folder does not exist, contains no images, or an image cannot be read.
-            SplitError: The parts cannot be formed.
+            SplitError: The parts cannot be formed, or a share would have no effect.
         """
         from flambeau_vision import sources
 
@@ -125,9 +126,10 @@ class ImageDataConstructors(Data):
             split: Name of the column with the part of each row (train, valid, test, calibration;
                 or True for valid), or a ``Split``. None uses the column "split" or "is_valid" if
                 there is one; False uses no column.
-            valid: Share of validation images if no column has the parts.
-            test: Share of test images if no column has the parts.
-            calibration: Share of images for ``learner.calibrate`` if no column has the parts.
+            valid: Share of validation images if no column has the parts; a share other than the
+                default beside such a column is refused.
+            test: Share of test images, likewise.
+            calibration: Share of images for ``learner.calibrate``, likewise.
             seed: Seed of the random split.
             size: Side in pixels, or (height, width); None lets the plan choose.
             options: Further options, such as ``sep`` for several labels in one cell, or ``weight``

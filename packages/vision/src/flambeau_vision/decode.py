@@ -31,6 +31,8 @@ Pixels = NDArray[np.uint8]
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+# Float pixels in 0..255 with a lower maximum would be almost black.
+_LEAST_BRIGHT = 16.0
 _ONLY_TO = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}
 
 
@@ -238,9 +240,31 @@ def _scale_to_uint8(array: NDArray[Any], name: str, bits: int = 16) -> Pixels:
             "0..1 (floats) or 0..255. Scale them to uint8 first, with one factor for the whole "
             "data set, for example (values / values_max * 255).astype('uint8')."
         )
-    if array.dtype.kind == "f" and high <= 1.0:
-        array = array * 255.0
+    if array.dtype.kind == "f":
+        refuse_unclear_range(name, array, high)
+        array = array * 255.0 if high <= 1.0 else array
     return np.rint(array).astype(np.uint8)
+
+
+def refuse_unclear_range(name: str, pixels: Any, high: float) -> None:
+    """Check that float pixels are clearly in 0..1 or in 0..255.
+
+    Pixels of 0..1 exceed 1 slightly after bicubic resizing. Read as 0..255 they would be black.
+
+    Args:
+        name: What the pixels are, for the message.
+        pixels: Array or tensor of floats.
+        high: The largest of them.
+
+    Raises:
+        InputError: ``high`` is above 1 and below 16, and not all pixels are whole numbers.
+    """
+    if 1.0 < high < _LEAST_BRIGHT and bool((pixels % 1 != 0).any()):
+        raise InputError(
+            f"{name} has float values up to {high:g}, which is neither clearly 0..1 nor 0..255: "
+            "read as 0..255, it would be almost black. Clip values of 0..1 (values.clip(0, 1)), "
+            "or give uint8 pixels (0 to 255), with one factor for the whole data set."
+        )
 
 
 def _convert_channels(pixels: Pixels, channels: int | None, name: str) -> Pixels:

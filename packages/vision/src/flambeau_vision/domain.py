@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from flambeau.data.split_request import parse_part_size
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_vision.checks import CHECKS
@@ -106,10 +107,15 @@ DATA_OPTIONS = (
     ),
     CliOption("channels", int, "Channels of the images: 1 for grey, 3 for colour.", "channels"),
     CliOption("bits", int, "Number of significant bits of 16-bit images: 8 to 16.", "bits"),
-    CliOption("valid", float, "Share of the images for validation.", "valid"),
-    CliOption("test", float, "Share of the images for the final test.", "test"),
     CliOption(
-        "calibration", float, "Share of the images for calibration after training.", "calibration"
+        "valid", parse_part_size, "Share (0.2) or number (40) of images for validation.", "valid"
+    ),
+    CliOption("test", parse_part_size, "Share or number of images for the final test.", "test"),
+    CliOption(
+        "calibration",
+        parse_part_size,
+        "Share or number of images for calibration after training.",
+        "calibration",
     ),
     CliOption(
         "unreadable",

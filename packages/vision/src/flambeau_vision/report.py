@@ -176,11 +176,9 @@ def _class_lines(targets: Targets, split: Split) -> list[str]:
     ratio = of_part[high] / max(of_part[low], 1)
     if of_part[high] == of_part[low]:
         return [*lines, f"  class balance in {part}: {of_part[low]:,} of each"]
-    verdict = (
-        "imbalanced: use balanced accuracy in addition to accuracy"
-        if ratio >= _IMBALANCED_FROM
-        else "balanced"
-    )
+    verdict = "balanced" if ratio < _IMBALANCED_FROM else "imbalanced"
+    if verdict == "imbalanced" and targets.kind == "classification":
+        verdict += ": use balanced accuracy in addition to accuracy"
     lines.append(
         f"  class balance in {part}: {high} has {of_part[high]:,}, {low} has {of_part[low]:,} "
         f"({ratio:.1f} times as many): {verdict}"

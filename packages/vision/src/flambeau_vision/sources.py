@@ -46,6 +46,7 @@ from flambeau_vision.table_columns import (
     find_columns,
     is_image_path,
     name_columns,
+    unused_columns,
 )
 
 # ---------------------------------------------------------------- sources
@@ -101,7 +102,9 @@ def read_table(
     files = [
         _image_of(value, row, found.file, table.root, options) for row, value in enumerate(cells)
     ]
-    readings += found.readings
+    used = (*found.names, *(name for name in (column, options.weight) if name is not None))
+    is_drawn = request.for_training and request.split is None and bool(request.to_draw())
+    readings += (*found.readings, *unused_columns(columns, used, is_drawn=is_drawn))
     options = options.updated({"file": found.file, "label": found.label})
     weights = None if options.weight is None else _read_weights(columns, options.weight)
     if isinstance(found.label, str):

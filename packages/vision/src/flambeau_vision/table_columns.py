@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flambeau.data.part_columns import is_group_name
 from flambeau.data.reading import Reading
 from flambeau.data.tables import Table, read_csv
 from flambeau.errors import InputError
+from flambeau.wording import name_some
 from flambeau_vision.foreign_files import describe_foreign_file
 from flambeau_vision.image_files import IMAGE_EXTENSIONS
 from flambeau_vision.options import ImageOptions
@@ -168,6 +170,38 @@ def find_columns(source: TableSource, without: Collection[str] = ()) -> ImageCol
             )
         )
     return ImageColumns(file, label, tuple(readings))
+
+
+def unused_columns(table: Table, used: Collection[str], *, is_drawn: bool) -> list[Reading]:
+    """Report the columns that are not used; doubtful if one has groups and the parts are drawn.
+
+    Args:
+        table: The table.
+        used: Names of the columns of images, labels, weights and parts.
+        is_drawn: Whether the parts are drawn at random, and the user did not ask for it.
+    """
+    unused = [name for name in table.names if name not in used]
+    if not unused:
+        return []
+    what = f"Columns of {table.name} that are not used: {name_some(unused, most=10)}."
+    readings = [Reading("targets", what, {"unused": len(unused)}, (), 0.9)]
+    for name in unused if is_drawn else ():
+        n_groups = len(set(map(str, table.column(name))))
+        if not is_group_name(name) or not 1 < n_groups <= len(table.column(name)) / 2:
+            continue
+        readings.append(
+            Reading(
+                "split",
+                f"The column {name!r} of {table.name} has {n_groups:,} values, each in several "
+                f"rows. The parts are drawn without it, so rows of one may be in train and valid.",
+                {"column": name, "groups": n_groups},
+                ("by group",),
+                0.4,
+                f"Pass split=Split.by_group(table[{name!r}]); on the command line a column of "
+                "parts, --split NAME. If the parts may share them: split=False, --split none.",
+            )
+        )
+    return readings
 
 
 def _not_inferred(table: Table, what: str, option: str) -> InputError:

@@ -49,6 +49,10 @@ LikeExport = Annotated[
 """The option ``--like``: an export whose reading options, classes and preprocessor are kept."""
 
 
+READING_OPTIONS = ("--target", "--task", "--domain", "--like")
+"""Options of all commands that say how the data are read, as all options of a domain do."""
+
+
 def open_data(
     command: str,
     path: Path,
@@ -167,7 +171,8 @@ def parse_options(domain: Domain, command: str, words: Sequence[str]) -> dict[st
         Values by ``CliOption.key``.
 
     Raises:
-        ArgumentError: An option is unknown, has no value, or has a value of the wrong type.
+        ArgumentError: An option is unknown, is given twice, has no value, or has a value of the
+            wrong type.
     """
     values, others = take_options(domain, command, words)
     if others:
@@ -181,7 +186,8 @@ def take_options(
     """Return the values of the domain's options by ``CliOption.key``, and the other words.
 
     Raises:
-        ArgumentError: An option is unknown, has no value, or has a value of the wrong type.
+        ArgumentError: An option is unknown, is given twice, has no value, or has a value of the
+            wrong type.
     """
     known = {option.name: option for option in domain.cli_options.get(command, ())}
     values: dict[str, Any] = {}
@@ -203,6 +209,8 @@ def take_options(
                 raise ArgumentError(f"The option {word} needs a value: {option.help}")
             else:
                 text = rest.pop(0)
+        if option.key in values:
+            raise repeated_option(word.partition("=")[0])
         try:
             values[option.key] = _parse_bool(text) if option.type is bool else option.type(text)
         except ValueError as error:
@@ -210,6 +218,14 @@ def take_options(
                 f"Invalid value {text!r} for {word}: {option.help} ({error})"
             ) from error
     return values, others
+
+
+def repeated_option(word: str) -> ArgumentError:
+    """Return the error for an option that is given several times but takes one value."""
+    return ArgumentError(
+        f"The option {word} is given several times, but it takes one value. Give it once; several "
+        "values, where an option takes them, are separated by commas."
+    )
 
 
 class UnknownOptionError(ArgumentError):

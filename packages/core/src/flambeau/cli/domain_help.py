@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from flambeau.cli.data_arguments import UnknownOptionError
+from flambeau.cli.data_arguments import READING_OPTIONS, UnknownOptionError, repeated_option
 from flambeau.domain import installed_domains
 
 
@@ -23,6 +23,14 @@ class CommandWithDomainHelp(TyperCommand):
             rows = [(f"--{option.name}", option.help) for option in options]
             with formatter.section(f"Options for the domain {found.name}"):
                 formatter.write_dl(rows)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words; an option that says how the data are read may be given only once."""
+        words = [word.partition("=")[0] for word in args[: [*args, "--"].index("--")]]
+        for name in READING_OPTIONS:
+            if words.count(name) > 1:
+                raise repeated_option(name)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error for an unknown option also knows those of the command."""

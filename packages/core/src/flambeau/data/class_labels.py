@@ -74,8 +74,14 @@ def encode_string_labels(
     number_of = {string: number for number, string in enumerate(class_names)}
     for part, targets in columns.items():
         value = targets.get(name)
-        if not _is_strings(value):
+        if value is None:
             continue  # the comparison of the parts raises the error
+        if not _is_strings(value):
+            raise InputError(
+                f"The {part} targets have dtype {value.dtype}, but those of train are strings, so "
+                "it is unknown which number stands for which class. Give the same strings to "
+                "every part."
+            )
         found = [str(string) for string in cast("NDArray[Any]", value)]
         numbers, wrong = number_labels(found, number_of)
         if wrong is not None:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label that torch's losses ignore by default."""
 
+FEWEST_ROWS_PER_CLASS = 2
+"""Whole numbers of which each has fewer rows on average are read as amounts, not as classes."""
+
 
 class ColumnFacts(TypedDict):
     """Shape of one sample and dtype ("float32") of an input or target."""
@@ -52,6 +55,7 @@ class Facts(TypedDict, total=False):
         target_mean: Mean of each column of targets.
         target_std: Standard deviation of each column of targets.
         class_names: Names of the classes, or of the target columns (multi-label).
+        class_names_given: Whether the user named the classes, or the labels are text.
         class_counts: Number of train samples per class, in the order of ``class_names``.
         class_weight_sums: Sum of the sample weights of each class, if the train samples have
             weights.
@@ -90,6 +94,7 @@ class Facts(TypedDict, total=False):
     target_mean: ReadOnly[list[float]]
     target_std: ReadOnly[list[float]]
     class_names: ReadOnly[list[str]]
+    class_names_given: ReadOnly[bool]
     class_counts: ReadOnly[list[int]]
     class_weight_sums: ReadOnly[list[float]]
     has_length: ReadOnly[bool]

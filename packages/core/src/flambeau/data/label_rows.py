@@ -99,12 +99,19 @@ def read_number_rows(values: Sequence[Any]) -> NumberRows | None:
     return NumberRows(array, is_float, all(isinstance(row, np.ndarray) for row in rows))
 
 
-def read_task_of_rows(rows: NumberRows, names: Sequence[str] | None) -> Reading | None:
+def read_task_of_rows(
+    rows: NumberRows, names: Sequence[str] | None, row_numbers: Sequence[int] | None = None
+) -> Reading | None:
     """Return the task that follows from rows of at least two numbers, in ``evidence["task"]``.
 
     Rows of 0 and 1 are columns of classes: one-hot if every row has exactly one 1, else several
     labels per sample. Other numbers are amounts. None if they are Python lists of whole numbers,
     which are lists of tags.
+
+    Args:
+        rows: The labels.
+        names: Names of the columns, if they are known.
+        row_numbers: The number of each row, for the message; by default its position.
     """
     n, width = rows.values.shape
     shape = f"Each of the {n:,} labels is a row of {width} numbers"
@@ -116,7 +123,8 @@ def read_task_of_rows(rows: NumberRows, names: Sequence[str] | None) -> Reading 
         what = f"{shape} 0 or 1; {one_hot:,} rows have exactly one 1."
         confidence = 0.9
         if one_hot > _MOSTLY_ONE_HOT * n:
-            odd = name_some(np.flatnonzero(rows.ones != 1))
+            numbers = range(n) if row_numbers is None else row_numbers
+            odd = name_some(numbers[row] for row in np.flatnonzero(rows.ones != 1).tolist())
             what = f"{shape} 0 or 1, and only the rows {odd} do not have exactly one 1."
             confidence = 0.4
         return _task("multi_label", what, evidence, confidence)

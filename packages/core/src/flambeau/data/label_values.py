@@ -16,8 +16,9 @@ _DOUBTFUL = 0.4
 # Numbers are probably class numbers if they start at 0 or 1 without gaps, or if there are at most
 # this many distinct ones, each in this many rows.
 _MAX_CODES, _ROWS_PER_CODE = 10, 10
-# Floats with at most this many distinct values, each repeated, may be class numbers.
-_MAX_FLOAT_CODES = 20
+MAX_FLOAT_CODES = 20
+"""Floats with at most this many distinct values, each repeated, may be class numbers."""
+
 _DECIMAL_COMMA = re.compile(r"[-+]?[0-9]+,[0-9]+")
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})")  # 007 is a code
 _LIST = re.compile(r"[\[({].*[\])}]")  # a list, tuple or set, written as text
@@ -189,11 +190,12 @@ def _whole_numbers(counts: Counter[int], kind: str) -> Reading | None:
 def _floats(counts: Counter[float]) -> Reading | None:
     n = counts.total()
     rows = 2 if all(value.is_integer() for value in counts) else _ROWS_PER_CODE
-    if len(counts) > _MAX_FLOAT_CODES or n < rows * len(counts):
+    if len(counts) > MAX_FLOAT_CODES or n < rows * len(counts):
         return None
     shown = name_some((f"{value:g}" for value in sorted(counts)), most=4)
     return _task_doubt(
-        f"The labels are numbers, but only {len(counts)} distinct ones in {n:,} rows ({shown}): "
+        f"The labels are numbers, but only {len(counts)} distinct "
+        f"one{'' if len(counts) == 1 else 's'} in {n:,} rows ({shown}): "
         "they could be class numbers.",
         {"distinct": len(counts), "rows": n},
         f"For classes pass {TASK_OPTION.format(*['classification'] * 2)}.",

@@ -39,6 +39,12 @@ _WORD_BORDERS = re.compile(r"[\s_.-]+|(?:19|20)[0-9]{2}$")
 # Borders inside a name: seg_train, PublicTest, Train80, trainA.
 _INNER_BORDERS = re.compile(r"[\W_0-9]+|(?<=[a-z])(?=[A-Z])")
 
+_GROUP_NAME = re.compile(
+    r"(patient|subject|participant|person|speaker|session|household|group|site|video|scene)"
+    r"s?([\s_-]?(id|no|nr|number))?",
+    re.IGNORECASE,
+)
+
 # Columns with these names have the part of each row, whatever their cells are.
 _SPLIT_COLUMNS = ("split", "data_split", "partition")
 _YES, _NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
@@ -73,6 +79,11 @@ def part_in_name(name: str) -> Part | None:
     """
     words = filter(None, _INNER_BORDERS.split(name))
     return next((part for word in words if (part := part_of_name(word)) is not None), None)
+
+
+def is_group_name(column: str) -> bool:
+    """Return whether the name of a column suggests groups of similar samples, as of one patient."""
+    return _GROUP_NAME.fullmatch(column.strip()) is not None
 
 
 def read_part_column(values: Iterable[Any], column: str, table: str) -> list[Part]:

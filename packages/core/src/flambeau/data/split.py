@@ -81,6 +81,7 @@ class Split:
         stratify: ArrayLike | None = None,
         *,
         calibration: float = 0.0,
+        class_names: Sequence[str] | None = None,
     ) -> Split:
         """Split rows 0..n-1 at random; ``stratify`` keeps the class proportions in every part.
 
@@ -93,6 +94,7 @@ class Split:
                 in ``notes``; every larger class has at least one row in train.
             calibration: Size of calibration, like ``test``. Its rows are taken from train: valid
                 and test are the same with and without it.
+            class_names: Names for ``notes`` if ``stratify`` has class numbers.
 
         Raises:
             SplitError: There are fewer rows than parts, or no row is left for train.
@@ -111,7 +113,7 @@ class Split:
                 f"stratify has shape {labels.shape}, but there are {n} rows. Give one class per "
                 "row."
             )
-        stratified, notes = stratified_rows(order, labels, counts)
+        stratified, notes = stratified_rows(order, labels, counts, class_names)
         parts = map(np.sort, stratified)
         return Split(*parts, method=f"random, stratified (seed {seed})", notes=notes)
 
@@ -337,6 +339,12 @@ class Split:
     def part(self, name: str) -> Rows:
         """Return the row numbers of "train", "valid", "test" or "calibration"."""
         if name not in PARTS:
+            if not isinstance(cast(object, name), str):
+                raise ArgumentError(
+                    f"A part is given by its name, not by a {type(name).__name__}. The parts are "
+                    f"{', '.join(PARTS)}. Samples of your own are a part if the data are built "
+                    "with them: test=(inputs, targets)."
+                )
             raise ArgumentError(f"No part {name!r}. The parts are {', '.join(PARTS)}.")
         rows: Rows = getattr(self, name)
         return rows

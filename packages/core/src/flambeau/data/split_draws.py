@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 
 def stratified_rows(
-    order: Rows, labels: NDArray[Any], wanted: Sequence[int]
+    order: Rows,
+    labels: NDArray[Any],
+    wanted: Sequence[int],
+    class_names: Sequence[str] | None = None,
 ) -> tuple[list[Rows], tuple[str, ...]]:
     """Return the rows of train and of the ``wanted`` held-out parts, and notes for the user."""
     codes, names = number_values(labels, "stratify")
+    if class_names is not None:
+        names = np.array([class_names[int(number)] for number in names], dtype=np.str_)
     counts = np.bincount(codes, minlength=len(names))
     # One row of each class stays in train.
     available = counts - 1

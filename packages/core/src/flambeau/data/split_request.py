@@ -34,6 +34,7 @@ class SplitRequest:
         calibration: As ``test``, for the part on which predictions are calibrated.
         scored: The part on which a trained model is evaluated; None if the data are for training.
             With "auto" or "all" no part is drawn at random: rows that are in no part become test.
+        default_valid: The size of valid that the constructor has by default.
     """
 
     valid: Any = 0.2
@@ -43,6 +44,7 @@ class SplitRequest:
     stratify: bool | str = "auto"
     calibration: Any = 0.0
     scored: str | None = None
+    default_valid: float = 0.2
 
     @property
     def for_training(self) -> bool:
@@ -104,6 +106,7 @@ class SplitRequest:
         kept: Rows | None = None,
         given: Mapping[str, Rows] | None = None,
         classes: NDArray[Any] | None = None,
+        class_names: Sequence[str] | None = None,
         groups: NDArray[Any] | None = None,
         times: Any | None = None,
         embargo: Any | None = None,
@@ -120,6 +123,7 @@ class SplitRequest:
             given: Rows of the parts that are known from folders, a column or separate samples, in
                 row numbers of the input. If train is missing, it is the rows in no part.
             classes: The class of each kept row, for a stratified draw; None for one that is not.
+            class_names: Names of class numbers in ``classes``, for the notes of the split.
             groups: The group of each kept row; a draw keeps each group in one part. None draws
                 single rows.
             times: The time of each kept row; the drawn parts are then the latest of the train rows
@@ -133,6 +137,7 @@ class SplitRequest:
         if isinstance(self.split, Split):
             self.split.check_length(n)
             parts = {part: self.split.part(part) for part in PARTS}
+            self.refuse_unused_sizes({part: len(rows) for part, rows in parts.items()})
             return replace(self.split, **cast("dict[str, Any]", _renumber(parts, kept, n)))
         self._check_type(given)
         rows = _renumber(given or {}, kept, n)
@@ -142,6 +147,7 @@ class SplitRequest:
             raise SplitError(
                 "The valid part has no rows. Give some, or valid=0 to train without validation."
             )
+        self.refuse_unused_sizes({part: len(each) for part, each in rows.items()})
         method, notes = "given" if rows else "", ()
         if not len(rows.get("train", ())):
             assigned = np.zeros(n if kept is None else len(kept), np.bool_)
@@ -157,7 +163,7 @@ class SplitRequest:
                 # Split.random always draws valid: if it is given, another part is drawn as valid.
                 if "valid" not in missing:
                     drawn_as = list(_DRAWN[: len(missing)])
-                drawn = self._draw(rows["train"], missing, drawn_as, classes, groups)
+                drawn = self._draw(rows["train"], missing, drawn_as, classes, class_names, groups)
             train = rows["train"]
             for part, name in zip(("train", *missing), ("train", *drawn_as), strict=True):
                 rows[part] = train[drawn.part(name)]
@@ -167,6 +173,28 @@ class SplitRequest:
         parts = {part: rows.get(part, np.empty(0, np.int64)) for part in PARTS}
         method = method or "all rows in train"
         return Split(**cast("dict[str, Any]", parts), method=method, notes=notes)
+
+    def refuse_unused_sizes(self, known: Mapping[str, int | None]) -> None:
+        """Check that no size is given for a part whose rows are known.
+
+        Args:
+            known: Number of rows of each known part; None if it has not been counted.
+
+        Raises:
+            SplitError: A size is neither the default nor the number of these rows.
+        """
+        defaults = {**dict.fromkeys(_DRAWN, 0), "valid": self.default_valid}
+        for part in _DRAWN:
+            size = self._size(part)
+            if part not in known or not (size is None or isinstance(size, _NUMBERS)):
+                continue
+            if (size or 0) not in (defaults[part], known[part]):
+                raise SplitError(
+                    f"{part}={size} would have no effect, because the data already have the part "
+                    f"{part}: from folders, files, a column, or split=…. Omit {part} (--{part}). "
+                    "To draw the parts at random instead, pass split=False for a column (--split "
+                    "none), or ImageOptions(parts=…) for folders (--parts train=train,val=train)."
+                )
 
     def _size(self, part: str) -> Any:
         return getattr(self, part)
@@ -195,6 +223,7 @@ class SplitRequest:
         missing: Sequence[str],
         drawn_as: Sequence[str],
         classes: NDArray[Any] | None,
+        class_names: Sequence[str] | None,
         groups: NDArray[Any] | None,
     ) -> Split:
         """Draw the missing parts from ``train``; part ``missing[i]`` is named ``drawn_as[i]``.
@@ -213,7 +242,9 @@ class SplitRequest:
                     return Split.by_group(groups[train], **sizes, seed=self.seed)
                 if n_groups < len(train):
                     few = f"only {n_groups} distinct groups: a group may be in several parts"
-            found = Split.random(len(train), **sizes, seed=self.seed, stratify=labels)
+            found = Split.random(
+                len(train), **sizes, seed=self.seed, stratify=labels, class_names=class_names
+            )
             return replace(found, notes=(*found.notes, few)) if few else found
         except (ArgumentError, SplitError) as error:
             if list(drawn_as) == list(missing):
@@ -234,6 +265,19 @@ def _without_draw(parts: dict[str, Rows], n: int) -> Split:
     rows = {part: np.sort(test) if part == "test" else parts.get(part, ()) for part in PARTS}
     method = "given" if parts else "all rows"
     return Split(**cast("dict[str, Any]", rows), method=method, for_training=False)
+
+
+def parse_part_size(text: str) -> int | float:
+    """Return the size of a part: digits alone are a number of rows, other numbers a fraction.
+
+    Raises:
+        ValueError: The text is no number.
+
+    Example:
+        >>> parse_part_size("10"), parse_part_size("0.2")
+        (10, 0.2)
+    """
+    return int(text) if text.strip().isdecimal() else float(text)
 
 
 def rows_by_part(parts: Sequence[str | None]) -> dict[str, Rows]:

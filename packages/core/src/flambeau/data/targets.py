@@ -100,9 +100,10 @@ class Targets:
             if unseen := sorted(labels - in_train):
                 names = name_some((self.names[number] for number in unseen), most=10)
                 raise SplitError(
-                    f"{len(unseen)} classes have {samples} in {part} but none in train: {names}. "
-                    f"The model cannot learn them. Move some of their {samples} to train, or "
-                    "exclude them with classes=[…]."
+                    f"{len(unseen)} {'class has' if len(unseen) == 1 else 'classes have'} "
+                    f"{samples} in {part} but none in train: {names}. The model cannot learn them. "
+                    f"Move some of their {samples} to train, or list the classes to use: "
+                    "classes=[…], on the command line --classes."
                 )
 
     def text(self, row: int) -> str:

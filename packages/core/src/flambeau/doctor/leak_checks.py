@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from flambeau import random as keyed
 from flambeau.data.memory_loader import MemoryDataset
+from flambeau.data.part_columns import is_group_name
 from flambeau.data.split import HELD_OUT
 from flambeau.doctor.finding import Finding
 from flambeau.doctor.training_setup import TrainingSetup
@@ -27,11 +27,6 @@ _BY_CHANCE = 0.01
 # Codes that depend on each other repeat too: skip the check if most train rows are repeated.
 _MOSTLY_DISTINCT = 0.5
 
-_GROUP = re.compile(
-    r"^(patient|subject|participant|person|speaker|session|household|group|site|video|scene)"
-    r"s?([_-]?(id|no|nr|number))?$",
-    re.IGNORECASE,
-)
 _SHARED_GROUPS = 0.05
 
 _ROWS_FOR_COLUMNS, _MOST_COLUMNS = 2_000, 4_096
@@ -78,7 +73,7 @@ def groups_across_parts(setup: TrainingSetup) -> list[Finding]:
     found: list[Finding] = []
     for name, ids in train.inputs.items():
         valid_ids = valid.inputs.get(name)
-        if valid_ids is None or not _GROUP.match(name) or ids.is_floating_point():
+        if valid_ids is None or not is_group_name(name) or ids.is_floating_point():
             continue
         if ids.numel() != len(ids) or valid_ids.numel() != len(valid_ids):
             continue

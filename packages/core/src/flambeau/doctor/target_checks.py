@@ -108,6 +108,7 @@ def doubtful_readings(setup: TrainingSetup) -> list[Finding]:
         Finding("doubtful-reading", reading["what"], reading["evidence"], reading["override"])
         for reading in setup.facts.get("readings", ())
         if reading["confidence"] < DOUBTFUL_BELOW
+        and not (setup.task_is_given and reading["key"] == "task")
     ]
 
 

@@ -96,6 +96,8 @@ class TrainingSetup:
         steps_done: Optimizer steps that the model has been trained for; 0 before the first fit.
         seed: Seed of the random numbers of the forward pass (dropout).
         fit_settings: Settings of the next fit.
+        task_is_given: Whether the user chose the task, so that no other reading of the targets is
+            possible.
 
     Attributes:
         data: The argument ``data``.
@@ -103,6 +105,7 @@ class TrainingSetup:
         steps_done: The argument ``steps_done``.
         seed: The argument ``seed``.
         fit_settings: The argument ``fit_settings``.
+        task_is_given: The argument ``task_is_given``.
         max_samples: Number of samples of the first batch that are used.
     """
 
@@ -115,12 +118,14 @@ class TrainingSetup:
         steps_done: int = 0,
         seed: int = 0,
         fit_settings: FitSettings | None = None,
+        task_is_given: bool = False,
     ) -> None:
         self.data = data
         self.values = dict(values)
         self.steps_done = steps_done
         self.seed = seed
         self.fit_settings = fit_settings or FitSettings()
+        self.task_is_given = task_is_given
         self.max_samples = MAX_SAMPLES
         self._build = build
         self._cache: dict[Any, Any] = {}

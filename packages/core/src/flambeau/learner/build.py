@@ -128,7 +128,8 @@ def require_part(data: Data, part: str) -> None:
     """Raise an InputError if a part of the data has no samples."""
     if len(data.split.part(part)) == 0:
         raise InputError(
-            f"The data have no {part} samples. Set a share when you build the data: {part}=0.2."
+            f"The data have no {part} samples. Set a share when you build the data: {part}=0.2; or "
+            f"give {part} samples of their own (data sets and loaders have no shares)."
         )
 
 

@@ -44,6 +44,7 @@ def training_setup(setup: Setup, plan: Plan, run: Run | None = None) -> Training
         steps_done=setup.position.step,
         seed=setup.seed,
         fit_settings=replace(settings, lr_is_measured="lr_find" in plan["lr"].evidence),
+        task_is_given=plan["task"].source == "user",
     )
 
 

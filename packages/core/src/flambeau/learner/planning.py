@@ -96,7 +96,9 @@ def check_arguments(
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
     if isinstance(callbacks, Callback):
-        raise ArgumentError(f"callbacks is one callback; give a list: [{callbacks!r:.60}].")
+        raise ArgumentError(
+            f"callbacks is one callback; give a list: callbacks=[{type(callbacks).__name__}(…)]."
+        )
     if not (choices is None or isinstance(choices, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance] users err
         raise ArgumentError(f'choices is {choices!r:.60}; give a dict: {{"batch_size": 64}}.')
     for key in ("loss", "metrics"):

@@ -167,7 +167,8 @@ TORCH_SCHEDULE = (
 
 
 def is_torch_scheduler(value: object) -> bool:
-    """Return whether the value is a scheduler of torch, or the class of one."""
+    """Return whether the value is a scheduler of torch, or the class or a ``partial`` of one."""
+    value = getattr(value, "func", value)
     kind: type[object] = cast("type[object]", value) if isinstance(value, type) else type(value)
     return any(base.__name__ == "LRScheduler" for base in kind.__mro__)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
-from flambeau.data.facts import IGNORED, Facts, class_totals
+from flambeau.data.facts import FEWEST_ROWS_PER_CLASS, IGNORED, Facts, class_totals
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Rule
@@ -96,9 +96,11 @@ def _split(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 def _task(facts: Facts, values: Mapping[str, Any]) -> Choice:
     if "target_dtype" not in facts:
+        n = len(facts.get("targets", ()))
         raise PlanError(
-            f"The data have {len(facts.get('targets', ()))} targets, but a task can only be chosen "
-            "for exactly one. Pass the task: Learner(data, task=...)."
+            f"The data have {n} targets, but a task can only be chosen for exactly one. Pass a "
+            "task with a loss, Learner(data, task=CustomLoss(…)); with a train_step that computes "
+            "the losses, task=Task()."
         )
     dtype, shape = facts["target_dtype"], facts.get("target_shape", [])
     value, confidence, reason = _task_of(dtype, shape, facts)
@@ -139,6 +141,9 @@ def _task_of(dtype: str, shape: Sequence[int], facts: Facts) -> tuple[str, float
             f"({ignored['rows']:,}) have no label and do not count in loss and metrics: torch's "
             "cross entropy ignores it.",
         )
+    if not shape and facts.get("class_names_given", False):
+        names = facts.get("class_names", ())
+        return "classification", 0.95, f"The {rows} have targets of {len(names)} given classes."
     _refuse_ignored_labels(dtype, facts)
     if len(shape) == 1 and shape[0] > 1 and facts.get("target_binary", False):
         return "multi_label", 0.8, f"Each of the {rows} has {shape[0]} targets that are 0 or 1."
@@ -182,7 +187,7 @@ def _task_of_integers(facts: Facts, seen: str) -> tuple[str, float, str]:
         )
     if distinct * _ROWS_PER_CLASS <= facts["n_train"]:
         return "classification", 0.95, f"{seen}: each occurs often, as class labels do."
-    if distinct * 2 <= facts["n_train"]:
+    if distinct * FEWEST_ROWS_PER_CLASS <= facts["n_train"]:
         return (
             "classification",
             0.45,

@@ -383,12 +383,18 @@ TRAINING_RULES = (
     lr_rule({}),
     Rule("schedule", (), _schedule, type=ScheduleName(), changes="fit"),
     Rule("schedules", (), _schedules, type=SchedulesType(), changes="fit"),
-    Rule("steps", (), _steps, type=_or_none("a whole number of steps.", _is_count), changes="fit"),
+    Rule(
+        "steps",
+        (),
+        _steps,
+        type=_or_none("a whole number of steps, at least 1.", _is_count),
+        changes="fit",
+    ),
     Rule(
         "evaluate_every",
         ("batch_size", "accumulate"),
         _evaluate_every,
-        type=_or_none("a whole number of steps between two evaluations.", _is_count),
+        type=_or_none("a whole number of steps between two evaluations, at least 1.", _is_count),
         changes="fit",
     ),
     Rule(

@@ -90,9 +90,15 @@ def several_outputs_error(outputs: object, task: str, method: str) -> InputError
 
 def wrong_width_error(outputs: Tensor, task: str, n: int) -> InputError:
     """Return the error for outputs whose number of columns is not the number of classes."""
+    width = outputs.shape[1]
+    one = (
+        " For one logit with binary cross entropy give targets (rows, 1) of 0 and 1, and "
+        "task='multi_label'."
+    )
     return InputError(
-        f"The model's output has shape {tuple(outputs.shape)}, {outputs.shape[1]} columns, but "
-        f"{task} has {n} classes. Give the model's last layer {n} outputs."
+        f"The model's output has shape {tuple(outputs.shape)}, {width} "
+        f"column{'' if width == 1 else 's'}, but {task} has {n} classes. Give the model's last "
+        f"layer {n} outputs.{one if (width, n) == (1, 2) else ''}"
     )
 
 

@@ -12,7 +12,14 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from flambeau.errors import ArgumentError, FlambeauError, InputError, check_signature, did_you_mean
+from flambeau.errors import (
+    ArgumentError,
+    FlambeauError,
+    InputError,
+    check_signature,
+    did_you_mean,
+    explains_arguments,
+)
 from flambeau.task.metrics import StoringMetric
 from flambeau.task.numerics import as_real
 from flambeau.wording import type_and_first_line
@@ -47,8 +54,9 @@ class FunctionMetric(StoringMetric):
     ) -> None:
         super().__init__()
         check_function(function)
-        name = getattr(function, "__name__", type(function).__name__)
-        check_signature(function, f"The metric function {name!r}", "outputs", "targets")
+        check_signature(
+            function, f"The metric function {name_of(function)!r}", "outputs", "targets"
+        )
         self.function = function
         self.higher_is_better = higher_is_better
 
@@ -66,14 +74,18 @@ class FunctionMetric(StoringMetric):
         except FlambeauError:
             raise
         except Exception as error:
-            name = getattr(self.function, "__name__", type(self.function).__name__)
             raise ArgumentError(
-                f"The metric function {name!r} failed with {type_and_first_line(error)}. It gets "
-                f"all outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} of the "
-                "part."
+                f"The metric function {name_of(self.function)!r} failed with "
+                f"{type_and_first_line(error)}. It gets all outputs {tuple(outputs.shape)} and "
+                f"targets {tuple(targets.shape)} of the part."
             ) from error
 
 
+def _setting_hint(name: str) -> str:
+    return f'Set it with settings={{"{name}": …}}.'
+
+
+@explains_arguments(_setting_hint)
 class SklearnMetric(StoringMetric):
     """A metric of scikit-learn, or any function of NumPy arrays with the targets first.
 
@@ -128,6 +140,19 @@ class SklearnMetric(StoringMetric):
         return _as_number(self._call(**self.sums)) if self.sums else float("nan")
 
     def _call(self, outputs: Tensor, targets: Tensor) -> Any:
+        predictions, targets = self._predictions(outputs, targets)
+        y_true, y_pred = targets.cpu().numpy(), predictions.cpu().numpy()
+        try:
+            return self.function(y_true, y_pred, **self.settings)
+        except Exception as error:
+            raise ArgumentError(
+                f"The metric {name_of(self.function)!r} failed with {type_and_first_line(error)}. "
+                f"It gets targets {y_true.shape} and {self.takes} {y_pred.shape}. If an argument "
+                'is missing, pass it as SklearnMetric(…, settings={"average": "macro"}).'
+            ) from error
+
+    def _predictions(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the function compares with the targets, and the targets that count."""
         if outputs.ndim > 2 and not targets.is_floating_point():  # an image of labels
             outputs = outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
             targets = targets.reshape(-1)
@@ -147,7 +172,13 @@ class SklearnMetric(StoringMetric):
             outputs = outputs.softmax(dim=1) if is_class else outputs.sigmoid()
             if is_class and outputs.shape[1] == 2:
                 outputs = outputs[:, 1]
-        return self.function(targets.cpu().numpy(), outputs.cpu().numpy(), **self.settings)
+        return outputs, targets
+
+
+def name_of(function: object) -> str:
+    """Return the name of a function, also of one in a ``functools.partial``."""
+    inner = getattr(function, "func", function)
+    return getattr(inner, "__name__", type(function).__name__)
 
 
 def check_function(function: object) -> None:
@@ -164,7 +195,7 @@ def check_function(function: object) -> None:
     except (TypeError, ValueError):
         return
     if names[:1] == ["y_true"]:
-        name = getattr(function, "__name__", "function")
+        name = name_of(function)
         raise ArgumentError(
             f"{name} takes the targets first (y_true), as arrays of labels or probabilities, not "
             f'logits. Say what it takes and which values are better: SklearnMetric({name}, "labels"'

@@ -50,8 +50,16 @@ def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Any]:
 
 def _by_name(wanted: MetricChoice) -> dict[str, Any]:
     """Return the choices by name; the name of a function is its ``__name__``."""
-    if isinstance(wanted, Mapping):
-        return dict(wanted)
+    named = dict(wanted) if isinstance(wanted, Mapping) else _named(wanted)
+    if "loss" in named:
+        raise ArgumentError(
+            "A metric has the name 'loss', which the history has for the loss. Give it another "
+            'name: metrics={"own_loss": …}.'
+        )
+    return named
+
+
+def _named(wanted: Sequence[str | MetricFunction]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for each in wanted:
         name: object = each if isinstance(each, str) else getattr(each, "__name__", None)

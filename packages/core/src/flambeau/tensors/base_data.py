@@ -77,7 +77,8 @@ class BaseTensorData(Data):
                 from flambeau.tensors.like import check_inputs_like
 
                 check_inputs_like(self._like, measured["inputs"])
-            facts = {**sizes, "split": self._split.describe(), **measured}
+            named = {"class_names_given": True} if len(self._class_names or ()) > 1 else {}
+            facts = {**sizes, "split": self._split.describe(), **measured, **named}
             self._facts = cast("TensorFacts", facts)
         return self._facts
 
@@ -135,9 +136,8 @@ class BaseTensorData(Data):
                     "Give one name per column."
                 )
             return {"classes": names, **select_values(values, "metrics")}
-        width = shape[-1] if shape else 1
         arguments: dict[str, Any] = {
-            "names": ["value"] if width == 1 else [f"value_{column}" for column in range(width)],
+            "names": self._value_names(shape[-1] if shape else 1),
             **select_values(values, "metrics"),
             **loss_arguments(values),
         }
@@ -166,6 +166,18 @@ class BaseTensorData(Data):
         """Return the mean of the train targets, from which a task with a log link starts."""
         mean = self.facts().get("target_mean")
         return {} if mean is None or min(mean) <= 0 else {"mean": mean}
+
+    def _value_names(self, width: int) -> list[str]:
+        """Return the names of ``width`` regression targets: those of the user, or "value"."""
+        if self._class_names is None:
+            return ["value"] if width == 1 else [f"value_{column}" for column in range(width)]
+        if len(self._class_names) != width:
+            raise InputError(
+                f"class_names has {len(self._class_names)} names, but the targets are read as "
+                f"amounts (regression) in {width} column{'' if width == 1 else 's'}. Give one name "
+                "per column; or, if they are classes, choose task='classification'."
+            )
+        return list(self._class_names)
 
     def _ignored_label(self) -> int | None:
         """Return the label of samples that do not count, or None."""
@@ -197,8 +209,8 @@ class BaseTensorData(Data):
             raise InputError(
                 f"The targets have shape (rows, {shape}), but classification needs one class "
                 "number per row: (rows,). Select the column (targets[:, 0]), convert one-hot "
-                "columns with targets.argmax(1), or choose task='multi_label' for columns of 0 "
-                "and 1."
+                "columns or probabilities with targets.argmax(1), or choose task='multi_label' for "
+                "columns of 0 and 1."
             )
         if "target_distinct" in facts and "target_min" in facts and "target_max" in facts:
             raise InputError(

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from flambeau.data.collate import BatchLayout
 from flambeau.data.data import digest
+from flambeau.data.facts import FEWEST_ROWS_PER_CLASS
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tensor_sequence import TensorSequence
@@ -34,9 +36,10 @@ from flambeau.tensors.columns import Array, Arrays
 from flambeau.tensors.preprocess import TensorPreprocessor, mean_and_std
 from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
-from flambeau.wording import format_bytes
+from flambeau.wording import format_bytes, name_some
 
 _DIGEST_ROWS = 32
+_MAX_CLASSES = 30  # classes listed in a report
 
 
 @explains_arguments()
@@ -48,7 +51,8 @@ class TensorData(BaseTensorData):
             targets. NaN and infinity raise an error.
         split: The row numbers of each part, equal to the ``ids`` of the parts.
         task: The task; "auto" lets the plan choose.
-        class_names: Names of the classes 0, 1, …, or of the target columns (multi-label).
+        class_names: Names of the classes 0, 1, …, or of the target columns (multi-label and
+            regression).
         like: Folder of an export, whose task and class names are used if these are not set.
     """
 
@@ -103,13 +107,14 @@ class TensorData(BaseTensorData):
             test: Likewise; no test part by default. A part with a size is drawn from the rows of
                 ``inputs``.
             calibration: Likewise, for ``learner.calibrate``; none by default.
-            split: The row numbers of each part, used instead of the sizes.
+            split: The row numbers of each part, instead of sizes.
             seed: Seed of the random split.
             stratify: Keep the class proportions in each part; "auto" does so if the targets are
                 classes.
             task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
                 "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
-            class_names: Names of the classes 0, 1, …
+            class_names: Names of the classes 0, 1, …, or of the columns of multi-label and
+                regression targets.
             sample_weight: Weight of each row of ``inputs`` in loss and metrics, ``(n,)``: finite
                 and not negative. None weighs all rows equally. The rows of a part that is given as
                 ``(inputs, targets)`` always have equal weights. See ``docs/weights.md``.
@@ -164,9 +169,10 @@ class TensorData(BaseTensorData):
     ) -> Self | UserData:
         """Create data from map-style torch data sets or Hugging Face data sets.
 
-        A ``TensorDataset``, and Hugging Face columns that are all scalar numbers, are loaded into
-        memory. Any other data set is read sample by sample in every epoch, because it may augment
-        (in worker processes if the plan's ``num_workers`` is above 0).
+        A ``TensorDataset``, also a ``Subset`` of one (``random_split``), and Hugging Face columns
+        that are all scalar numbers, are loaded into memory. Any other data set is read sample by
+        sample in every epoch, because it may augment (in worker processes if the plan's
+        ``num_workers`` is above 0).
 
         Args:
             train: A data set with ``__len__`` and ``__getitem__``; it is shuffled automatically.
@@ -339,9 +345,10 @@ class TensorData(BaseTensorData):
             for name, value in columns.items()
         ]
         lines = [str(self.split), *shapes]
-        if "class_counts" in facts and "class_names" in facts:
+        if "class_counts" in facts and "class_names" in facts and self._has_classes():
             named = zip(facts["class_names"], facts["class_counts"], strict=True)
-            lines.append("train classes: " + ", ".join(f"{n} ({count:,})" for n, count in named))
+            shown = name_some((f"{n} ({count:,})" for n, count in named), most=_MAX_CLASSES)
+            lines.append(f"train classes: {shown}")
         elif "target_distinct" in facts and "target_min" in facts and "target_max" in facts:
             lines.append(
                 f"train targets: {facts['target_distinct']:,} distinct values from "
@@ -349,10 +356,18 @@ class TensorData(BaseTensorData):
             )
         if (weights := self._parts["train"].sample_weight) is not None:
             lines.append(f"train sample weights: {weights.min():g} to {weights.max():g}")
+        lines += [f"note: {Reading(**reading)}" for reading in facts.get("readings", ())]
         for part in HELD_OUT:
             if part in self._parts and (same := self._also_in_train(part)):
                 lines.append(same)
         return "\n".join([*lines, f"memory: {format_bytes(facts.get('memory_bytes', 0))}"])
+
+    def _has_classes(self) -> bool:
+        """Return whether targets with class counts are probably classes, as the plan decides."""
+        facts = self.facts()
+        if self._task != "auto" or facts.get("class_names_given") or facts.get("target_one_hot"):
+            return self._task != "regression"
+        return facts.get("target_distinct", 0) * FEWEST_ROWS_PER_CLASS <= facts["n_train"]
 
     def _also_in_train(self, part: str) -> str:
         same = find_rows_also_in_train(self._parts["train"], self._parts[part])
@@ -377,6 +392,12 @@ class TensorData(BaseTensorData):
             facts |= describe_target(target, self._class_names, train.sample_weight)
             if is_one_hot(target) and self._task in ("auto", "classification"):
                 facts |= describe_one_hot(target, self._class_names)
+            if self._task == "auto" and (target.ndim > 1 or len(self._class_names or ()) < 2):
+                from flambeau.tensors.target_readings import doubts_about_targets
+
+                distinct = facts.get("target_distinct", 0)
+                doubts = doubts_about_targets(target, self._split.train, distinct)
+                facts |= readings_as_facts(doubts)
         return facts
 
     def _classes(self) -> list[str]:

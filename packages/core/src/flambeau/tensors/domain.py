@@ -217,8 +217,9 @@ def _targets_accept(value: Any, facts: TensorFacts, values: Mapping[str, Any]) -
 def _task(base: Choice, facts: TensorFacts, values: Mapping[str, Any]) -> Choice:
     """Return core's choice, but treat floating-point targets that are all 0.0 or 1.0 as labels."""
     dtype, binary = str(facts.get("target_dtype")), facts.get("target_binary", False)
-    is_plain = facts.get("target_shape") == [] and "float" in dtype
-    if not (is_plain and binary and facts.get("target_distinct") == 2):
+    is_plain = facts.get("target_shape") in ([], [1]) and "float" in dtype
+    is_named = facts.get("class_names_given", False)
+    if is_named or not (is_plain and binary and facts.get("target_distinct") == 2):
         return base
     return Choice(
         "task",

@@ -30,7 +30,7 @@ def targets_like(
         InputError: The user's task or class names differ from the export's.
     """
     saved = read_record(like, "tensors", "like").task
-    has_names = saved.builder in ("classification", "multi_label")
+    has_names = saved.builder in _TASKS
     filled = filled_like(
         like,
         {

@@ -76,7 +76,7 @@ def split_arrays(
     if request.to_draw(given):
         classes = _classes_to_stratify(parts["train"], task, request.stratify)
     total = sum(map(len, rows.values()))
-    split = request.resolve(total, given=given, classes=classes)
+    split = request.resolve(total, given=given, classes=classes, class_names=_named(names, classes))
     found = {
         part: _number(parts[part], rows[part])
         if part in complete
@@ -85,6 +85,13 @@ def split_arrays(
         if len(split.part(part))
     }
     return found, split, names
+
+
+def _named(names: Sequence[str] | None, classes: NDArray[Any] | None) -> Sequence[str] | None:
+    """Return the class names if every class number has one; the plan refuses other numbers."""
+    if names is None or classes is None or not len(classes):
+        return None
+    return names if classes.min() >= 0 and classes.max() < len(names) else None
 
 
 def _classes_to_stratify(

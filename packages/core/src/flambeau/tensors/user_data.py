@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
 
 import torch
-from torch.utils.data import IterableDataset, TensorDataset
+from torch import Tensor
+from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout, widened_target
@@ -16,6 +17,7 @@ from flambeau.data.facts import IGNORED
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.reading import readings_as_facts
 from flambeau.data.split import Split
 from flambeau.data.split_request import consecutive_rows
 from flambeau.data.user_dataset import MapDataset, MapDatasetReader, UserLoaderDataset
@@ -171,6 +173,12 @@ class UserData(BaseTensorData):
             facts["target_binary"] = all(
                 bool(((b.target == 0) | (b.target == 1)).all()) for b in self._first
             )
+            if self._task == "auto" and self._class_names is None:
+                from flambeau.tensors.target_readings import doubts_about_first_targets
+
+                alike = [b.target for b in self._first if b.target.shape[1:] == target.shape[1:]]
+                doubts = doubts_about_first_targets(torch.cat(alike).detach().cpu())
+                facts |= readings_as_facts(doubts)
             if self._class_names is not None:
                 from flambeau.data.class_labels import marks_ignored
 
@@ -251,6 +259,11 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
             "Give one data set per part: "
             "TensorData.from_datasets(sets['train'], sets['validation'], sets['test'])."
         )
+    if isinstance(items, float | int):
+        raise ArgumentError(
+            f"{part}={items} is a size, but data sets are not divided. Give a data set for each "
+            "part: torch.utils.data.random_split(data_set, [0.8, 0.2])."
+        )
     is_map_style = hasattr(items, "__len__") and hasattr(items, "__getitem__")
     if not is_map_style or isinstance(cast(object, items), IterableDataset):
         raise ArgumentError(
@@ -260,8 +273,9 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
         )
     if not len(items):
         raise InputError(f"The {part} data set is empty. It needs at least one sample.")
-    if type(items) is TensorDataset:
-        inputs, targets = layout.inputs_and_targets(items.tensors)
+    tensors = _tensors_of(items)
+    if tensors is not None:
+        inputs, targets = layout.inputs_and_targets(tensors)
         widened = {name: widened_target(name, value) for name, value in targets.items()}
         return MemoryDataset(inputs, widened)
     from flambeau.tensors.hugging_face import is_hugging_face, load_numeric_columns
@@ -271,6 +285,16 @@ def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:
         if columns is not None:
             return MemoryDataset(*columns)
     return MapDataset(items, layout)
+
+
+def _tensors_of(items: Any) -> tuple[Tensor, ...] | None:
+    """Return the tensors of a ``TensorDataset`` or of a ``Subset`` of one; None for others."""
+    if type(items) is TensorDataset:
+        return items.tensors
+    if type(items) is not Subset or (tensors := _tensors_of(cast(Any, items).dataset)) is None:
+        return None
+    rows = torch.as_tensor(list(cast("Subset[Any]", items).indices))
+    return tuple(each[rows] for each in tensors)
 
 
 def _first_samples(train: MapDataset) -> list[Batch]:

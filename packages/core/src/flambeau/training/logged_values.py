@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,15 @@ class LoggedValues:
         """Add values of a batch; nothing is read from the device.
 
         Raises:
-            ArgumentError: A value is not one real number, or its name is that of a score.
+            ArgumentError: A value is not one real number, or its name is that of a score; or there
+                is no value, or the weight is neither a batch nor a number.
         """
+        if not values or not isinstance(cast(object, weight), Batch | Tensor | float | int):
+            raise ArgumentError(
+                f"log got a {type(weight).__name__} and {len(values)} values by name. Pass the "
+                "batch or a number first, and the values by name: self.log(batch, kl=kl.mean()), "
+                "step.log(critic=loss); a dict of values as **values."
+            )
         if isinstance(weight, Batch):
             weight = self._weight_of(weight)
         for name, value in values.items():

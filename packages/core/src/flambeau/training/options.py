@@ -94,6 +94,11 @@ class TrainingOptions:
             )
         self._check_functions()
         self._check_optimizer()
+        if not (self.keep_best is None or isinstance(cast(object, self.keep_best), str)):
+            raise ArgumentError(
+                f"keep_best is {self.keep_best!r}; give the column of the history that selects the "
+                'best epoch, keep_best="valid_loss", or None.'
+            )
         if self.average is not None and not hasattr(self.average, "running"):
             raise ArgumentError(f"average is {self.average!r}; give EMA(), SWA() or None.")
         if self.clip_norm is not None and not self.clip_norm > 0:

@@ -42,6 +42,7 @@ from flambeau.training.options import TrainingOptions
 from flambeau.training.run_state.best import BestWeights, best_monitor
 from flambeau.training.run_state.checkpoint_content import capture
 from flambeau.training.start_checks import (
+    check_can_score,
     check_closure,
     check_has_column,
     check_trainable,
@@ -132,6 +133,8 @@ class Run:
         history.modes = column_modes(task)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
+        if components.valid is not None and options.train_step is not train_step:
+            check_can_score(task)
         self.state = self._new_state(history, position)
         self.step = Step(self.state, self.update, self.precision, self.dispatch)
         self.train_step: TrainStep = options.train_step

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from flambeau.errors import InputError
 from flambeau.phases.phase import Phase
+from flambeau.task.task import Task
 from flambeau.training.optim.groups import parameter_groups
 
 
@@ -47,6 +48,21 @@ def check_has_column(monitor: str | None, *, has_valid: bool) -> None:
         raise InputError(
             f"The best epoch is selected by {monitor!r}, but the data have no valid part. Give one "
             "(valid=0.2), select by 'train_loss', or select no best epoch."
+        )
+
+
+def check_can_score(task: Task) -> None:
+    """Check that a task can score the valid part; for a run whose ``train_step`` has the losses.
+
+    Raises:
+        InputError: The task defines none of the methods that compute scores.
+    """
+    kind = type(task)
+    if all(getattr(kind, name) is getattr(Task, name) for name in ("loss", "evaluate", "update")):
+        raise InputError(
+            f"The data have a valid part, but {kind.__name__} defines neither loss nor evaluate, "
+            "so it cannot be scored. Train without one (valid=0), or define in a subclass of Task: "
+            "evaluate(self, model, batches, context), which returns scores by name."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -215,11 +215,34 @@ class Update:
             )
         return chosen
 
-    def unused(self) -> list[str] | None:
-        """Return the names of optimizers that were never updated; None if no optimizer was."""
-        if not self._updated:
-            return None
+    def was_called(self) -> bool:
+        """Return whether any optimizer was updated, or a step was skipped."""
+        return bool(self._updated)
+
+    def not_updated(self) -> list[str]:
+        """Return the names of the optimizers that were never updated."""
         return [] if None in self._updated else [n for n in self._steps if n not in self._updated]
+
+    def settings_without_effect(self) -> list[str]:
+        """Return the settings that apply to ``step.update`` only, if the step does not call it."""
+        found = {"clip_norm": self._clip_norm is not None, "nonfinite": self.guarded}
+        return [name for name, is_set in found.items() if is_set]
+
+    def names_without(self, changed: Collection[int], names: Collection[str]) -> list[str]:
+        """Return the optimizers among ``names`` that have changed no parameter.
+
+        Args:
+            changed: The ``id`` of each parameter that changed.
+            names: Names of optimizers. The changes of a parameter that another one shares are
+                those of the other.
+        """
+        others = [step.optimizer for name, step in self._steps.items() if name not in names]
+        unexplained = set(changed) - set(map(id, optimized_parameters(others)))
+        return [
+            name
+            for name in names
+            if unexplained.isdisjoint(map(id, optimized_parameters([self._steps[name].optimizer])))
+        ]
 
     def check_loss(self, loss: Tensor) -> None:
         """Check once that the optimizers have all parameters outside the model that the loss uses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,26 +42,41 @@ class UpdateCheck:
             TrainingError: No step called ``step.update``, and no parameter changed.
 
         Warns:
-            FlambeauWarning: An optimizer was never used.
+            FlambeauWarning: An optimizer was never used, or weights changed without ``step.update``
+                although there are settings that it applies.
         """
         if self._is_done or not steps or self._before is None:
             return
         self._is_done = True
-        unused = self._update.unused()
-        if unused is None and torch.equal(self._before, self._sums()):
+        changed: list[bool] = cast("Any", self._before != self._sums()).tolist()
+        parameters = self._trained.parameters()
+        moved = {id(each) for each, is_new in zip(parameters, changed, strict=True) if is_new}
+        not_called = self._update.not_updated()
+        unused = self._update.names_without(moved, not_called)
+        if not self._update.was_called() and not moved:
             raise TrainingError(
                 f"The train_step made {steps} steps without calling step.update, so no weight "
                 "changed. Call step.backward(loss), then step.update(loss), before it returns."
             )
         if unused:
-            warnings.warn(
+            _warn(
                 f"[unused-optimizer] The train_step never updated {', '.join(map(repr, unused))} "
                 f"in the first {steps} steps. Call step.update(loss, {unused[0]!r}), or remove the "
-                "optimizer.",
-                FlambeauWarning,
-                stacklevel=3,
+                "optimizer."
+            )
+        direct = [name for name in not_called if name not in unused]
+        if direct and (settings := self._update.settings_without_effect()):
+            _warn(
+                f"[direct-update] The train_step updates {', '.join(map(repr, direct))} without "
+                f"step.update, so {' and '.join(settings)} have no effect on it. Call "
+                f"step.update(loss, {direct[0]!r}) in place of optimizer.step(), or turn them off: "
+                'TrainingOptions(nonfinite="off", clip_norm=None).'
             )
 
     def _sums(self) -> Tensor:
         sums = [as_real(each.detach().abs().sum()) for each in self._trained.parameters()]
-        return torch.stack(sums) if sums else torch.zeros(1)
+        return torch.stack(sums) if sums else torch.zeros(0)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, FlambeauWarning, stacklevel=4)

@@ -132,7 +132,7 @@ class TranslationData(Data):
                 or all pairs are unusable; the message names the line.
             SplitError: The parts cannot be formed.
         """
-        request = SplitRequest(valid, test, split, seed)
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
         return cls(*read_files(source, target, request, options))
 
     @classmethod
@@ -165,7 +165,7 @@ class TranslationData(Data):
             InputError: A column does not exist, or a cell is not a text; the message names the row.
             SplitError: The parts cannot be formed.
         """
-        request = SplitRequest(valid, test, split, seed)
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
         return cls(*read_columns(read_table(frame), source, target, request, options))
 
     @classmethod
@@ -188,7 +188,7 @@ class TranslationData(Data):
         "NA" and "3". A ``.tsv`` file is separated by tabs, and quotes in it are part of the
         sentences.
         """
-        request = SplitRequest(valid, test, split, seed)
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
         if isinstance(source, int) != isinstance(target, int):
             raise ArgumentError(
                 f"source is {source!r} and target {target!r}. Give two column names or, for "
@@ -229,7 +229,7 @@ class TranslationData(Data):
             InputError: An item is not a pair of texts; the message has its index.
             SplitError: The parts cannot be formed.
         """
-        request = SplitRequest(valid, test, split, seed)
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
         return cls(*read_items(pairs, request, options, (source, target)))
 
     @classmethod

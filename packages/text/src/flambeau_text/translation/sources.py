@@ -17,6 +17,7 @@ from flambeau.data.split import Rows, Split
 from flambeau.data.split_request import (
     SplitRequest,
     consecutive_rows,
+    parse_part_size,
     rows_by_part,
 )
 from flambeau.data.tables import Table
@@ -216,6 +217,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         given.pop("split", None),
         given.pop("seed", 0),
         scored=scored,
+        default_valid=0.1,
     )
     if given:
         name = next(iter(given))
@@ -249,7 +251,7 @@ def _parse_size(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return int(value) if value.strip().isdigit() else float(value)
+        return parse_part_size(value)
     except ValueError:
         pass
     files = tuple(part.strip() for part in value.split(","))
@@ -295,15 +297,16 @@ def _read_folder(
             raise InputError(
                 f"{name} is {wanted!r}, but {folder} has {names}. Give a language of these files."
             )
-    valid, test = request.valid, request.test
-    for name in ("valid", "val", "dev"):
-        if len(by_stem.get(name, [])) == 2 and not isinstance(valid, tuple):
-            valid = tuple(by_stem[name])
-            break
-    tests = [each for stem, each in by_stem.items() if stem.startswith("test") and len(each) == 2]
-    if tests and not isinstance(test, tuple):
-        test = tuple(tests[0])
-    return read_files(source, target, replace(request, valid=valid, test=test), options)
+    pairs = {stem: files for stem, files in by_stem.items() if len(files) == 2}
+    valid = next((pairs[name] for name in ("valid", "val", "dev") if name in pairs), None)
+    test = next((files for stem, files in pairs.items() if stem.startswith("test")), None)
+    found = {
+        part: tuple(files)
+        for part, files in (("valid", valid), ("test", test))
+        if files is not None and not isinstance(getattr(request, part), tuple)
+    }
+    request.refuse_unused_sizes(dict.fromkeys(found))
+    return read_files(source, target, replace(request, **found), options)
 
 
 def _assemble(

@@ -68,10 +68,11 @@ def mode_of(monitor: str, modes: Mapping[str, Mode], mode: Mode | None = None) -
     metric = monitor.removeprefix("valid_")
     raise ArgumentError(
         f"Scores are compared by {monitor!r}, but it is not known whether smaller or larger values "
-        f"of it are better. {did_you_mean(monitor, modes)} Set higher_is_better = True or False on "
-        f"the metric {metric!r} (an attribute of its class, as in torchmetrics; for a function: "
-        f'metrics={{"{metric}": FunctionMetric(function, higher_is_better=False)}}), or, for a '
-        "score that the task computes itself, return its direction from Task.score_modes(). "
+        f"of it are better. {did_you_mean(monitor, modes)} If {monitor!r} is the right name, set "
+        f"higher_is_better = True or False on the metric {metric!r} (an attribute of its class, as "
+        f'in torchmetrics; for a function: metrics={{"{metric}": FunctionMetric(function, '
+        "higher_is_better=False)}), or, for a score that the task computes itself, return its "
+        "direction from Task.score_modes(). "
         'EarlyStopping and ReduceOnPlateau also take mode="min" or mode="max".'
     )
 
