@@ -34,10 +34,8 @@ TEXT = "file,label\na_0.png,caf\u00e9\nb_1.png,b\n"
         ("wide.txt", TEXT.encode("utf-16"), "UTF-16"),
         ("ragged.csv", b"file,label\na_0.png,a,b\n", "Row 0 .* has 3 fields"),
         ("data.parquet", b"PAR1xxxx", "Parquet"),
-        ("ids.csv", b"id,label\n0001,a\n0002,b\n", "--suffix"),
         ("list.txt", b"a_0.png a\nb_1.png b\n", "separate the columns by commas, and name"),
         ("list", b"file,label\na_0.png,a\n", "name the file .csv"),
-        ("pipes.csv", b"file|label\na_0.png|a\n", "single column: .* separated by comma"),
         ("t.tsv", b"file,label\na_0.png,a\n", "in a .tsv file by tab"),
         ("d.json", b'[{"file": "a_0.png"}]', "It is JSON.*from_df"),
         ("d.npz", b"PK\3\4", "numpy.load"),
@@ -55,9 +53,21 @@ def test_the_cause_is_named(root: Path, name: str, content: bytes, cause: str) -
     message = rf"No installed domain recognises(.|\n)*vision: .*{cause}"
     with pytest.raises(DomainError, match=message):
         recognise_domain(root / name)
-    if name not in ("ids.csv", "list.txt", "list", "d.xml"):
+    if name not in ("list.txt", "list", "d.xml"):
         with pytest.raises(InputError, match=cause):
             ImageData.from_path(root / name, {})
+
+
+def test_a_table_of_ids_is_told_of_the_suffix(root: Path) -> None:
+    (root / "ids.csv").write_text("id,label\n0001,a\n0002,b\n")
+    found = recognise(root / "ids.csv", {})
+    assert found is not None
+    assert (found.certainty, "--suffix" in found.reason) == ("no", True)
+
+
+def test_columns_may_be_separated_by_bars(root: Path) -> None:
+    (root / "bars.csv").write_text("file|label\na_0.png|a\nb_1.png|b\na_2.png|a\nb_3.png|b\n")
+    assert ImageData.from_csv(root / "bars.csv").targets.names == ("a", "b")
 
 
 def test_objects_of_torch_are_no_text_in_portuguese(root: Path) -> None:

@@ -97,12 +97,12 @@ def with_patients(root: Path, column: str = "patient", each: int = 3) -> Path:
 
 
 def test_columns_that_are_not_used_are_named(root: Path) -> None:
-    data = ImageData.from_csv(with_patients(root, "fold"), file="file", label="label")
-    assert "note: Columns of t.csv that are not used: fold, age." in data.report()
+    data = ImageData.from_csv(with_patients(root, "camera"), file="file", label="label")
+    assert "note: Columns of t.csv that are not used: camera, age." in data.report()
     assert "doubtful" not in data.report()
     weighted = ImageOptions(weight="age")
-    data = ImageData.from_csv(with_patients(root, "fold"), options=weighted)
-    assert "not used: fold." in data.report()
+    data = ImageData.from_csv(with_patients(root, "camera"), options=weighted)
+    assert "not used: camera." in data.report()
 
 
 @pytest.mark.parametrize("column", ["patient", "Patient_ID", "subject no", "videos"])

@@ -73,6 +73,9 @@ def read_folder(
         )
     else:
         listing = list_folder(path, classes, parts, some=some, for_training=for_training)
+        if options.task == "regression":
+            # The names of the folders are values, and ``classes`` has only selected folders.
+            options = replace(options, classes=None)
     given = rows_by_part(listing.parts)
     return assemble(
         listing.files, listing.labels, request, options, listing.notes, given, listing.readings
