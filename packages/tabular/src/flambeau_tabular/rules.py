@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from flambeau.data.reading import DOUBTFUL_BELOW
@@ -133,10 +134,43 @@ def _targets(base: Choice, facts: TabularFacts, values: Values) -> Choice:
     return with_readings(choice, facts)
 
 
+def _metrics(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    if values["task"] != "classification" or "task_given" in facts:
+        return base
+    return replace(
+        base,
+        value=[*base.value, "auroc", "refined_log_loss"],
+        reason=f"{base.reason} AUROC measures the ranking, and the refined log-loss the "
+        "probabilities as they are after calibration.",
+        alternatives=(base.value, *base.alternatives),
+    )
+
+
+def _keep_best(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    n = facts.get("n_valid", 0)
+    if facts.get("model_given") or not n:
+        return base
+    refined = "refined_log_loss" in values["metrics"]
+    column = "valid_refined_log_loss" if refined else "valid_loss"
+    why = ", which calibration after training cannot improve" if refined else ""
+    return replace(
+        base,
+        value=column,
+        reason=f"The model ends with the weights of its best epoch on {n:,} validation rows, by "
+        f"{column.removeprefix('valid_').replace('_', ' ')}{why}. Networks overfit tables early.",
+        evidence={"n_valid": n},
+        alternatives=(None,),
+        override='TrainingOptions(keep_best=…), or choices={"keep_best": None}',
+        source="rule",
+    )
+
+
 DATA_RULES = (
     Rule("task", (), _task),
     Rule("columns", (), _columns, accepts=_columns_accept),
     Rule("scaling", (), _scaling, accepts=_scaling_accept, determines="preprocessor"),
     Rule("min_count", (), _min_count, accepts=_min_count_accept, determines="preprocessor"),
     Rule.extending("targets", _targets),
+    Rule.extending("metrics", _metrics),
+    Rule.extending("keep_best", _keep_best, needs=("metrics",)),
 )

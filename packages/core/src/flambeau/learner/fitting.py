@@ -145,7 +145,9 @@ def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[
     built = setup.built(plan)
     upcoming = UpcomingRun(
         components=lambda plan: built.components(plan.values),
-        options=lambda plan: options_of(setup.training, plan.values),
+        options=lambda plan: options_of(
+            setup.training, plan.values, setup.callbacks, automatic=request.auto is not None
+        ),
         position=setup.position,
         facts=setup.data.facts(),
         samples=built.sample_batch,
@@ -170,7 +172,8 @@ def build(
         InputError: The train loader has no length, and a phase is measured in epochs.
     """
     components = setup.built(plan).components(plan.values)
-    options, intervals = options_of(setup.training, plan.values), None
+    options = options_of(setup.training, plan.values, setup.callbacks, automatic=auto is not None)
+    intervals = None
     phases = with_evaluations(phases, None if auto else plan.values.get("evaluate_every"))
     if auto is None and (divides_epochs(phases) or not has_length(components.train)):
         from flambeau.training.step_intervals import Intervals

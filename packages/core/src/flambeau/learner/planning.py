@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -262,7 +262,9 @@ def _factory_choice(factory: object) -> Choice:
 
 
 def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
-    """Return the user's choices, with ``accumulate`` and the optimizer class of the options.
+    """Return the user's choices, with those that the options set.
+
+    These are the optimizer's class, ``accumulate`` and ``keep_best``.
 
     Raises:
         ArgumentError: Choices and training options have different values.
@@ -275,15 +277,18 @@ def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mappi
                 "TrainingOptions. Set only one of them."
             )
         choices = {**choices, "optimizer": name}
-    count = training.accumulate
-    if count == 1:
-        return choices
-    if choices.get("accumulate", count) != count:
-        raise ArgumentError(
-            f"accumulate is {choices['accumulate']!r} in choices and {count} in TrainingOptions. "
-            "Set only one of them."
-        )
-    return {**choices, "accumulate": count}
+    unset = TrainingOptions()
+    for key in ("accumulate", "keep_best"):
+        value = getattr(training, key)
+        if value == getattr(unset, key):
+            continue
+        if choices.get(key, value) != value:
+            raise ArgumentError(
+                f"{key} is {choices[key]!r} in choices and {value!r} in TrainingOptions. Set only "
+                "one of them."
+            )
+        choices = {**choices, key: value}
+    return choices
 
 
 def _name_of_class(training: TrainingOptions) -> str | None:
@@ -294,12 +299,28 @@ def _name_of_class(training: TrainingOptions) -> str | None:
     return factory.name if isinstance(factory, ClassFactory) else None
 
 
-def options_of(training: TrainingOptions, values: Mapping[str, Any]) -> TrainingOptions:
-    """Return the options with the plan's ``accumulate``, unless the options set it."""
-    planned: int = values.get("accumulate", 1)
-    if training.accumulate != 1 or planned == 1:
-        return training
-    return replace(training, accumulate=planned)
+def options_of(
+    training: TrainingOptions,
+    values: Mapping[str, Any],
+    callbacks: Iterable[object] = (),
+    *,
+    automatic: bool = False,
+) -> TrainingOptions:
+    """Return the options with the plan's ``accumulate`` and ``keep_best``, unless they set them.
+
+    Args:
+        training: The user's options.
+        values: The plan's values.
+        callbacks: The user's callbacks; one that restores the best epoch decides which it is.
+        automatic: Whether ``fit_auto`` runs, which selects the best epoch itself.
+    """
+    found: dict[str, Any] = {}
+    if training.accumulate == 1:
+        found["accumulate"] = values.get("accumulate", 1)
+    restores = automatic or any(getattr(each, "restore_best", False) for each in callbacks)
+    if training.keep_best is None and not restores:
+        found["keep_best"] = values.get("keep_best")
+    return replace(training, **found)
 
 
 def plan_of_checkpoint(

@@ -390,10 +390,27 @@ def _largest_share(counts: Sequence[float]) -> float | None:
     return max(counts) / sum(counts) if sum(counts) else None
 
 
+def _keep_best(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "keep_best",
+        None,
+        "The model ends with the weights of the last epoch. Set a column of the history to end "
+        "with those of its best epoch.",
+        override='Learner(data, choices={"keep_best": "valid_loss"})',
+        source="default",
+    )
+
+
+def _keep_best_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
+    is_name = value is None or (isinstance(value, str) and bool(value))
+    return None if is_name else 'a column of the history, such as "valid_loss", or None.'
+
+
 TASK_RULES = (
     Rule("split", (), _split, _split_accepts),
     Rule("task", (), _task),
     Rule("targets", ("task",), _targets, targets_accept("as_is")),
     Rule("loss", ("task",), _loss, _loss_accepts),
+    Rule("keep_best", (), _keep_best, _keep_best_accepts, changes="fit"),
     metrics_rule(),
 )

@@ -42,6 +42,7 @@ from flambeau.task.probability_metrics import (
     AveragePrecision,
     BrierScore,
     LogLoss,
+    RefinedLogLoss,
     class_rows,
 )
 from flambeau.task.sample_weights import known_weight, weight_of
@@ -125,6 +126,7 @@ class Classification(Task):
             "brier": partial(BrierScore, ignore_index),
             "log_loss": partial(LogLoss, ignore_index),
             "macro_f1": partial(MacroF1, ignore_index),
+            "refined_log_loss": partial(RefinedLogLoss, ignore_index),
             "top_5_accuracy": partial(TopKAccuracy, 5, ignore_index),
         }
 

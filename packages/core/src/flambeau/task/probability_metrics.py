@@ -71,6 +71,64 @@ class LogLoss(_ClassSum):
         return self._ratio("total", "count")
 
 
+class RefinedLogLoss(StoringMetric):
+    """The lowest log-loss that one temperature can give: ``log_loss`` without over-confidence.
+
+    It measures what calibration after training cannot correct, and selects the epoch of a model
+    that is calibrated afterwards. All logits are stored.
+
+    Args:
+        ignore_index: Targets with this value are not counted (padding).
+
+    Source:
+        Berta, Holzmüller, Jordan and Bach, "Rethinking Early Stopping: Refine, Then Calibrate",
+        2025 (arXiv 2501.19195).
+    """
+
+    higher_is_better = False
+    takes_weights = True
+
+    def __init__(self, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return the JSON values from which the constructor rebuilds the metric in an export."""
+        return {"ignore_index": self.ignore_index}
+
+    def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
+        """Add logits ``(batch, classes, ...)``, labels ``(batch, ...)`` and sample weights."""
+        logits, truth = class_rows(outputs, targets)
+        self.keep(logits, truth, row_weights(weights, targets))
+
+    def compute(self) -> float:
+        """Return a value ≥ 0; nan if nothing was counted or a logit is not finite."""
+        from flambeau.task.probability_calibration import fit_temperature
+
+        found = self.sums
+        if not found:
+            return float("nan")
+        logits, truth, weights = found["outputs"], found["targets"], found.get("weights")
+        kept = _kept(truth, self.ignore_index)
+        if weights is not None:
+            kept = kept & (weights > 0)
+        logits, truth = logits[kept].double(), truth[kept]
+        weights = None if weights is None else weights[kept].double()
+        if not len(truth) or not bool(logits.isfinite().all()):
+            return float("nan")
+        try:
+            temperatures = [1.0, fit_temperature(logits, truth, weights)]
+        except InputError:
+            # No temperature is best: all rows are right, or the model is no better than chance.
+            temperatures = [1.0, math.inf]
+        each = torch.ones_like(truth, dtype=torch.float64) if weights is None else weights
+        losses = [
+            -(logits / temperature).log_softmax(dim=1).gather(1, truth.unsqueeze(1)).squeeze(1)
+            for temperature in temperatures
+        ]
+        return min(float((loss * each).sum() / each.sum()) for loss in losses)
+
+
 class BrierScore(_ClassSum):
     """Mean squared difference between the probabilities and the target.
 

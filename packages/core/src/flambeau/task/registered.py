@@ -30,6 +30,7 @@ from flambeau.task.probability_metrics import (
     MultiLabelAveragePrecision,
     MultiLabelBrierScore,
     MultiLabelLogLoss,
+    RefinedLogLoss,
 )
 from flambeau.task.quantile_metrics import Coverage, IntervalWidth, MeanPinballLoss
 from flambeau.task.quantiles import QuantileRegression
@@ -74,6 +75,7 @@ METRICS: Mapping[str, Callable[..., Metric]] = {
     "multi_label_micro_f1": MultiLabelMicroF1,
     "pinball": MeanPinballLoss,
     "r2": R2,
+    "refined_log_loss": RefinedLogLoss,
     "rmse": RootMeanSquaredError,
     "top_k_accuracy": TopKAccuracy,
     "width": IntervalWidth,
