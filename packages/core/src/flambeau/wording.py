@@ -80,6 +80,8 @@ def describe_values(values: Mapping[str, Any]) -> str:
 
 
 def _short_value(value: Any) -> str:
+    if isinstance(value, dict):  # scores of many samples
+        return f"of {', '.join(map(str, value))}"  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):

@@ -210,6 +210,10 @@ class TabularData(TabularDataConstructors):
     def raw(self, part: str) -> FrameRows:
         return FrameRows(self._frame.take(self._split.part(part)))
 
+    def groups(self, part: str) -> Sequence[Any] | None:
+        groups = self._structure.groups
+        return None if groups is None else groups[self._split.part(part)].tolist()
+
     def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
         return True
 

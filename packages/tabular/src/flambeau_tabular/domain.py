@@ -71,6 +71,15 @@ DATA_OPTIONS = (
 # The classes are those of the model.
 EVALUATE_OPTIONS = tuple(option for option in DATA_OPTIONS if option.name != "classes")
 
+PREDICT_OPTIONS = (
+    CliOption(
+        "interval",
+        float,
+        "Coverage of intervals or sets of classes beside each prediction: --interval 0.9.",
+        "interval",
+    ),
+)
+
 DOMAIN = Domain(
     name="tabular",
     data_classes={"TabularData": TabularData},
@@ -84,6 +93,10 @@ DOMAIN = Domain(
     checks=CHECKS,
     preprocessors={"tabular_preprocessor": TabularPreprocessor.build},
     recognise=recognise,
-    cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "evaluate": EVALUATE_OPTIONS},
+    cli_options={
+        **dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS),
+        "evaluate": EVALUATE_OPTIONS,
+        "predict": PREDICT_OPTIONS,
+    },
     demo=demo_data,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,6 @@ from flambeau.artefact.export_format import (
 )
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.device import best_device, is_out_of_memory
 from flambeau.domain import get_domain
 from flambeau.errors import (
@@ -31,6 +31,12 @@ from flambeau.errors import (
 )
 from flambeau.task.task import StepContext, Task
 from flambeau.wording import first_line
+
+Errors = Literal["raise", "return"]
+"""What ``predict`` does with the error of an invalid input."""
+
+Coverage = float | None
+"""Share of the targets that intervals contain; None for predictions without intervals."""
 
 
 @runtime_checkable
@@ -168,7 +174,13 @@ class Predictor:
         """Return the result of ``predict``."""
         return self.predict(items)
 
-    def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
+    def predict(
+        self,
+        items: Any,
+        *,
+        errors: Errors = "raise",
+        interval: Coverage = None,
+    ) -> Any:
         """Return the decoded prediction for one input, or a list of predictions for several.
 
         Args:
@@ -179,12 +191,18 @@ class Predictor:
                 vector of its numeric columns. The predictions are then a frame with the same index.
             errors: "raise" raises the InputError of an invalid input; "return" returns the error in
                 the place of that input's prediction, and predicts the other inputs.
+            interval: Coverage of intervals, or of sets of classes, that predictions contain in
+                addition, such as 0.9; ``learner.calibrate(intervals=True)`` prepares them.
 
         Raises:
-            InputError: With errors="raise": an input is invalid, or the model's output for it is
-                nan; the message gives the index of the input.
+            InputError: The intervals were not calibrated; or, with errors="raise": an input is
+                invalid, or the model's output for it is nan; the message gives its index.
         """
         _check_errors(errors)
+        if interval is not None:
+            predictor = copy.copy(self)
+            predictor.task = self.task.for_prediction({"interval": interval})
+            return predictor.predict(items, errors=errors)
         single, inputs = self._inputs(items)
         predictions = list(self._predictions(inputs, numbered=not single, errors=errors))
         if single:
@@ -193,9 +211,7 @@ class Predictor:
             return predictions
         return self._collected(items, predictions)
 
-    def stream(
-        self, items: Iterable[Any], *, errors: Literal["raise", "return"] = "return"
-    ) -> Iterator[Any]:
+    def stream(self, items: Iterable[Any], *, errors: Errors = "return") -> Iterator[Any]:
         """Yield the prediction for each input in its order, as the inputs arrive.
 
         ``batch_size`` inputs are read before their predictions are yielded; with
@@ -382,6 +398,8 @@ def _chunks(items: Any, size: int) -> Iterator[Sequence[Any]]:
             yield list(chain([first], islice(iterator, size - 1)))
         return
     if isinstance(items, Mapping):
+        from flambeau.data.tensor_sequence import TensorSequence
+
         items = TensorSequence(cast("Mapping[str, Any]", items))
     if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
         raise InputError(

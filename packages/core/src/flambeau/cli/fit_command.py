@@ -195,8 +195,10 @@ def _train(learner: Learner, resume: Path | None, recipe: str, minutes: float | 
 
 def _calibrate(learner: Learner) -> str:
     """Calibrate the model and return the scores as text, or why it could not be calibrated."""
+    from flambeau.task.predicted_intervals import PredictsIntervals
+
     try:
-        return str(learner.calibrate())
+        return str(learner.calibrate(intervals=isinstance(learner.task, PredictsIntervals)))
     except InputError as error:
         return f"The model is not calibrated: {error}"
 

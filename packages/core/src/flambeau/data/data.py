@@ -6,16 +6,18 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
-from flambeau.data.preview import Preview
 from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import InputError
+
+if TYPE_CHECKING:
+    from flambeau.data.preview import Preview
 
 _IDENTIFYING_FACTS = (
     "class_names",
@@ -130,6 +132,14 @@ class Data(ABC):
         gets no prediction, but the numbering includes it.
         """
         return [str(path)]
+
+    def groups(self, part: str) -> Sequence[Any] | None:
+        """Return the group of each sample of ``part``, if samples of a group depend on each other.
+
+        Rows of one person or one machine are less different than rows of two. Intervals count a
+        group as one sample.
+        """
+        return None
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Data:
         """Return the data with only the given samples in each part.

@@ -18,6 +18,7 @@ from flambeau.learner.build import BuiltPlan
 from flambeau.report.calibration import Calibration, calibration
 from flambeau.report.text_table import text_table
 from flambeau.task.metrics import score
+from flambeau.task.predicted_intervals import CONFORMAL, GROUP, fit_intervals
 from flambeau.task.probability_calibration import Rows, joined
 from flambeau.task.task import StepContext, Task
 from flambeau.wording import describe_values
@@ -70,13 +71,16 @@ class CalibrationResult:
         return "\n".join([*lines, text_table(["part", "score", "before", "after"], rows)])
 
 
-def calibrate(data: Data, built: BuiltPlan, context: StepContext) -> CalibrationResult:
+def calibrate(
+    data: Data, built: BuiltPlan, context: StepContext, *, intervals: bool = False
+) -> CalibrationResult:
     """Fit the task's calibration on the calibration part and set ``task.calibration``.
 
     Args:
         data: The data, with samples in the calibration part.
         built: The objects that the plan specifies.
         context: Context of the forward passes.
+        intervals: Whether intervals can be predicted afterwards.
 
     Raises:
         InputError: The task defines no calibration, or its ``arguments()`` lack the fitted values.
@@ -84,7 +88,7 @@ def calibrate(data: Data, built: BuiltPlan, context: StepContext) -> Calibration
     task = built.task
     before = task.calibration
     try:
-        result = run_on_main(lambda: _calibrate(data, built, context))
+        result = run_on_main(lambda: _calibrate(data, built, context, intervals))
         task.calibration = result.values
         if task.arguments().get("calibration") != result.values:
             raise InputError(
@@ -98,13 +102,18 @@ def calibrate(data: Data, built: BuiltPlan, context: StepContext) -> Calibration
     return result
 
 
-def _calibrate(data: Data, built: BuiltPlan, context: StepContext) -> CalibrationResult:
+def _calibrate(
+    data: Data, built: BuiltPlan, context: StepContext, intervals: bool
+) -> CalibrationResult:
     task = built.task
     built.model.eval()
     task.calibration = {}
     with torch.no_grad():
         found = task.calibrate(_pairs(built, "calibration", context))
         values: dict[str, Any] = as_json_value(found, f"{type(task).__name__}.calibrate()")
+        if intervals:
+            pairs = _with_groups(_pairs(built, "calibration", context), data)
+            values[CONFORMAL] = fit_intervals(task, pairs)
         if not values:
             raise InputError(
                 f"{type(task).__name__} has no calibration to fit. Use Classification, "
@@ -122,6 +131,19 @@ def _pairs(built: BuiltPlan, part: str, context: StepContext) -> Iterator[tuple[
     predicting = replace(context, stage="predict")
     for batch in built.batches(part):
         yield built.task.predict(built.model, batch, predicting), batch
+
+
+def _with_groups(pairs: Iterator[tuple[Any, Batch]], data: Data) -> Iterator[tuple[Any, Batch]]:
+    """Add the groups of the data to the batches of the calibration part, if they have any."""
+    groups = data.groups("calibration")
+    start = 0
+    for outputs, batch in pairs:
+        end = start + len(batch)
+        if groups is not None:
+            extras = {**batch.extras, GROUP: list(groups[start:end])}
+            batch = replace(batch, extras=extras)  # noqa: PLW2901
+        yield outputs, batch
+        start = end
 
 
 def _score_part(

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from flambeau.artefact.predictor import Predictor
+from flambeau.artefact.predictor import Coverage, Errors, Predictor
 from flambeau.data.data import Data
 from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import run_on_main
@@ -425,23 +425,24 @@ class Learner:
             self.model, self.task, read, part=part, context=self._context(), details=details
         )
 
-    def calibrate(self) -> CalibrationResult:
+    def calibrate(self, *, intervals: bool = False) -> CalibrationResult:
         """Fit temperature, thresholds or factors of the task on the calibration part of the data.
 
         Predictions, metrics and exports use them until the model is trained further.
+        ``intervals`` allows ``predict(interval=0.9)``: intervals or sets of classes.
         """
         from flambeau.learner.calibrating import calibrate
 
         require_part(self.data, "calibration")
-        return calibrate(self.data, self.built, self._context())
+        return calibrate(self.data, self.built, self._context(), intervals=intervals)
 
     def predictor(self) -> Predictor:
         """Return a ``Predictor``, which predicts the same as one loaded from an export."""
         return self.built.predictor(self.plan.values["batch_size"])
 
-    def predict(self, items: Any, *, errors: Literal["raise", "return"] = "raise") -> Any:
+    def predict(self, items: Any, *, errors: Errors = "raise", interval: Coverage = None) -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
-        return self.predictor().predict(items, errors=errors)
+        return self.predictor().predict(items, errors=errors, interval=interval)
 
     def summary(self) -> Summary:
         """Return a table of the layers: output shapes, parameter counts, and whether they train.
@@ -493,8 +494,7 @@ class Learner:
         With ``difference`` only the weights that differ from those of ``start`` are written. Unless
         the learner is quiet, a line names the objects that ``Predictor.load`` needs as arguments.
         """
-        built = self.built
-        path = run_on_main(lambda: built.export(folder, self.plan, difference=difference))
+        path = run_on_main(lambda: self.built.export(folder, self.plan, difference=difference))
         if not self.quiet:
-            built.print_missing_parts(path)
+            self.built.print_missing_parts(path)
         return path

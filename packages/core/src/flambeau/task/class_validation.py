@@ -147,3 +147,26 @@ def _samples(batch: Batch, wrong: Tensor) -> str:
         return ""
     numbers = batch.indices[wrong.cpu()][:_SAMPLES]
     return f" (sample {', '.join(str(int(number)) for number in numbers)})"
+
+
+def checked_class_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:
+    """Return the weights of ``n`` classes.
+
+    Raises:
+        ArgumentError: ``weights`` is a string.
+        InputError: There is not one weight for each class, or a weight is not finite or negative.
+    """
+    if isinstance(weights, str):
+        raise ArgumentError(
+            f"class_weights is {weights!r}, but must be one number for each class. Weights that "
+            "balance the classes are a choice of the plan, which counts them: "
+            'choices={"loss": "balanced_cross_entropy"}.'
+        )
+    values = tuple(float(value) for value in weights)
+    if len(values) != n:
+        raise InputError(
+            f"There are {len(values)} class_weights for {n} classes. Give one for each class."
+        )
+    if not all(0 <= value < float("inf") for value in values) or not any(values):
+        raise InputError(f"class_weights must be finite, ≥ 0 and not all 0, not {values}.")
+    return values

@@ -16,6 +16,7 @@ from flambeau.errors import ArgumentError, InputError
 from flambeau.task.class_validation import (
     check_logits,
     checked_class_names,
+    checked_class_weights,
     not_logits_error,
     wrong_width_error,
 )
@@ -37,6 +38,7 @@ from flambeau.task.numerics import (
     to_rows,
     weighted,
 )
+from flambeau.task.predicted_intervals import CONFORMAL, PredictsIntervals, checked_scores
 from flambeau.task.probability_metrics import (
     AUROC,
     AveragePrecision,
@@ -46,7 +48,6 @@ from flambeau.task.probability_metrics import (
     class_rows,
 )
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task
 from flambeau.wording import class_name
 
 if TYPE_CHECKING:
@@ -74,7 +75,18 @@ class Prediction:
         return f"{self.label} ({self.probability:.1%})"
 
 
-class Classification(Task):
+@dataclass(frozen=True)
+class SetPrediction(Prediction):
+    """A predicted class, and the classes among which the right one is with a stated probability.
+
+    Attributes:
+        classes: Names of these classes, the most probable first.
+    """
+
+    classes: tuple[str, ...]
+
+
+class Classification(PredictsIntervals):
     """Cross entropy over classes, with exactly one label per sample.
 
     Outputs are logits ``(batch, classes)``; targets are class numbers ``(batch,)`` of any integer
@@ -150,7 +162,7 @@ class Classification(Task):
         self.label_smoothing = float(label_smoothing)
         self.class_weights = None
         if class_weights is not None:
-            self.class_weights = _checked_weights(class_weights, len(self.classes))
+            self.class_weights = checked_class_weights(class_weights, len(self.classes))
         self.ignore_index = ignore_index
         self.costs = None if costs is None else self._checked_costs(costs)
         self.own_loss = loss
@@ -353,12 +365,22 @@ class Classification(Task):
         from flambeau.task.probability_calibration import check_calibration
 
         known = ["temperature"] if self.costs is None else ["temperature", "threshold"]
-        found = check_calibration(values, known)
+        found = check_calibration(values, [*known, CONFORMAL])
         if "threshold" in found:
             from flambeau.task.decision_costs import checked_threshold
 
             found["threshold"] = checked_threshold(found["threshold"])
+        if CONFORMAL in found:
+            found[CONFORMAL] = checked_scores(found[CONFORMAL])
         return found
+
+    def interval_scores(self, outputs: Any, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor]:
+        from flambeau.task.conformal import class_scores
+
+        logits, targets, weights = self._rows(outputs, batch)
+        # Without the temperature, which was fitted on the same samples.
+        scores = class_scores(as_real(logits).softmax(dim=1), targets)
+        return {"classes": scores}, scores.new_ones(len(scores)) if weights is None else weights
 
     def probability_rows(self, outputs: Any, batch: Batch) -> Rows:
         logits, targets, weights = self._rows(self.calibrated(outputs), batch)
@@ -390,7 +412,16 @@ class Classification(Task):
                 best = int(row[1] >= threshold)
             named = dict(zip(self.classes, row, strict=True))
             predictions.append(Prediction(self.classes[best], row[best], named))
-        return predictions
+        if self.interval is None:
+            return predictions
+        from flambeau.task.conformal import ordered_sets
+
+        p = as_real(outputs.detach()).softmax(dim=1)
+        sets = ordered_sets(p, self.interval_quantiles()["classes"])
+        return [
+            SetPrediction(**vars(each), classes=tuple(self.classes[at] for at in members))
+            for each, members in zip(predictions, sets, strict=True)
+        ]
 
     def arguments(self) -> Mapping[str, Any]:
         return {
@@ -467,20 +498,3 @@ class Classification(Task):
         if weight is None:
             return (kept * factor).sum()
         return (weight[torch.where(kept, targets, 0)] * kept * factor).sum()
-
-
-def _checked_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:
-    if isinstance(weights, str):
-        raise ArgumentError(
-            f"class_weights is {weights!r}, but must be one number for each class. Weights that "
-            "balance the classes are a choice of the plan, which counts them: "
-            'choices={"loss": "balanced_cross_entropy"}.'
-        )
-    values = tuple(float(value) for value in weights)
-    if len(values) != n:
-        raise InputError(
-            f"There are {len(values)} class_weights for {n} classes. Give one for each class."
-        )
-    if not all(0 <= value < float("inf") for value in values) or not any(values):
-        raise InputError(f"class_weights must be finite, ≥ 0 and not all 0, not {values}.")
-    return values

@@ -149,6 +149,28 @@ def class_sets(probabilities: Tensor, quantile: float) -> Tensor:
     return found.scatter(1, best, value=True)
 
 
+def ordered_sets(probabilities: Tensor, quantile: float) -> list[list[int]]:
+    """Return the class numbers in the set of each sample, the most probable class first."""
+    members = class_sets(probabilities, quantile).cpu()
+    order: list[list[int]] = to_list(probabilities.argsort(dim=1, descending=True, stable=True))
+    is_member: list[list[bool]] = to_list(members)
+    return [[at for at in row if is_in[at]] for row, is_in in zip(order, is_member, strict=True)]
+
+
+def widened(low: Tensor, high: Tensor, quantiles: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return intervals that are wider by a quantile at both ends, or narrower if it is negative.
+
+    Args:
+        low: Lower ends, ``(batch, values)``.
+        high: Upper ends.
+        quantiles: One for each of the values.
+    """
+    by = low.new_tensor(quantiles)
+    # An interval that is narrowed by more than its width is one point.
+    middle = (low + high) / 2
+    return (low - by).minimum(middle), (high + by).maximum(middle)
+
+
 def interval_scores(targets: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Return by how much targets are outside of ``[low, high]``; negative inside.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from flambeau.errors import InputError
+from flambeau.wording import class_name
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss function of outputs and targets that returns one loss per element, such as
@@ -74,3 +76,26 @@ def balanced_weights(counts: Sequence[float]) -> list[float]:
     """
     rows, present = sum(counts), sum(count > 0 for count in counts)
     return [rows / (present * count) if count else 1.0 for count in counts]
+
+
+VALUE_LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
+    "mse": ("mean squared error", F.mse_loss),
+    "huber": ("Huber loss", F.huber_loss),
+    "mae": ("mean absolute error", F.l1_loss),
+}
+
+
+def reducible(loss: Loss) -> Callable[..., Tensor]:
+    """Return a function like ``loss``, but with torch's argument ``reduction``."""
+
+    def reduced(outputs: Tensor, targets: Tensor, *, reduction: str) -> Tensor:
+        each = loss(outputs, targets)
+        if each.shape != outputs.shape:
+            raise InputError(
+                f"The loss {class_name(loss)} returned shape {tuple(each.shape)} for outputs "
+                f"{tuple(outputs.shape)}. Return one loss per element (of torch's losses: "
+                'reduction="none"), so that the task can weight and sum them.'
+            )
+        return each.sum() if reduction == "sum" else each
+
+    return reduced

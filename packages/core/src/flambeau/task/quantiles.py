@@ -84,6 +84,7 @@ class QuantileRegression(Regression):
         log: As in ``Regression``. Quantiles of logarithms are logarithms of quantiles, so there is
             nothing to correct.
         bounds: Lowest and highest prediction, as in ``Regression``.
+        calibration: What ``learner.calibrate`` fitted.
 
     Raises:
         ArgumentError: ``names`` is a string, or a metric is unknown.
@@ -119,6 +120,7 @@ class QuantileRegression(Regression):
         ignore_nan: bool = False,
         log: LogName | None = None,
         bounds: Bounds | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.quantiles = checked_levels(quantiles)
         if 0.5 not in self.quantiles or len(self.quantiles) < 2:
@@ -130,7 +132,14 @@ class QuantileRegression(Regression):
         self._levels: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         chosen = self.default_metrics if metrics is None else metrics
         super().__init__(
-            names, mean, std, metrics=chosen, ignore_nan=ignore_nan, log=log, bounds=bounds
+            names,
+            mean,
+            std,
+            metrics=chosen,
+            ignore_nan=ignore_nan,
+            log=log,
+            bounds=bounds,
+            calibration=calibration,
         )
         self.loss_name, self._loss = type(self).loss_name, self._pinball
 
@@ -185,6 +194,10 @@ class QuantileRegression(Regression):
         for name, metric in chosen.items():
             update_metric(name, metric, quantiles, targets, weights)
 
+    def _ends(self, outputs: Any) -> tuple[Tensor, Tensor]:
+        quantiles = self._in_units(outputs)
+        return quantiles[..., 0], quantiles[..., -1]
+
     def constant_outputs(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Return the quantiles of the standardised targets."""
         columns = self.standardise(targets).reshape(len(targets), -1).double()
@@ -202,8 +215,13 @@ class QuantileRegression(Regression):
         return {}
 
     def decode(self, outputs: Tensor) -> list[Estimate]:
-        """Return a ``QuantileEstimate`` of each sample, in the units of the targets."""
+        """Return a ``QuantileEstimate`` of each sample, in the units of the targets.
+
+        With an interval, an ``IntervalEstimate``: the outermost quantiles, widened or narrowed.
+        """
         medians = super().decode(outputs)
+        if self.interval is not None:
+            return medians
         prefixes = [""] if len(self.names) == 1 else [f"{name}." for name in self.names]
         keys = [f"{prefix}q{level:g}" for prefix in prefixes for level in self.quantiles]
         rows = to_rows(self._in_units(outputs.detach()).flatten(start_dim=1))

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flambeau.data.batch import Batch
@@ -18,11 +17,11 @@ from flambeau.task.class_validation import several_outputs_error
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory, update_metric
 from flambeau.task.model_call import of_ensemble
-from flambeau.task.named_losses import Loss
+from flambeau.task.named_losses import VALUE_LOSSES, Loss, reducible
 from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype, to_rows, weighted
+from flambeau.task.predicted_intervals import CONFORMAL, PredictsIntervals, checked_scores
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.task.task import Task
 from flambeau.wording import class_name
 
 if TYPE_CHECKING:
@@ -61,30 +60,19 @@ class Estimate:
         return self.value
 
 
-_LOSSES: dict[str, tuple[str, Callable[..., Tensor]]] = {
-    "mse": ("mean squared error", F.mse_loss),
-    "huber": ("Huber loss", F.huber_loss),
-    "mae": ("mean absolute error", F.l1_loss),
-}
+@dataclass(frozen=True)
+class IntervalEstimate(Estimate):
+    """The predicted numbers of one sample, each with an interval.
+
+    Attributes:
+        interval: The ends of the interval by name: "low" and "high"; for several numbers
+            "price.low" and "price.high".
+    """
+
+    interval: dict[str, float]
 
 
-def _reducible(loss: Loss) -> Callable[..., Tensor]:
-    """Return a function like ``loss``, but with torch's argument ``reduction``."""
-
-    def reduced(outputs: Tensor, targets: Tensor, *, reduction: str) -> Tensor:
-        each = loss(outputs, targets)
-        if each.shape != outputs.shape:
-            raise InputError(
-                f"The loss {class_name(loss)} returned shape {tuple(each.shape)} for outputs "
-                f"{tuple(outputs.shape)}. Return one loss per element (of torch's losses: "
-                'reduction="none"), so that the task can weight and sum them.'
-            )
-        return each.sum() if reduction == "sum" else each
-
-    return reduced
-
-
-class Regression(Task):
+class Regression(PredictsIntervals):
     """Prediction of one or several numbers per sample.
 
     Outputs and targets are ``(batch, values)``; with one value, either can also be ``(batch,)``.
@@ -157,9 +145,9 @@ class Regression(Task):
                 f"loss is the class {loss.__name__}. Create an object that returns one loss per "
                 f'element: nn.{loss.__name__}(reduction="none").'
             )
-        if not callable(loss) and loss not in _LOSSES:
+        if not callable(loss) and loss not in VALUE_LOSSES:
             raise ArgumentError(
-                f"Unknown loss {loss!r} for Regression. {did_you_mean(loss, _LOSSES)}"
+                f"Unknown loss {loss!r} for Regression. {did_you_mean(loss, VALUE_LOSSES)}"
             )
         if (mean is None) != (std is None):
             raise InputError("Regression needs both mean and std, or neither.")
@@ -181,7 +169,7 @@ class Regression(Task):
             self.calibration = self._checked_calibration(calibration)
         self.loss_kind: LossName | Loss = loss
         self.loss_name, self._loss = (
-            (class_name(loss), _reducible(loss)) if callable(loss) else _LOSSES[loss]
+            (class_name(loss), reducible(loss)) if callable(loss) else VALUE_LOSSES[loss]
         )
         self._metrics: MetricChoice = ("mae", "rmse", "r2") if metrics is None else metrics
         self.metrics()
@@ -346,21 +334,61 @@ class Regression(Task):
         return errors, weights
 
     def _checked_calibration(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        from flambeau.task.target_transform import checked_smearing
-
-        if set(values) != {"smearing"} or self.target_log is None:
+        known = {CONFORMAL} if self.target_log is None else {CONFORMAL, "smearing"}
+        if unknown := set(values) - known:
+            hint = ", with log=…" if "smearing" in unknown else ""
             raise ArgumentError(
-                f"calibration has {', '.join(values)}, but {type(self).__name__} knows only "
-                "'smearing', with log=…."
+                f"calibration has {', '.join(sorted(unknown))}, but {type(self).__name__} knows "
+                f"only {' and '.join(sorted(known))}{hint}."
             )
-        return {"smearing": checked_smearing(values["smearing"], len(self.names))}
+        found: dict[str, Any] = {}
+        if "smearing" in values:
+            from flambeau.task.target_transform import checked_smearing
+
+            found["smearing"] = checked_smearing(values["smearing"], len(self.names))
+        if CONFORMAL in values:
+            found[CONFORMAL] = checked_scores(values[CONFORMAL])
+        return found
+
+    def interval_scores(self, outputs: Any, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor]:
+        from flambeau.task.conformal import interval_scores
+
+        low, high = self._ends(outputs)
+        targets = self._matching_targets(batch.target, low)
+        scores = interval_scores(targets, low, high)
+        weights = batch.sample_weight
+        counted = scores.new_ones(len(scores)) if weights is None else as_real(weights)
+        if self.ignore_nan:
+            counted = counted.where(targets.isnan().any(dim=1).logical_not(), 0)
+            scores = scores.nan_to_num(0.0)
+        return dict(zip(self.names, scores.T, strict=True)), counted
+
+    def _ends(self, outputs: Any) -> tuple[Tensor, Tensor]:
+        """Return the ends of the intervals before calibration, ``(batch, values)`` each.
+
+        Both are the prediction, without the smearing factor, which is fitted on the same samples.
+        """
+        values = self._to_units(as_real(self._columns(outputs, "outputs")))
+        return values, values
 
     def decode(self, outputs: Tensor) -> list[Estimate]:
         """Return the predicted numbers of each sample, in the units of the targets."""
         if not isinstance(outputs, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] users err
             raise several_outputs_error(outputs, type(self).__name__, "decode(outputs)")
         rows = to_rows(self._in_target_units(outputs.detach()))
-        return [Estimate(dict(zip(self.names, row, strict=True))) for row in rows]
+        estimates = [Estimate(dict(zip(self.names, row, strict=True))) for row in rows]
+        if self.interval is None:
+            return estimates
+        from flambeau.task.conformal import widened
+
+        ends = widened(*self._ends(outputs.detach()), list(self.interval_quantiles().values()))
+        prefixes = [""] if len(self.names) == 1 else [f"{name}." for name in self.names]
+        keys = [f"{prefix}{end}" for end in ("low", "high") for prefix in prefixes]
+        found = to_rows(torch.cat(ends, dim=1))
+        return [
+            IntervalEstimate(each.values, dict(zip(keys, row, strict=True)))
+            for each, row in zip(estimates, found, strict=True)
+        ]
 
     def arguments(self) -> Mapping[str, Any]:
         return {

@@ -7,7 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -18,12 +18,14 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.split import PARTS, Split
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.named_losses import loss_arguments
-from flambeau.tensors.facts import TensorFacts
 from flambeau.tensors.preprocess import dtype_name, mean_and_std
 
 LOG_LINK_TASKS = ("poisson", "gamma", "tweedie")
 NUMBER_TASKS = ("regression", "quantile_regression", *LOG_LINK_TASKS)
 """Tasks whose targets are amounts, not labels."""
+
+if TYPE_CHECKING:
+    from flambeau.tensors.facts import TensorFacts
 
 TASKS = ("auto", "classification", "multi_label", *NUMBER_TASKS)
 
