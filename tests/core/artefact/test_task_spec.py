@@ -68,8 +68,8 @@ DOMAIN = Domain(
     data_classes={},
     models={"linear": lambda n: nn.Linear(n, n)},
     tasks={"classification": Classification, "regression": Regression},
-    losses={"pinball": Pinball},
-    metrics={"above": Above, "forgets": Forgets, "pinball": Above},
+    losses={"check": Pinball},
+    metrics={"above": Above, "forgets": Forgets, "check": Above},
     preprocessors={"tensor_preprocessor": TensorPreprocessor},
 )
 
@@ -144,7 +144,7 @@ def test_a_registered_loss_is_rebuilt_by_name(tmp_path: Path) -> None:
     folder = write(tmp_path, task)
     assert task_record(folder)["arguments"]["loss"] == {
         "registered": "losses",
-        "name": "pinball",
+        "name": "check",
         "arguments": {"quantile": 0.9},
     }
     loaded = Predictor.load(folder, device="cpu").task
