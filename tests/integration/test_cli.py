@@ -82,7 +82,8 @@ def test_task_and_target_are_options_of_every_data_command(photos: Path, tmp_pat
     call("doctor", table, "--target", "name", "--size", "16", "--set", "batch_size=8")
     out = tmp_path / "run"
     call("fit", table, *SMALL, "--target", "name", "--task", "classification", "--out", out)
-    scores = json.loads(call("evaluate", out / "model", table, "--target", "name", "--json"))
+    text = call("evaluate", out / "model", table, "--target", "name", "--json")
+    scores = json.loads(text[text.index("{") :])  # after the notes, which go to stderr
     assert scores["samples"] == 40
 
 
@@ -369,7 +370,10 @@ def test_a_calibration_part_calibrates_the_export(photos: Path, tmp_path: Path) 
     words = [*SMALL, "--calibration", "0.4", "--epochs", "8", "--out", tmp_path / "run"]
     text = call("fit", mixed, *words)
     values = Predictor.load(model).task.calibration
-    assert f"temperature {values['temperature']:.4g}; fitted on 16 calibration samples" in text
+    assert (
+        f"temperature {values['temperature']:.4g}, intervals of classes; fitted on 16 calibration samples"
+        in text
+    )
     options = ["--size", "16", "--calibration", "0.4", "--part", "calibration", "--json"]
     assert json.loads(call("evaluate", model, mixed, *options))["samples"] == 16
 

@@ -37,7 +37,7 @@ def test_the_interval_is_the_prediction_and_the_quantile_of_the_errors(tmp_path:
         learner.predict(x[:2], interval=0.9)
     before = [each.value for each in learner.predict(x[:50])]
     result = learner.calibrate(intervals=True)
-    assert "conformal of value" in str(result)
+    assert "intervals of value" in str(result)
     rows = data.split.calibration
     errors = torch.tensor([each.value for each in learner.predict(x[rows])]) - y[rows]
     rank = math.ceil(301 * 0.9)
@@ -84,7 +84,7 @@ def test_sets_of_classes_contain_the_right_one(tmp_path: Path) -> None:
     data = TensorData.from_tensors(x, y, valid=0.1, calibration=300, test=400)
     learner = trained(data)
     learner.calibrate(intervals=True)
-    assert set(learner.task.calibration) == {"temperature", "conformal"}
+    assert set(learner.task.calibration) == {"temperature", "intervals"}
     test = data.split.test
     found = learner.predict(x[test], interval=0.9)
     hits = [str(int(label)) in each.classes for each, label in zip(found, y[test], strict=True)]
@@ -116,7 +116,7 @@ def test_a_group_counts_as_one_sample() -> None:
     )
     learner = trained(grouped)
     learner.calibrate(intervals=True)
-    scores = learner.task.calibration["conformal"]["value"]
+    scores = learner.task.calibration["intervals"]["value"]
     assert scores["total"] == pytest.approx(len({row // 100 for row in plain.split.calibration}))
 
 

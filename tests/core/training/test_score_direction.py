@@ -125,11 +125,18 @@ def test_fit_auto_follows_the_metric() -> None:
 
 
 def test_every_metric_of_core_says_its_direction() -> None:
-    lower = {"brier", "log_loss", "mae", "rmse", "mean_loss"}
+    lower = {"brier", "log_loss", "mae", "rmse", "mean_loss", "cost", "deviance", "pinball"}
+    needed = {
+        "cost": {"false_positive": 1.0, "false_negative": 2.0},
+        "pinball": {"quantiles": [0.1, 0.5]},
+    }
     for name, make in METRICS.items():
-        if name != "confusion_matrix":
+        metric = make(**needed.get(name, {}))
+        if name in ("coverage", "width"):  # neither a wide nor a narrow interval is better
+            assert metric.higher_is_better is None
+        elif name != "confusion_matrix":
             is_lower = any(word in name for word in lower)
-            assert getattr(make(), "higher_is_better", None) is (not is_lower), name
+            assert getattr(metric, "higher_is_better", None) is (not is_lower), name
     assert Regression(metrics=["mae", "r2"]).score_modes() == {
         "loss": "min",
         "mae": "min",

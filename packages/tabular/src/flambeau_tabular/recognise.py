@@ -10,7 +10,7 @@ from flambeau.domain import Recognition
 from flambeau.errors import InputError
 from flambeau.wording import name_some
 
-CSV_ENDINGS = (".csv", ".tsv", ".txt")
+CSV_ENDINGS = (".csv", ".tsv")
 PARQUET_ENDINGS = (".parquet", ".pq")
 _ROWS = 20
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -29,7 +29,7 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
 
     "sure": ``--target`` names one of the columns, and no column has the paths of images.
     "possible": another table; which column to predict is not known. "no", with the cause: a file
-    that cannot be read as a table.
+    that cannot be read as a table, or a table with the paths of images.
     """
     if not path.is_file() or not is_table_file(path):
         return None
@@ -44,9 +44,12 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     targets = [name.strip() for name in options.get("target", "").split(",") if name.strip()]
     if options.get("target") in names:
         targets = [options["target"]]
-    if any(text.lower().endswith(_IMAGES) for text in cells) or any(
-        name in options for name in _OTHERS
-    ):
+    if any(text.lower().endswith(_IMAGES) for text in cells):
+        reason = (
+            "It has paths of images, which flambeau-vision reads; --domain tabular ignores them."
+        )
+        return Recognition("no", reason)
+    if any(name in options for name in _OTHERS):
         return Recognition("possible", f"It is a table with {len(names):,} columns.")
     if targets and all(name in names for name in targets):
         shown = name_some(map(repr, targets))

@@ -14,7 +14,7 @@ from flambeau.task.task import Task
 if TYPE_CHECKING:
     from flambeau.data.batch import Batch
 
-CONFORMAL = "conformal"
+CONFORMAL = "intervals"
 """Name of the interval scores in ``Task.calibration``."""
 
 GROUP = "group"
