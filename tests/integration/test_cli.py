@@ -370,10 +370,8 @@ def test_a_calibration_part_calibrates_the_export(photos: Path, tmp_path: Path) 
     words = [*SMALL, "--calibration", "0.4", "--epochs", "8", "--out", tmp_path / "run"]
     text = call("fit", mixed, *words)
     values = Predictor.load(model).task.calibration
-    assert (
-        f"temperature {values['temperature']:.4g}, intervals of classes; fitted on 16 calibration samples"
-        in text
-    )
+    fitted = f"temperature {values['temperature']:.4g}, intervals of classes"
+    assert f"{fitted}; fitted on 16 calibration samples" in text
     options = ["--size", "16", "--calibration", "0.4", "--part", "calibration", "--json"]
     assert json.loads(call("evaluate", model, mixed, *options))["samples"] == 16
 
