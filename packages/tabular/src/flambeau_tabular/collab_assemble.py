@@ -82,7 +82,7 @@ def assemble_ratings(
     rated, notes = np.arange(n), list[str]()
     if found.ratings is not None:
         rated, notes = _rated(found.ratings, columns.rating or "")
-    kept, repeats = _without_repeats(found.take(rated), order[rated], options)
+    kept, repeats = _without_repeats(found.take(rated), order[rated], rated, options)
     usable = rated[kept]
     found, order = found.take(usable), order[usable]
     times = None if times is None else times[usable]
@@ -137,7 +137,10 @@ def _rated(ratings: Tensor, name: str) -> tuple[NDArray[np.int64], list[str]]:
 
 
 def _without_repeats(
-    found: Interactions, order: NDArray[np.int64], options: CollabOptions
+    found: Interactions,
+    order: NDArray[np.int64],
+    row_numbers: NDArray[np.int64],
+    options: CollabOptions,
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return the rows to keep, ascending, and a note if pairs are repeated."""
     everything = np.arange(len(found))
@@ -147,7 +150,7 @@ def _without_repeats(
     n = len(found) - int(is_first.sum())
     if not n:
         return everything, []
-    again = int(np.sort(by_time[~is_first])[0])
+    again = int(row_numbers[by_time[~is_first].min()])
     what = f"{n:,} rows repeat a user and an item (such as row {again})"
     which = options.repeats or ("first" if found.ratings is None else "last")
     if which == "all":

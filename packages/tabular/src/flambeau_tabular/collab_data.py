@@ -179,19 +179,13 @@ class CollabData(Data):
         Raises:
             InputError: The file is missing or no table; further as `from_df`.
         """
-        return cls.from_csv(
-            path,
-            user=user,
-            item=item,
-            rating=rating,
-            time=time,
-            valid=valid,
-            test=test,
-            calibration=calibration,
-            split=split,
-            seed=seed,
-            options=options,
-        )
+        from flambeau_tabular.assemble import read_file
+        from flambeau_tabular.collab_assemble import assemble_ratings
+
+        columns = CollabColumns(user, item, rating, time)
+        request = SplitRequest(valid, test, split, seed, False, calibration)
+        frame = read_file(Path(path))
+        return cls(**assemble_ratings(frame, columns, request, options or CollabOptions()))
 
     # ------------------------------------------------------------ content
 
@@ -281,9 +275,7 @@ class CollabData(Data):
         users = self._fitted(self._columns.user, values)
         items = self._fitted(self._columns.item, values)
         cells = self._interactions.frame.column(self._columns.item)
-        found = CollabPreprocessor(
-            users, items, whole_items=pa.types.is_integer(value_type(cells))
-        )
+        found = CollabPreprocessor(users, items, whole_items=pa.types.is_integer(value_type(cells)))
         if self._options.store_seen:
             codes = found.codes(self._interactions.frame.take(self._split.train))
             found.seen = torch.unique(torch.stack([codes["users"], codes["items"]]), dim=1)
