@@ -141,7 +141,7 @@ def complete(frame: Frame, name: str, role: str) -> pa.ChunkedArray:
     if len(missing):
         raise InputError(
             f"The {role} (column {name!r}) is missing in {len(missing):,} of {len(cells):,} rows, "
-            f"the first is row {missing[0]}. Fill in the cells or drop these rows. For a {role} "
-            f"that is not known, write any value that no {role} has."
+            f"the first is row {missing[0]}. Fill in the cells or drop these rows. An "
+            f"unknown {role} is any value that no {role} of train has."
         )
     return cells

@@ -79,6 +79,12 @@ def _architecture(facts: CollabFacts, values: Values) -> Choice:
     )
 
 
+def _architecture_accept(value: Any, facts: CollabFacts, values: Values) -> str | None:
+    if value in ("mlp", "tabm"):
+        return "'collab_dot' or 'collab_net': models of columns take TabularData."
+    return None
+
+
 def _n_factors(facts: CollabFacts, values: Values) -> Choice:
     if values["architecture"] != "collab_dot":
         reason = "Only the architecture 'collab_dot' has factors."
@@ -267,7 +273,7 @@ _WITH_RECIPE = ("architecture", "task")
 
 COLLAB_RULES = (
     Rule("task", (), _task, accepts=_task_accept),
-    Rule("architecture", (), _architecture, determines="model"),
+    Rule("architecture", (), _architecture, accepts=_architecture_accept, determines="model"),
     Rule("n_factors", ("architecture",), _n_factors, accepts=_n_factors_accept, determines="model"),
     Rule("y_range", (), _y_range, accepts=_y_range_accept, determines="model"),
     Rule("n_negatives", (), _n_negatives, accepts=_n_negatives_accept),
