@@ -194,7 +194,7 @@ def test_scores_equal_a_slow_loop_and_scikit_learn(rated: bool, part: str) -> No
         free = [item for item in order if item not in known]
         scores = slow_scores(learner, user)
         for name, values in (("model", scores), ("popularity", counts)):
-            ranked = sorted(free, key=lambda item: -values[item])  # noqa: B023
+            ranked = sorted(free, key=lambda item: -values[item])
             hits = [item in wanted for item in ranked[:k]]
             gain = sum(hit / math.log2(rank + 2) for rank, hit in enumerate(hits))
             best = sum(1 / math.log2(rank + 2) for rank in range(min(k, len(wanted))))
