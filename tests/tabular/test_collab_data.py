@@ -234,6 +234,25 @@ def test_rare_users_share_the_code_of_unknown_ones() -> None:
         data.preprocessor({**VALUES, "min_count": 9})
 
 
+def test_other_users_or_items_change_the_fingerprint() -> None:
+    rows = table()
+    found = CollabData.from_df(rows, user="u", item="i").fingerprint()
+    assert CollabData.from_df(rows, user="u", item="i").fingerprint() == found
+    rows["i"] = rows["i"][::-1]
+    assert CollabData.from_df(rows, user="u", item="i").fingerprint()["items"] != found["items"]
+
+
+def test_reports_name_user_and_item() -> None:
+    data = CollabData.from_df(table(), user="u", item="i")
+    rows = table()
+    assert data.preview(4).caption == f"user {rows['u'][4]}, item {rows['i'][4]}"
+    fitted = data.preprocessor({"min_count": 1})
+    samples = data.dataset("valid", fitted, {"n_negatives": 2})
+    drawn = int(samples.ids[-1])  # the last negative of the last row
+    row = int(data.split.valid[-1])
+    assert data.preview(drawn).caption == f"user {rows['u'][row]}, an item that was not chosen"
+
+
 # ---------------------------------------------------------------- bad input
 
 

@@ -242,6 +242,10 @@ def test_a_trained_model_is_better_than_the_most_popular_items() -> None:
     # Biases alone give about the popularity; the factors must add to it.
     assert found.model.recall > found.popularity.recall + 0.1
     assert found.model.ndcg > 1.3 * found.popularity.ndcg
+    # Unknown users are trained: a new one gets items that many users chose.
+    counts = np.bincount(rows["item"], minlength=80)
+    best = [each.item for each in Recommender.from_learner(learner).recommend("new", k=10)]
+    assert counts[best].mean() > 1.5 * counts.mean()
 
 
 def test_a_trained_model_predicts_ratings_better_than_means_of_users_and_items() -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 import torch
 
-from flambeau.data.data import Data, select_values
+from flambeau.data.data import Data, digest, select_values
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.preview import Preview
 from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.errors import ArgumentError, InputError, explains_arguments
@@ -254,8 +255,26 @@ class CollabData(Data):
                 )
         return "\n".join([*lines, *self._notes])
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the fingerprint of ``Data`` and a digest of the users and items of all rows."""
+        rows = self._interactions
+        return {
+            **super().fingerprint(),
+            "users": f"digest {digest(rows.users.tobytes())}",
+            "items": f"digest {digest(rows.items.tobytes())}",
+        }
+
     def raw(self, part: str) -> FrameRows:
         return FrameRows(self._interactions.frame.take(self._split.part(part)))
+
+    def preview(self, row: int) -> Preview:
+        """Return user and item of a row; a sample number above the rows is a drawn negative."""
+        is_drawn = row >= len(self._interactions)
+        cells = FrameRows(self._interactions.frame)[row % len(self._interactions)]
+        user, item = cells[self._columns.user], cells[self._columns.item]
+        if is_drawn:
+            return Preview(f"user {user}, an item that was not chosen")
+        return Preview(f"user {user}, item {item}")
 
     def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
         return True

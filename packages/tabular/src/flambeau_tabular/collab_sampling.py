@@ -33,16 +33,16 @@ class UnseenItems:
     def __init__(self, users: NDArray[np.int64], items: NDArray[np.int64], n_items: int) -> None:
         self.n_items = n_items
         pairs = np.unique(users * n_items + items)
-        self._users, seen = np.divmod(pairs, max(n_items, 1))
-        first = np.searchsorted(self._users, self._users)
+        owners, seen = np.divmod(pairs, max(n_items, 1))
+        # Positions in ``pairs`` of the first pair of each user, and the end.
+        self._starts = np.r_[0, np.cumsum(np.bincount(owners))]
         # Number of unseen items before each seen item of the same user; ascending.
-        before = seen - (np.arange(len(pairs)) - first)
-        self._keys = self._users * (n_items + 1) + before
+        before = seen - (np.arange(len(pairs)) - self._starts[owners])
+        self._keys = owners * (n_items + 1) + before
 
     def count(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many items each of the users has not seen, ``(n,)``."""
-        seen = np.searchsorted(self._users, users, "right") - np.searchsorted(self._users, users)
-        return self.n_items - seen
+        return self.n_items - (self._start(users + 1) - self._start(users))
 
     def draw(self, users: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return one unseen item of each user, ``(n,)``; every user needs at least one.
@@ -54,9 +54,12 @@ class UnseenItems:
         count = self.count(users)
         rank = np.minimum((uniform * count).astype(np.int64), count - 1)
         # The seen items that precede the unseen item of this rank move it by one each.
-        first = np.searchsorted(self._users, users)
-        passed = np.searchsorted(self._keys, users * (self.n_items + 1) + rank, "right") - first
-        return rank + passed
+        passed = np.searchsorted(self._keys, users * (self.n_items + 1) + rank, "right")
+        return rank + passed - self._start(users)
+
+    def _start(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        # A user after the last one has seen nothing.
+        return self._starts[np.minimum(users, len(self._starts) - 1)]
 
 
 @dataclass(frozen=True, eq=False)
