@@ -59,7 +59,7 @@ class CollabData(Data):
     Example:
         >>> rows = {"who": ["ann", "bob"] * 10, "what": [*range(20)], "stars": [1.0, 5.0] * 10}
         >>> CollabData.from_df(rows, user="who", item="what", rating="stars", valid=0.5)
-        CollabData(20 ratings of 2 users and 20 items: {'train': 10, 'valid': 10})
+        CollabData(20 ratings of 2 users and 20 items: 10 train, 10 valid, 0 test)
     """
 
     domain = "flambeau_tabular.collab_domain:COLLAB"
