@@ -179,6 +179,22 @@ def test_a_data_class_with_another_record_is_refused(toy: ModuleType) -> None:
         )
 
 
+def test_a_second_data_class_may_refer_to_a_variant_with_other_rules(toy: ModuleType) -> None:
+    check = "check_data_classes_refer_to_the_record"
+
+    class OtherData(toy.ToyData):
+        domain = "toydomain:VARIANT"
+
+    classes = {**toy.DOMAIN.data_classes, "OtherData": OtherData}
+    toy.DOMAIN = replace(toy.DOMAIN, data_classes=classes)
+    toy.VARIANT = replace(toy.DOMAIN, rules=())
+    run(check, DomainUnderTest(load_domain("toydomain:DOMAIN")))
+    # Exports of a record with other builders could not be loaded.
+    toy.VARIANT = replace(toy.VARIANT, models={})
+    with pytest.raises(ConformanceError, match=r"OtherData\.domain is 'toydomain:VARIANT'"):
+        run(check, DomainUnderTest(load_domain("toydomain:DOMAIN")))
+
+
 def test_a_domain_without_demo_is_refused(toy: ModuleType) -> None:
     with pytest.raises(ConformanceError, match="has no demo"):
         run(FACTS, DomainUnderTest(replace(toy.DOMAIN, demo=None)))

@@ -53,7 +53,7 @@ def assemble(
         InputError: A column is missing or its cells cannot be used.
         SplitError: The parts cannot be formed.
     """
-    frame, given = _with_separate_parts(frame, request)
+    frame, given = with_separate_parts(frame, request)
     if target is None and options.like is not None:
         target = _target_of_export(options)
     names = target_names(frame, target)
@@ -104,7 +104,7 @@ def assemble(
     }
 
 
-def _with_separate_parts(frame: Frame, request: SplitRequest) -> tuple[Frame, Mapping[str, Rows]]:
+def with_separate_parts(frame: Frame, request: SplitRequest) -> tuple[Frame, Mapping[str, Rows]]:
     """Return the table with the rows of separate frames added, and the rows of their parts."""
     parts = {
         part: read_frame(value, part)

@@ -6,6 +6,8 @@ from flambeau.domain import DATA_COMMANDS, CliOption, Domain
 from flambeau.errors import ArgumentError
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau_tabular.checks import CHECKS
+from flambeau_tabular.collab_data import CollabData
+from flambeau_tabular.collab_preprocess import CollabPreprocessor
 from flambeau_tabular.data import TabularData
 from flambeau_tabular.demo import demo_data
 from flambeau_tabular.models import MODELS
@@ -82,7 +84,7 @@ PREDICT_OPTIONS = (
 
 DOMAIN = Domain(
     name="tabular",
-    data_classes={"TabularData": TabularData},
+    data_classes={"TabularData": TabularData, "CollabData": CollabData},
     models=MODELS,
     tasks={
         "classification": Classification,
@@ -91,7 +93,10 @@ DOMAIN = Domain(
     },
     rules=(*DATA_RULES, *MODEL_RULES),
     checks=CHECKS,
-    preprocessors={"tabular_preprocessor": TabularPreprocessor.build},
+    preprocessors={
+        "tabular_preprocessor": TabularPreprocessor.build,
+        "collab_preprocessor": CollabPreprocessor.build,
+    },
     recognise=recognise,
     cli_options={
         **dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS),

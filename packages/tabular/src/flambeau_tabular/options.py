@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
 from flambeau.data.targets import Kind
-from flambeau.errors import InputError, did_you_mean, explains_arguments
+from flambeau.errors import ArtefactError, InputError, did_you_mean, explains_arguments
 from flambeau_tabular.column_kind import ColumnKind, Override
 
 TASKS: tuple[str, ...] = get_args(Kind)
@@ -98,6 +98,11 @@ class TabularOptions:
 
     def _fill_from_export(self) -> None:
         record = read_record(self.like or "", "tabular", "like")
+        if record.preprocessor.builder != "tabular_preprocessor":
+            raise ArtefactError(
+                f"{self.like} is an export of a model for CollabData, which TabularData cannot "
+                "read data for. Score ratings in Python, with CollabData.from_df."
+            )
         builder = record.task.builder
         saved = {
             "classes": output_names(record.task.arguments) or None,

@@ -61,6 +61,12 @@ def _architecture(facts: TabularFacts, values: Values) -> Choice:
     )
 
 
+def _architecture_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    if value in ("collab_dot", "collab_net"):
+        return "'mlp' or 'tabm': models of users and items take CollabData."
+    return None
+
+
 def _number_embedding(facts: TabularFacts, values: Values) -> Choice:
     chosen = _recipe(values)
     value = "none" if chosen is None else chosen.inputs["number_embedding"]
@@ -241,7 +247,13 @@ HEAD = head_rule("each layer but the first")
 _WITH_RECIPE = ("architecture", "task", "device")
 
 MODEL_RULES = (
-    Rule("architecture", ("device",), _architecture, determines="model"),
+    Rule(
+        "architecture",
+        ("device",),
+        _architecture,
+        accepts=_architecture_accept,
+        determines="model",
+    ),
     Rule(
         "number_embedding",
         _WITH_RECIPE,

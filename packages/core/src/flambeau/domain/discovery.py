@@ -228,6 +228,11 @@ def _import_record(reference: str) -> Domain:
     return cast(Domain, record)
 
 
+def is_variant(domain: Domain, of: Domain) -> bool:
+    """Return whether two records differ only in what exports do not contain, such as rules."""
+    return domain.name == of.name and _builders(domain) == _builders(of)
+
+
 def _builders(domain: Domain) -> tuple[frozenset[tuple[str, object]], ...]:
     """Return the constructors by name in each field to which exports refer."""
     fields = (domain.models, domain.tasks, domain.losses, domain.metrics, domain.preprocessors)
