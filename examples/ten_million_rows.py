@@ -1,0 +1,112 @@
+"""Train on a Parquet file of ten million rows, predict for it, and state the peak memory.
+
+    python examples/ten_million_rows.py --rows 10000000 --folder big
+
+The file has 12 columns of numbers and 8 of categories, and a target of two classes; it is made in
+row groups and kept, so that a second run starts with the training. Each step runs in its own
+process, whose peak memory (its resident set) is compared with the size of the encoded columns:
+float32 numbers, and codes of categories in the smallest integer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NUMBERS, CATEGORIES = 12, 8
+GROUP = 250_000
+"""Rows per row group."""
+
+
+def make(path: Path, rows: int) -> None:
+    """Write the file, unless it is there with this number of rows."""
+    if path.exists() and pq.ParquetFile(path).metadata.num_rows == rows:
+        return
+    part, writer = path.with_suffix(".part"), None
+    for start in range(0, rows, GROUP):
+        draws = np.random.default_rng(start)
+        n = min(GROUP, rows - start)
+        numbers = draws.normal(size=(NUMBERS, n)).astype(np.float32)
+        codes = draws.integers(0, [[10 * 2**at] for at in range(CATEGORIES)], (CATEGORIES, n))
+        score = numbers[0] + numbers[1] * numbers[2] + (codes[0] - 4.5) / 3
+        columns = {f"number_{at}": pa.array(each) for at, each in enumerate(numbers)}
+        for at, each in enumerate(codes):
+            names = pa.array([f"value {code}" for code in range(10 * 2**at)])
+            columns[f"category_{at}"] = pa.DictionaryArray.from_arrays(pa.array(each), names)
+        columns["target"] = pa.array(np.where(score + draws.normal(size=n) > 0, "high", "low"))
+        table = pa.table(columns)
+        writer = writer or pq.ParquetWriter(part, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+    part.replace(path)
+
+
+def fit(path: Path, model: Path) -> None:
+    """Train for one epoch and export."""
+    from flambeau import Learner
+    from flambeau_tabular import TabularData
+
+    state("imports")
+    data = TabularData.from_parquet(path, "target", valid=0.1)
+    state("data")
+    learner = Learner(data, choices={"epochs": 1, "batch_size": 4096, "probe": "off"})
+    learner.fit()
+    state("fit")
+    learner.export(model)
+
+
+def predict(path: Path, model: Path, out: Path) -> None:
+    """Predict for the file in pieces, as ``flambeau predict`` does."""
+    from flambeau.cli.app import build_app
+
+    state("imports")
+    words = ["predict", str(model), str(path), "--out", str(out), "--batch-size", "4096"]
+    build_app()(words, standalone_mode=False)
+    state("predict")
+
+
+def state(step: str) -> None:
+    """Print the peak memory of this process until now, and the seconds since it started."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+    print(json.dumps({"step": step, "peak MB": round(peak / 1e6), "s": round(time.process_time())}))
+
+
+def encoded_bytes(path: Path) -> int:
+    """Return the size of the encoded columns and the target of the file."""
+    rows = pq.ParquetFile(path).metadata.num_rows
+    return rows * (4 * NUMBERS + 2 * CATEGORIES + 8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--folder", type=Path, default=Path("ten_million_rows"))
+    parser.add_argument("--step", choices=["make", "fit", "predict"])
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path = options.folder / f"rows_{options.rows}.parquet"
+    model, out = options.folder / "model", options.folder / "predictions.parquet"
+    if options.step == "make":
+        make(path, options.rows)
+    elif options.step == "fit":
+        fit(path, model)
+    elif options.step == "predict":
+        predict(path, model, out)
+    else:
+        for step in ("make", "fit", "predict"):
+            subprocess.run([sys.executable, *sys.argv, "--step", step], check=True)
+        print(f"{options.rows:,} rows, encoded columns: {encoded_bytes(path) / 1e6:,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
