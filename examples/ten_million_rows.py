@@ -25,6 +25,8 @@ import pyarrow.parquet as pq
 NUMBERS, CATEGORIES = 12, 8
 GROUP = 250_000
 """Rows per row group."""
+SMALL = 20_000
+"""Rows of the table that shows how much memory the process needs without data."""
 
 
 def make(path: Path, rows: int) -> None:
@@ -76,18 +78,34 @@ def predict(path: Path, model: Path, out: Path) -> None:
 
 
 def state(step: str) -> None:
-    """Print the peak memory of this process until now, and the seconds since it started."""
+    """Print the peak memory of this process until now, and its seconds of CPU."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
-    print(json.dumps({"step": step, "peak MB": round(peak / 1e6), "s": round(time.process_time())}))
+    used = time.process_time()
+    print(json.dumps({"step": step, "peak_mb": round(peak / 1e6), "cpu_s": round(used)}))
 
 
-def encoded_bytes(path: Path) -> int:
-    """Return the size of the encoded columns and the target of the file."""
-    rows = pq.ParquetFile(path).metadata.num_rows
-    return rows * (4 * NUMBERS + 2 * CATEGORIES + 8)
+def encoded_megabytes(rows: int) -> float:
+    """Return the size of the encoded columns and the target."""
+    return rows * (4 * NUMBERS + 2 * CATEGORIES + 8) / 1e6
+
+
+def run(rows: int, folder: Path) -> dict[str, int]:
+    """Run all steps, each in its own process, and return the peak memory of each in MB."""
+    peaks = {}
+    for step in ("make", "fit", "predict"):
+        words = ["--rows", str(rows), "--folder", str(folder), "--step", step]
+        command = [sys.executable, __file__, *words]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        print(done.stdout, end="", flush=True)
+        for line in done.stdout.splitlines():
+            if line.startswith("{"):
+                found = json.loads(line)
+                peaks[found["step"]] = found["peak_mb"]
+    return peaks
 
 
 def main() -> None:
+    """Run all steps, or the one that is named."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, default=Path("ten_million_rows"))
@@ -103,9 +121,15 @@ def main() -> None:
     elif options.step == "predict":
         predict(path, model, out)
     else:
-        for step in ("make", "fit", "predict"):
-            subprocess.run([sys.executable, *sys.argv, "--step", step], check=True)
-        print(f"{options.rows:,} rows, encoded columns: {encoded_bytes(path) / 1e6:,.0f} MB")
+        # What imports and the model need is the peak of a small table.
+        fixed = run(SMALL, options.folder)
+        peaks = run(options.rows, options.folder)
+        encoded = encoded_megabytes(options.rows)
+        print(f"{options.rows:,} rows, encoded columns {encoded:,.0f} MB")
+        for step, peak in peaks.items():
+            more = peak - fixed[step]
+            print(f"{step}: peak {peak:,} MB = {peak / encoded:.2f} times the encoded columns; ")
+            print(f"    {more:,} MB more than {SMALL:,} rows: {more / encoded:.2f} times")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,13 @@ from flambeau_tabular.structure import Structure
 from flambeau_tabular.target import rows_with_target, target_names, targets_of
 
 
+_MOST_DISTINCT = 100
+"""A column with more distinct cells does not have the part of each row."""
+
+_FIRST_ROWS = 10_000
+"""Rows that usually show that a column has more."""
+
+
 def read_file(path: Path) -> Frame:
     """Return the table in a CSV, TSV or Parquet file.
 
@@ -183,11 +190,14 @@ def _part_column(
         return None, ()
 
     def distinct(name: str) -> list[Any]:
-        codes, values = dictionary_codes(frame.column(name))
-        found = values.to_pylist()
+        cells = frame.column(name)
+        codes, values = dictionary_codes(cells.slice(0, _FIRST_ROWS))
+        if len(values) <= _MOST_DISTINCT:
+            codes, values = dictionary_codes(cells)
+        found = values.slice(0, _MOST_DISTINCT).to_pylist()
         return [*found, None] if (codes < 0).any() else found
 
-    # Every distinct cell once is enough to recognise the column.
+    # Every distinct cell once is enough to recognise the column, and few of them to exclude it.
     columns = {name: _later(distinct, name) for name in frame.column_names if name not in others}
     found = find_part_column(Table(columns, frame.name))
     return (None, ()) if found is None else (found[0], (found[1],))

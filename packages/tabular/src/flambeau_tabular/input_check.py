@@ -105,4 +105,8 @@ class TableCheck:
 
 def _named(shares: Mapping[str, float]) -> str:
     order: Sequence[str] = sorted(shares, key=lambda name: -shares[name])
-    return name_some(f"{name!r} {shares[name]:.1%}" for name in order)
+    return name_some(f"{name!r} {_percent(shares[name])}" for name in order)
+
+
+def _percent(share: float) -> str:
+    return "below 0.1%" if share < 0.001 else f"{share:.1%}"
