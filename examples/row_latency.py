@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+
 from flambeau import Learner
 from flambeau_tabular import TabularData
 

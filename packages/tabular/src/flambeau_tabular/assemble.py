@@ -32,7 +32,6 @@ from flambeau_tabular.recognise import CSV_ENDINGS, PARQUET_ENDINGS
 from flambeau_tabular.structure import Structure
 from flambeau_tabular.target import rows_with_target, target_names, targets_of
 
-
 _MOST_DISTINCT = 100
 """A column with more distinct cells does not have the part of each row."""
 
