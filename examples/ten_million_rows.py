@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 NUMBERS, CATEGORIES = 12, 8
 GROUP = 250_000
 """Rows per row group."""
-SMALL = 20_000
-"""Rows of the table that shows how much memory the process needs without data."""
+SMALL = 200_000
+"""Rows of the table that shows how much memory a process needs whatever the number of rows."""
 
 
 def make(path: Path, rows: int) -> None:
@@ -121,15 +121,15 @@ def main() -> None:
     elif options.step == "predict":
         predict(path, model, out)
     else:
-        # What imports and the model need is the peak of a small table.
-        fixed = run(SMALL, options.folder)
-        peaks = run(options.rows, options.folder)
+        few, many = (run(rows, options.folder) for rows in (SMALL, options.rows))
         encoded = encoded_megabytes(options.rows)
         print(f"{options.rows:,} rows, encoded columns {encoded:,.0f} MB")
-        for step, peak in peaks.items():
-            more = peak - fixed[step]
-            print(f"{step}: peak {peak:,} MB = {peak / encoded:.2f} times the encoded columns; ")
-            print(f"    {more:,} MB more than {SMALL:,} rows: {more / encoded:.2f} times")
+        for step, peak in many.items():
+            more = (peak - few[step]) / max(1e-9, encoded - encoded_megabytes(SMALL))
+            print(
+                f"{step}: peak {peak:,} MB, {peak / encoded:.2f} times the encoded columns; each "
+                f"further MB of encoded columns needs {more:.2f} MB"
+            )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def embeddings(model: Learner | Predictor, column: str) -> pa.Table:
         column: Name of a column of categories.
 
     Raises:
-        ArgumentError: The model has no categories, or the column is none of them.
+        ArgumentError: The model has no categories, or no such column of categories.
         InputError: The column has so few categories that they are encoded as one-hot.
     """
     import pyarrow as pa

@@ -108,6 +108,15 @@ class TabularPreprocessor(Preprocessor):
             columns = {**columns, "label": typed_labels(columns["label"], self.label_type)}
         return frame_like(items, columns)
 
+    def warn_of_rows(self, rows: FrameRows) -> None:
+        """Warn if many of the rows have cells that the train rows do not have."""
+        from flambeau_tabular.input_check import WARN_ROWS, TableCheck
+
+        if len(rows) >= WARN_ROWS:
+            check = TableCheck(self.spec)
+            check.add(rows)
+            check.warn()
+
     def input_check(self) -> TableCheck:
         """Return an object that counts cells of tables that the train rows do not have."""
         from flambeau_tabular.input_check import TableCheck

@@ -259,9 +259,7 @@ class Predictor:
 
         columns = predict_table(self, rows)
         if rows is not items:  # rows of a file are checked for all of the file
-            check = tables.input_check()
-            check.add(rows)
-            check.warn()
+            tables.warn_of_rows(rows)
         return tables.collect_columns(items, columns)
 
     def _collected(self, items: Any, predictions: list[Any]) -> Any:

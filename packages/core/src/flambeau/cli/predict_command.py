@@ -77,11 +77,7 @@ def predict(
     if batch_size is not None:
         predictor.batch_size = _checked_batch_size(batch_size)
     if paths and _data_class(predictor).tables_from_path(paths[0]) is not None:
-        from flambeau.cli.predict_tables import predict_tables
-
-        predict_tables(
-            predictor, _data_class(predictor), paths, names_in(keep), out, partial(_print, format)
-        )
+        _predict_tables(predictor, paths, keep, out, format)
         return
     if keep is not None:
         raise ArgumentError("--keep is only for tables, such as rows.csv or rows.parquet. Omit it.")
@@ -119,6 +115,15 @@ def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path]]:
     options, others = take_options(get_domain(predictor.record.domain), "predict", words)
     predictor.task = predictor.task.for_prediction(options)
     return predictor, list(map(Path, others))
+
+
+def _predict_tables(
+    predictor: Predictor, files: Sequence[Path], keep: str | None, out: Path | None, format: Format
+) -> None:
+    from flambeau.cli.predict_tables import predict_tables
+
+    data_class, show = _data_class(predictor), partial(_print, format)
+    predict_tables(predictor, data_class, files, names_in(keep), out, show)
 
 
 def names_in(text: str | None) -> list[str]:

@@ -97,6 +97,10 @@ class PredictsTables(Protocol):
         """Return what ``predict`` returns for a table, from columns of its predictions by name."""
         ...
 
+    def warn_of_rows(self, rows: Sequence[Any]) -> None:
+        """Warn if many of the rows of a table differ from the training rows."""
+        ...
+
     def input_check(self) -> InputCheck:
         """Return an object that counts how the rows of tables differ from the training rows."""
         ...
