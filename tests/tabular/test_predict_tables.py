@@ -93,6 +93,15 @@ def test_frames_of_other_libraries(learner: Learner) -> None:
     assert [each.label for each in mapping] == [str(label) for label in wanted["label"]]
 
 
+def test_a_series_of_rows_gives_a_frame_with_its_index(learner: Learner) -> None:
+    rows = pd.Series(table().head(3).to_dict("records"), index=["a", "b", "c"])
+    found = learner.predict(rows)
+    assert list(found.index) == ["a", "b", "c"]
+    assert found["label"].tolist() == learner.predict(table())["label"].head(3).tolist()
+    with pytest.raises(InputError, match="single column, not a table"):
+        learner.predict(pa.chunked_array([[1.0, 2.0]]))
+
+
 def test_empty_frames_and_rows_with_errors(learner: Learner) -> None:
     full, empty = learner.predict(table()), learner.predict(table().head(0))
     assert (len(empty), list(empty.columns)) == (0, list(full.columns))

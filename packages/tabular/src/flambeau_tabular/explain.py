@@ -226,7 +226,7 @@ def _summed(
     draws = changes.reshape(-1, 2, len(columns)).mean(axis=1)
     spread = draws.std(axis=0, ddof=1) if len(draws) > 1 else np.full(len(columns), np.nan)
     errors = spread / np.sqrt(len(draws))
-    order = np.argsort(-np.abs(means), kind="stable").tolist()
+    order: list[int] = [int(at) for at in np.argsort(-np.abs(means), kind="stable")]
     return Explanation(
         name,
         float(ends[0, 1]),

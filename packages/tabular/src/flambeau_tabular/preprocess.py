@@ -78,24 +78,22 @@ class TabularPreprocessor(Preprocessor):
 
     def table_rows(self, items: Any) -> FrameRows | None:
         """Return the rows of a frame; None for other inputs, such as a mapping of lists."""
-        from flambeau_tabular.columns.frames import is_table
-
         if isinstance(items, TablePiece):
             return items
-        if isinstance(items, Mapping) or not (_is_pandas(items) or is_table(items)):
-            return None
-        return FrameRows(as_frame(items))
+        return FrameRows(as_frame(items)) if _is_whole_frame(items) else None
 
     def collect(self, items: Any, outputs: Sequence[Any]) -> Any:
         """Return the predictions as a frame of the kind that ``predict`` was given, else a list.
 
         A frame of pandas has the same index.
         """
-        if self.table_rows(items) is None:
+        is_series = hasattr(items, "iloc") and not hasattr(items, "columns")
+        if not is_series and not _is_whole_frame(items):
             return super().collect(items, outputs)
         from flambeau.data.prediction_columns import columns_of
 
-        return self.collect_columns(items, columns_of(outputs))
+        frame = items.to_frame() if is_series else items
+        return self.collect_columns(frame, columns_of(outputs))
 
     def collect_columns(self, items: Any, columns: Mapping[str, Any]) -> Any:
         """Return the predictions as a frame of the kind of ``items``.
@@ -135,5 +133,10 @@ class TabularPreprocessor(Preprocessor):
         return self.spec.tensors()
 
 
-def _is_pandas(items: Any) -> bool:
-    return hasattr(items, "iloc") and hasattr(items, "columns")
+def _is_whole_frame(items: Any) -> bool:
+    """Return whether ``items`` is a frame of some library: no mapping, and no single column."""
+    from flambeau_tabular.columns.frames import is_table
+
+    if hasattr(items, "iloc"):
+        return hasattr(items, "columns")
+    return is_table(items) and not isinstance(items, Mapping)
