@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 from flambeau import Learner
 from flambeau.cli.app import build_app
+from flambeau.errors import ArgumentError
 from flambeau_vision import ImageData
 
 
 def call(*words: object) -> str:
     """Return what a command prints."""
     result = CliRunner().invoke(build_app(), [str(word) for word in words])
+    if isinstance(result.exception, ArgumentError):
+        raise result.exception
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -44,6 +48,11 @@ def test_classes_named_like_columns_do_not_overwrite_them(tmp_path: Path) -> Non
     with open(tmp_path / "p.csv", encoding="utf-8") as text:
         [first, _] = csv.DictReader(text)
     assert list(first) == ["file", "label", "probability", *names]
+    call("predict", model, *files, "--out", tmp_path / "p.parquet")
+    table = parquet.read_table(tmp_path / "p.parquet")
+    assert table.column("label").to_pylist() == [row["label"] for row in rows]
+    with pytest.raises(ArgumentError, match="--keep is only for tables"):
+        call("predict", model, *files, "--keep", "name")
 
 
 def test_errors_of_predict_advise_no_option_of_training(tmp_path: Path) -> None:

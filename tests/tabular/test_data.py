@@ -14,8 +14,8 @@ import torch
 
 from flambeau import Learner, Predictor, Split
 from flambeau.data.loader import LoaderOptions
-from flambeau.errors import ArgumentError, InputError, SplitError
-from flambeau_tabular import TabularData, TabularOptions
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError, SplitError
+from flambeau_tabular import TabularData, TabularOptions, assemble
 
 N = 40
 
@@ -269,8 +269,11 @@ def test_data_like_an_export_keep_its_preprocessor(trained: Learner, tmp_path: P
     data = TabularData.from_df(other, options=TabularOptions(like=folder))
     assert data.targets.names == ("high", "low")
     learner = Learner(data, start=folder, quiet=True)
-    before = trained.predict(pd.DataFrame(other))
-    pd.testing.assert_frame_equal(learner.predict(pd.DataFrame(other)), before)
+    with pytest.warns(FlambeauWarning, match="train does not have \\('job' 50.0%\\)"):
+        before = trained.predict(pd.DataFrame(other))
+    with pytest.warns(FlambeauWarning, match="train does not have"):
+        found = learner.predict(pd.DataFrame(other))
+    pd.testing.assert_frame_equal(found, before)
 
 
 def test_arrays() -> None:
@@ -289,3 +292,25 @@ def test_arrays() -> None:
     assert (list(found.columns), found.targets.names) == (["a", "b", "c"], ("target_0", "target_1"))
     with pytest.raises(InputError, match=r"shape \(2, 2, 2\)"):
         TabularData.from_arrays(np.zeros((2, 2, 2)), np.zeros(2))
+
+
+def test_columns_of_many_values_are_not_listed_to_find_the_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lengths: dict[str, int] = {}
+    original = assemble.find_part_column
+
+    def spied(table: Any) -> Any:
+        lengths.update({name: len(table.column(name)) for name in table.names})
+        return original(table)
+
+    monkeypatch.setattr(assemble, "find_part_column", spied)
+    n = 500
+    frame = {
+        "x": np.arange(n) * 0.7,
+        "part": ["train"] * (n - 100) + ["valid"] * 100,
+        "y": [0, 1] * (n // 2),
+    }
+    data = TabularData.from_df(frame, "y")
+    assert lengths["x"] <= 100
+    assert len(data.split.valid) == 100

@@ -15,6 +15,7 @@ import torch
 
 from flambeau.errors import InputError
 from flambeau_tabular.columns import read_frame
+from flambeau_tabular.columns.cells import as_numbers
 
 AGES = [39, None, 50]
 JOBS = ["clerk", "nurse", None]
@@ -219,3 +220,11 @@ def test_a_series_of_polars_is_refused() -> None:
 def test_an_unknown_column_is_named() -> None:
     with pytest.raises(InputError, match=r"\(frame\) has no column 'agee'. Did you mean 'age'"):
         read_frame({"age": [1]}).column("agee")
+
+
+def test_texts_that_no_cell_refers_to_are_no_cells() -> None:
+    cells = pa.array(["1.5", "old", " 2 ", None, "old"]).dictionary_encode()
+    table = pa.table({"x": pa.chunked_array([cells])})
+    assert as_numbers(table.column("x").take([2, 0, 3]), "x").tolist()[:2] == [2.0, 1.5]
+    with pytest.raises(InputError, match="row 2 has the text 'old'"):
+        as_numbers(table.column("x").take([0, 3, 4, 1]), "x")

@@ -330,3 +330,19 @@ def test_rows_in_errors_are_those_of_the_table() -> None:
     texts[140_000] = "x"
     with pytest.raises(InputError, match="row 140000 has the text 'x'"):
         spec.encode(read_frame({"x": texts}))
+
+
+def test_some_rows_are_encoded_like_a_table_of_them() -> None:
+    table = pa.table(
+        {
+            "x": [1.0, None, 3.0, 4.0, 2.5],
+            "c": pa.array(["a", "b", None, "a", "c"]).dictionary_encode(),
+            "d": [datetime.date(2024, 1, day) for day in (1, 5, 9, 2, 7)],
+        }
+    )
+    kinds = {"x": ColumnKind("number"), "c": ColumnKind("category"), "d": ColumnKind("date")}
+    spec = TableSpec.fit(table, None, kinds)
+    rows = np.array([4, 0, 2, 2])
+    wanted = spec.encode(table.take(pa.array(rows))).inputs()
+    for name, value in spec.encode(table, rows).inputs().items():
+        assert torch.equal(value, wanted[name]), name

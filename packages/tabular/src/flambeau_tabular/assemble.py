@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,27 @@ from flambeau.data.split import PARTS, Rows
 from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
 from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError
-from flambeau_tabular.columns import Frame, read_csv_table, read_frame, read_parquet_table
+from flambeau_tabular.columns import (
+    Frame,
+    iter_csv_tables,
+    iter_parquet_tables,
+    read_csv_table,
+    read_frame,
+    read_parquet_table,
+)
 from flambeau_tabular.columns.cells import dictionary_codes
 from flambeau_tabular.columns.frames import is_table
 from flambeau_tabular.options import TabularOptions, Target
+from flambeau_tabular.predicted_frame import label_type_of
 from flambeau_tabular.recognise import CSV_ENDINGS, PARQUET_ENDINGS
 from flambeau_tabular.structure import Structure
 from flambeau_tabular.target import rows_with_target, target_names, targets_of
+
+_MOST_DISTINCT = 100
+"""A column with more distinct cells does not have the part of each row."""
+
+_FIRST_ROWS = 10_000
+"""Rows that usually show that a column has more."""
 
 
 def read_file(path: Path) -> Frame:
@@ -31,13 +45,26 @@ def read_file(path: Path) -> Frame:
     Raises:
         InputError: The file is missing or no table.
     """
+    return read_parquet_table(path) if _is_parquet(path) else read_csv_table(path)
+
+
+def iter_file(path: Path) -> Iterator[Frame]:
+    """Return the rows of a CSV, TSV or Parquet file in pieces, for files larger than memory.
+
+    Raises:
+        InputError: The file is missing or no table.
+    """
+    return iter_parquet_tables(path) if _is_parquet(path) else iter_csv_tables(path)
+
+
+def _is_parquet(path: Path) -> bool:
     endings = [ending.lower() for ending in path.suffixes]
     if not path.exists():
         raise InputError(f"There is no file {path}. Check the path.")
     if any(ending in PARQUET_ENDINGS for ending in endings):
-        return read_parquet_table(path)
+        return True
     if any(ending in CSV_ENDINGS for ending in endings):
-        return read_csv_table(path)
+        return False
     raise InputError(
         f"{path} is no table that flambeau reads. Give a file .csv, .tsv or .parquet; read other "
         "files with pandas or polars and pass the frame to TabularData.from_df."
@@ -91,6 +118,9 @@ def assemble(
     )
     if structure.groups is not None and request.for_training:
         split.check_groups(structure.groups)
+    labels = None
+    if targets.kind == "classification" and len(names) == 1:
+        labels = label_type_of(frame.column(names[0]).type, targets.names)
     inputs = frame.drop([*names, *([] if column is None else [column])])
     notes = (*([] if note is None else [note]), *split.notes)
     return {
@@ -100,6 +130,7 @@ def assemble(
         "options": options,
         "target_names": names,
         "structure": structure,
+        "label_type": labels,
         "notes": notes,
     }
 
@@ -158,11 +189,14 @@ def _part_column(
         return None, ()
 
     def distinct(name: str) -> list[Any]:
-        codes, values = dictionary_codes(frame.column(name))
-        found = values.to_pylist()
+        cells = frame.column(name)
+        codes, values = dictionary_codes(cells.slice(0, _FIRST_ROWS))
+        if len(values) <= _MOST_DISTINCT:
+            codes, values = dictionary_codes(cells)
+        found = values.slice(0, _MOST_DISTINCT).to_pylist()
         return [*found, None] if (codes < 0).any() else found
 
-    # Every distinct cell once is enough to recognise the column.
+    # Every distinct cell once is enough to recognise the column, and few of them to exclude it.
     columns = {name: _later(distinct, name) for name in frame.column_names if name not in others}
     found = find_part_column(Table(columns, frame.name))
     return (None, ()) if found is None else (found[0], (found[1],))

@@ -19,6 +19,7 @@ from flambeau_tabular.options import TabularOptions, Target
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import Frame
+    from flambeau_tabular.predicted_frame import LabelType
     from flambeau_tabular.structure import Structure
 
 
@@ -42,6 +43,7 @@ class TabularDataConstructors(Data):
         target_names: Sequence[str],
         structure: Structure | None = None,
         notes: Sequence[str] = (),
+        label_type: LabelType | None = None,
     ) -> None: ...
 
     @classmethod

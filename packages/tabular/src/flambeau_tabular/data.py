@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,13 +23,15 @@ from flambeau.tensors.base_data import describe_target
 from flambeau_tabular.column_kind import ColumnKind
 from flambeau_tabular.constructors import TabularDataConstructors
 from flambeau_tabular.facts import TabularFacts
-from flambeau_tabular.frame_rows import FrameRows
+from flambeau_tabular.frame_rows import FrameRows, TablePiece
 from flambeau_tabular.model_arguments import model_arguments
 from flambeau_tabular.options import TabularOptions, kinds_of_export
 from flambeau_tabular.preprocess import TabularPreprocessor
+from flambeau_tabular.recognise import is_table_file
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import Frame
+    from flambeau_tabular.predicted_frame import LabelType
     from flambeau_tabular.structure import Structure
 
 TARGET = "target"
@@ -49,6 +51,7 @@ class TabularData(TabularDataConstructors):
         target_names: Names of the target columns.
         structure: Time, group and weight of each row.
         notes: Notes for the report.
+        label_type: Type of the class labels in the target column; None if they are text.
 
     Example:
         >>> table = {"age": [*range(40)], "job": ["clerk", "nurse"] * 20}
@@ -69,6 +72,7 @@ class TabularData(TabularDataConstructors):
         target_names: Sequence[str],
         structure: Structure | None = None,
         notes: Sequence[str] = (),
+        label_type: LabelType | None = None,
     ) -> None:
         self._frame = frame
         self._targets = targets
@@ -81,6 +85,7 @@ class TabularData(TabularDataConstructors):
             structure = Structure()
         self._structure = structure
         self._notes = tuple(notes)
+        self._label_type: LabelType | None = label_type
         self._kinds: dict[str, ColumnKind] | None = None
         self._facts: TabularFacts | None = None
 
@@ -227,7 +232,20 @@ class TabularData(TabularDataConstructors):
             target_names=self._target_names,
             structure=self._structure,
             notes=self._notes,
+            label_type=self._label_type,
         )
+
+    @classmethod
+    def inputs_from_path(cls, path: Path) -> FrameRows:
+        from flambeau_tabular.assemble import read_file
+
+        return FrameRows(read_file(path))
+
+    @classmethod
+    def tables_from_path(cls, path: Path) -> Iterator[TablePiece] | None:
+        from flambeau_tabular.assemble import iter_file
+
+        return map(TablePiece, iter_file(path)) if is_table_file(path) else None
 
     # ------------------------------------------------------------ from the plan
 
@@ -236,7 +254,7 @@ class TabularData(TabularDataConstructors):
 
         options = SpecOptions(**select_values(values, "scaling", "min_count"))
         return TabularPreprocessor(
-            TableSpec.fit(self._frame, self._split.train, self.columns, options)
+            TableSpec.fit(self._frame, self._split.train, self.columns, options), self._label_type
         )
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
@@ -248,7 +266,7 @@ class TabularData(TabularDataConstructors):
                 f"TabularData needs a TabularPreprocessor, not a {type(preprocessor).__name__}."
             )
         self._check_task(values)
-        encoded = preprocessor.spec.encode(self._frame.take(rows))
+        encoded = preprocessor.spec.encode(self._frame, rows)
         targets = self._targets.select(rows).values
         weights = None if self._structure.weights is None else self._weights(rows)
         ids = torch.from_numpy(np.array(rows))

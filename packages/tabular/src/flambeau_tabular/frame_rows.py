@@ -59,3 +59,15 @@ def as_frame(items: Any) -> Frame:
                     "frame, or one dict per row with the columns by name."
                 )
     return read_frame(items)
+
+
+class TablePiece(FrameRows):
+    """Rows of a file that is read in pieces; its predictions are an Arrow table."""
+
+    def column(self, name: str) -> Any:
+        """Return the cells of a column, a ``pyarrow.ChunkedArray``.
+
+        Raises:
+            InputError: The file has no such column.
+        """
+        return self.frame.column(name)

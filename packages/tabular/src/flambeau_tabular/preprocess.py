@@ -10,10 +10,12 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
-from flambeau_tabular.frame_rows import FrameRows, as_frame
+from flambeau_tabular.frame_rows import FrameRows, TablePiece, as_frame
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import TableSpec
+    from flambeau_tabular.input_check import TableCheck
+    from flambeau_tabular.predicted_frame import LabelType
 
 
 class TabularPreprocessor(Preprocessor):
@@ -21,17 +23,25 @@ class TabularPreprocessor(Preprocessor):
 
     Args:
         spec: The fitted columns.
+        label_type: Type of the class labels in the target column; None if they are text, or the
+            target is not a class.
     """
 
-    def __init__(self, spec: TableSpec) -> None:
+    def __init__(self, spec: TableSpec, label_type: LabelType | None = None) -> None:
         self.spec = spec
+        self.label_type: LabelType | None = label_type
 
     @classmethod
-    def build(cls, columns: Sequence[Mapping[str, Any]], grid: Tensor) -> TabularPreprocessor:
+    def build(
+        cls,
+        columns: Sequence[Mapping[str, Any]],
+        grid: Tensor,
+        label_type: LabelType | None = None,
+    ) -> TabularPreprocessor:
         """Return the preprocessor of an export, from ``arguments()`` and ``tensors()``."""
         from flambeau_tabular.columns import TableSpec
 
-        return cls(TableSpec.from_parts({"columns": columns}, {"grid": grid}))
+        return cls(TableSpec.from_parts({"columns": columns}, {"grid": grid}), label_type)
 
     @property
     def builder(self) -> str:
@@ -66,29 +76,67 @@ class TabularPreprocessor(Preprocessor):
         is_series = not hasattr(frame, "columns")
         return list(frame) if is_series else FrameRows(as_frame(frame))
 
+    def table_rows(self, items: Any) -> FrameRows | None:
+        """Return the rows of a frame; None for other inputs, such as a mapping of lists."""
+        if isinstance(items, TablePiece):
+            return items
+        return FrameRows(as_frame(items)) if _is_whole_frame(items) else None
+
     def collect(self, items: Any, outputs: Sequence[Any]) -> Any:
         """Return the predictions as a frame of the kind that ``predict`` was given, else a list.
 
         A frame of pandas has the same index.
         """
-        from flambeau.data.prediction_columns import columns_of, is_frame
-        from flambeau_tabular.columns.frames import is_table
-
-        if is_frame(items) or not is_table(items) or isinstance(items, Mapping):
+        is_series = hasattr(items, "iloc") and not hasattr(items, "columns")
+        if not is_series and not _is_whole_frame(items):
             return super().collect(items, outputs)
-        columns = columns_of(outputs)
-        if type(items).__module__.partition(".")[0] == "polars":
-            return type(items)(columns)
-        import pyarrow as pa
+        from flambeau.data.prediction_columns import columns_of
 
-        return pa.table(columns)
+        frame = items.to_frame() if is_series else items
+        return self.collect_columns(frame, columns_of(outputs))
+
+    def collect_columns(self, items: Any, columns: Mapping[str, Any]) -> Any:
+        """Return the predictions as a frame of the kind of ``items``.
+
+        Labels of classes that were numbers or bools in train are such values again.
+        """
+        from flambeau_tabular.predicted_frame import frame_like, typed_labels
+
+        if self.label_type is not None and "label" in columns:
+            columns = {**columns, "label": typed_labels(columns["label"], self.label_type)}
+        return frame_like(items, columns)
+
+    def warn_of_rows(self, rows: FrameRows) -> None:
+        """Warn if many of the rows have cells that the train rows do not have."""
+        from flambeau_tabular.input_check import WARN_ROWS, TableCheck
+
+        if len(rows) >= WARN_ROWS:
+            check = TableCheck(self.spec)
+            check.add(rows)
+            check.warn()
+
+    def input_check(self) -> TableCheck:
+        """Return an object that counts cells of tables that the train rows do not have."""
+        from flambeau_tabular.input_check import TableCheck
+
+        return TableCheck(self.spec)
 
     def vocabulary_digest(self) -> str:
         """Return the hash of the fitted columns."""
         return self.spec.hash()
 
     def arguments(self) -> Mapping[str, Any]:
-        return self.spec.arguments()
+        kept = {} if self.label_type is None else {"label_type": self.label_type}
+        return {**self.spec.arguments(), **kept}
 
     def tensors(self) -> Mapping[str, Tensor]:
         return self.spec.tensors()
+
+
+def _is_whole_frame(items: Any) -> bool:
+    """Return whether ``items`` is a frame of some library: no mapping, and no single column."""
+    from flambeau_tabular.columns.frames import is_table
+
+    if hasattr(items, "iloc"):
+        return hasattr(items, "columns")
+    return is_table(items) and not isinstance(items, Mapping)

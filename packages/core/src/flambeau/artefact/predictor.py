@@ -19,7 +19,7 @@ from flambeau.artefact.export_format import (
     export_folder,
 )
 from flambeau.data.batch import Batch
-from flambeau.data.preprocess import Preprocessor
+from flambeau.data.preprocess import PredictsTables, Preprocessor
 from flambeau.device import best_device, is_out_of_memory
 from flambeau.domain import get_domain
 from flambeau.errors import (
@@ -75,7 +75,8 @@ class Predictor:
             restored.
         task: Predicts a batch with the model, and decodes the result.
         device: Device of the computation; None uses the device of the model.
-        batch_size: Inputs per forward pass; it changes the outputs by at most 1e-6.
+        batch_size: Inputs per forward pass; it changes the outputs by at most 1e-6. None is 64, or
+            1,024 rows of tables.
 
     Attributes:
         record: The record of the export (plan, notes, versions); None if the predictor was not
@@ -94,8 +95,10 @@ class Predictor:
         task: Task,
         *,
         device: torch.device | str | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> None:
+        if batch_size is None:
+            batch_size = 1024 if isinstance(preprocessor, PredictsTables) else 64
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, not {batch_size}.")
         self.preprocessor = preprocessor
@@ -113,7 +116,7 @@ class Predictor:
         model: nn.Module | None = None,
         task: Task | None = None,
         device: torch.device | str | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         base: str | Path | None = None,
     ) -> Self:
         """Load the predictor of an export; no code from the folder is run.
@@ -126,7 +129,7 @@ class Predictor:
             task: Required if the export has no builder for the task; otherwise it is used instead
                 of the export's task.
             device: Device of the computation; None uses the first accelerator, else the CPU.
-            batch_size: Inputs per forward pass.
+            batch_size: Inputs per forward pass; None is 64, or 1,024 rows of tables.
             base: If the export stores only the difference from another export, the folder of that
                 other export; None uses the folder in the record.
 
@@ -203,6 +206,10 @@ class Predictor:
             predictor = copy.copy(self)
             predictor.task = self.task.for_prediction({"interval": interval})
             return predictor.predict(items, errors=errors)
+        if errors == "raise" and isinstance(self.preprocessor, PredictsTables):
+            rows = self.preprocessor.table_rows(items)
+            if rows is not None:
+                return self._predict_table(self.preprocessor, items, rows)
         single, inputs = self._inputs(items)
         predictions = list(self._predictions(inputs, numbered=not single, errors=errors))
         if single:
@@ -246,6 +253,15 @@ class Predictor:
             count += len(chunk)
             yield from found
 
+    def _predict_table(self, tables: PredictsTables, items: Any, rows: Sequence[Any]) -> Any:
+        """Return the predictions for a table; warn if its cells differ much from training."""
+        from flambeau.artefact.predict_table import predict_table
+
+        columns = predict_table(self, rows)
+        if rows is not items:  # rows of a file are checked for all of the file
+            tables.warn_of_rows(rows)
+        return tables.collect_columns(items, columns)
+
     def _collected(self, items: Any, predictions: list[Any]) -> Any:
         """Return the predictions as a frame if ``items`` is a frame, even one without rows."""
         if not predictions and hasattr(items, "iloc"):
@@ -259,8 +275,7 @@ class Predictor:
     def _predict_chunk(self, chunk: Sequence[Any], start: int | None) -> Sequence[Any]:
         """Return the predictions for one batch of inputs; ``start`` is the index of the first."""
         batch = self._encode(chunk, start)
-        outputs = _to_cpu(self.predict_batch(batch))
-        _refuse_nan(outputs, start or 0, len(batch))
+        outputs = self.checked_outputs(batch, start or 0)
         decoded = self.task.decode(outputs)
         if len(decoded) != len(batch):
             raise InputError(
@@ -306,6 +321,16 @@ class Predictor:
         if not parts:
             raise InputError("Nothing to predict: there are no inputs.")
         return torch.cat(parts)
+
+    def checked_outputs(self, batch: Batch, start: int = 0) -> Any:
+        """Return the predictions for an encoded batch, not decoded, on the CPU.
+
+        Raises:
+            InputError: The output for an input is nan; the message has its index plus ``start``.
+        """
+        outputs = _to_cpu(self.predict_batch(batch))
+        _refuse_nan(outputs, start, len(batch))
+        return outputs
 
     def predict_batch(self, batch: Batch) -> Any:
         """Return the predictions for an encoded batch, not decoded, on the predictor's device."""

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -43,7 +44,9 @@ def predict(
     format: Annotated[Format, typer.Option(help="Output format.")] = Format.table,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the predictions to this file, *.csv or *.jsonl, as columns."),
+        typer.Option(
+            help="Write the predictions to this file, *.csv, *.jsonl or *.parquet, as columns."
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -51,9 +54,15 @@ def predict(
             help="Inputs per batch; with 1 each line is predicted before the next is read."
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Columns of an input table that the output repeats: --keep id,name."),
+    ] = None,
     threshold: Threshold = None,
 ) -> None:
     """Predict for new files with an exported model.
+
+    Tables (CSV, Parquet) are read and their predictions written in pieces, whatever their size.
 
     If one of several inputs is invalid, its record has an error instead of a prediction, and the
     exit code is 1.
@@ -66,9 +75,12 @@ def predict(
     predictor, paths = _load(model, [*(files or []), *context.args])
     predictor.task = with_threshold(predictor.task, threshold)
     if batch_size is not None:
-        if batch_size < 1:
-            raise ArgumentError(f"--batch-size must be at least 1, not {batch_size}.")
-        predictor.batch_size = batch_size
+        predictor.batch_size = _checked_batch_size(batch_size)
+    if paths and _data_class(predictor).tables_from_path(paths[0]) is not None:
+        _predict_tables(predictor, paths, keep, out, format)
+        return
+    if keep is not None:
+        raise ArgumentError("--keep is only for tables, such as rows.csv or rows.parquet. Omit it.")
     if not paths or paths == [Path("-")]:
         if out is None:
             if format is Format.csv:
@@ -85,7 +97,7 @@ def predict(
         raise errors[0]
     records = [source | _as_record(result) for source, result in zip(sources, results, strict=True)]
     if out is None:
-        _print(records, format)
+        _print(format, records)
     else:
         write_records(records, out)
         typer.echo(f"Wrote {len(records):,} predictions to {out} ({len(errors):,} errors).")
@@ -105,6 +117,32 @@ def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path]]:
     return predictor, list(map(Path, others))
 
 
+def _predict_tables(
+    predictor: Predictor, files: Sequence[Path], keep: str | None, out: Path | None, format: Format
+) -> None:
+    from flambeau.cli.predict_tables import predict_tables
+
+    data_class, show = _data_class(predictor), partial(_print, format)
+    predict_tables(predictor, data_class, files, names_in(keep), out, show)
+
+
+def names_in(text: str | None) -> list[str]:
+    """Return names separated by commas; none for None."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _checked_batch_size(batch_size: int) -> int:
+    if batch_size < 1:
+        raise ArgumentError(f"--batch-size must be at least 1, not {batch_size}.")
+    return batch_size
+
+
+def _data_class(predictor: Predictor) -> type[Data]:
+    """Return the class that reads files for the predictor; ``Data`` if it has no domain."""
+    record = predictor.record
+    return next(iter(get_domain(record.domain).data_classes.values())) if record else Data
+
+
 def _predict_all(predictor: Predictor, items: Sequence[Any]) -> list[Any]:
     """Return for each input its prediction, its error, or None if it is a blank line."""
     numbered, size = list(enumerate(items)), predictor.batch_size
@@ -114,18 +152,26 @@ def _predict_all(predictor: Predictor, items: Sequence[Any]) -> list[Any]:
 
 def check_output(path: Path) -> None:
     """Raise an ArgumentError unless the ending of ``--out`` names a format."""
-    if path.suffix.lower() not in (".csv", ".jsonl"):
+    if path.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
         raise ArgumentError(
-            f"--out {path} must end in .csv (a table) or .jsonl (one JSON object per line)."
+            f"--out {path} must end in .csv (a table), .jsonl (one JSON object per line) or "
+            ".parquet."
         )
 
 
 def write_records(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write one row per record to a CSV file, or one line to a JSONL file.
+    """Write one row per record to a CSV or Parquet file, or one line to a JSONL file.
 
     Raises:
         StorageError: The file cannot be written.
+        MissingDependencyError: Parquet needs pyarrow.
     """
+    if path.suffix.lower() == ".parquet":
+        from flambeau.cli.table_writer import arrow, table_writer
+
+        with table_writer(path) as write:
+            write(arrow().Table.from_pylist([*records]))
+        return
     try:
         with open(path, "w", encoding="utf-8", newline="") as file:
             if path.suffix.lower() == ".csv":
@@ -158,7 +204,7 @@ def _as_record(result: Any) -> dict[str, Any]:
     return {} if result is None else fields_of(result)
 
 
-def _print(records: Sequence[Mapping[str, Any]], format: Format) -> None:
+def _print(format: Format, records: Sequence[Mapping[str, Any]]) -> None:
     if format is Format.json:
         typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
         return
@@ -250,8 +296,7 @@ def read_items(
     For a file that does not exist or cannot be read, the input is an InputError. A folder gives one
     input for each file in it that the domain reads.
     """
-    record = predictor.record
-    data_class = next(iter(get_domain(record.domain).data_classes.values())) if record else Data
+    data_class = _data_class(predictor)
     items: list[Any] = []
     sources: list[dict[str, Any]] = []
     for file in files:

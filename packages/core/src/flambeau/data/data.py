@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -132,6 +132,17 @@ class Data(ABC):
         gets no prediction, but the numbering includes it.
         """
         return [str(path)]
+
+    @classmethod
+    def tables_from_path(cls, path: Path) -> Iterator[Any] | None:
+        """Return the inputs in a table file in pieces; None for other files, which is the default.
+
+        ``flambeau predict`` writes the predictions for a piece before it reads the next one, so
+        that the file may be larger than memory. Each piece is what ``table_rows`` of a
+        preprocessor that is a ``PredictsTables`` returns unchanged, and has ``column(name)``, which
+        returns one of its columns as an Arrow array.
+        """
+        return None
 
     def groups(self, part: str) -> Sequence[Any] | None:
         """Return the group of each sample of ``part``, if samples of a group depend on each other.

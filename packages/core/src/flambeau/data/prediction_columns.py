@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, cast
 
-RESERVED = ("file", "item", "line", "error")
+RESERVED = ("file", "item", "line", "row", "error")
 """Columns that the command line adds to a prediction: the source of the input, or the error."""
 
 

@@ -67,3 +67,40 @@ class HasVocabulary(Protocol):
     def vocabulary_digest(self) -> str:
         """Return a digest of all vocabularies; weights fit only data with the same digest."""
         ...
+
+
+class InputCheck(Protocol):
+    """How the rows of a table differ from the training rows, added up over pieces of it."""
+
+    def add(self, rows: Sequence[Any]) -> None:
+        """Count the cells of these rows."""
+        ...
+
+    def summary(self) -> str:
+        """Return a line about all rows that were added."""
+        ...
+
+    def warn(self) -> None:
+        """Warn of columns that differ so much that predictions may be wrong."""
+        ...
+
+
+@runtime_checkable
+class PredictsTables(Protocol):
+    """A preprocessor that encodes a table at once and collects its predictions as columns."""
+
+    def table_rows(self, items: Any) -> Sequence[Any] | None:
+        """Return the rows of a table, which ``encode`` takes at once; None for other inputs."""
+        ...
+
+    def collect_columns(self, items: Any, columns: Mapping[str, Any]) -> Any:
+        """Return what ``predict`` returns for a table, from columns of its predictions by name."""
+        ...
+
+    def warn_of_rows(self, rows: Sequence[Any]) -> None:
+        """Warn if many of the rows of a table differ from the training rows."""
+        ...
+
+    def input_check(self) -> InputCheck:
+        """Return an object that counts how the rows of tables differ from the training rows."""
+        ...

@@ -91,6 +91,8 @@ def as_numbers(cells: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
     kind = cells.type
     if pa.types.is_dictionary(kind):
         codes, values = dictionary_codes(cells)
+        if is_text(values.type):
+            return _numbers_of_texts(codes, values, name)
         numbers = as_numbers(pa.chunked_array([values]), name) if len(values) else np.zeros(0)
         return np.append(numbers, np.nan)[codes]  # code -1 is the last one
     if is_text(kind):
@@ -169,16 +171,29 @@ def as_text(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _parsed(cells: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
-    trimmed = pc.utf8_trim_whitespace(cells.cast(pa.large_string()))
-    trimmed = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.large_string()), trimmed)
     try:
-        return as_numbers(trimmed.cast(pa.float64()), name)
+        return as_numbers(_without_blanks(cells).cast(pa.float64()), name)
+    except pa.ArrowInvalid:
+        return _numbers_of_texts(*dictionary_codes(cells), name)
+
+
+def _without_blanks(texts: Any) -> Any:
+    """Return texts without surrounding spaces; empty ones are null."""
+    trimmed = pc.utf8_trim_whitespace(texts.cast(pa.large_string()))
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.large_string()), trimmed)
+
+
+def _numbers_of_texts(codes: NDArray[np.int32], values: pa.Array, name: str) -> NDArray[np.float64]:
+    """Return the number of each cell, given the position of its text in ``values`` or -1."""
+    try:
+        numbers = as_numbers(pa.chunked_array([_without_blanks(values).cast(pa.float64())]), name)
+        return np.append(numbers, np.nan)[codes]
     except pa.ArrowInvalid:
         pass
-    codes, values = dictionary_codes(trimmed)
-    numbers = np.empty(len(values) + 1)
-    numbers[-1] = np.nan
-    for code, text in enumerate(values.to_pylist()):
+    numbers = np.full(len(values) + 1, np.nan)
+    # Only texts of cells: part of a table may refer to the dictionary of all of it.
+    for code in np.unique(codes[codes >= 0]).tolist():
+        text = values[code].as_py()
         number = number_of(text)
         if number is None:
             row = int(np.flatnonzero(codes == code)[0])

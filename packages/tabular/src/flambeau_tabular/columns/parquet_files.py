@@ -33,7 +33,7 @@ def read_parquet_table(path: str | os.PathLike[str]) -> Frame:
     return Frame(ParquetTable(path), None, path.name)
 
 
-def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 18) -> Iterator[Frame]:
+def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 16) -> Iterator[Frame]:
     """Yield a Parquet file in pieces of at most this many rows.
 
     Raises:

@@ -106,16 +106,24 @@ class TableSpec:
         grid = np.concatenate(grids) if grids else np.zeros((0, GRID + 1), np.float32)
         return cls(tuple(columns), torch.from_numpy(grid))
 
-    def encode(self, table: ColumnSource | Frame) -> EncodedTable:
-        """Return the tensors of a table.
+    def encode(
+        self, table: ColumnSource | Frame, rows: NDArray[np.int64] | None = None
+    ) -> EncodedTable:
+        """Return the tensors of a table, or of some of its rows.
 
         Columns are found by name; others are ignored. A number or date that is missing in a column
         without missing cells in train is filled like others, with one warning per column.
 
+        Args:
+            table: The columns.
+            rows: Positions of the rows; None for all. One column at a time is taken, so that the
+                rows are never in memory a second time.
+
         Raises:
             InputError: A column is missing, or its cells are not of the kind in train.
         """
-        n = table.num_rows
+        n = table.num_rows if rows is None else len(rows)
+        positions = None if rows is None else pa.array(np.asarray(rows, np.int64))
         numbers = np.empty((n, len(self.number_names)), np.float32)
         flags = np.empty((n, len(self.flag_names)), np.uint8)
         categories = np.empty((n, len(self.category_names)), self._code_dtype)
@@ -125,6 +133,7 @@ class TableSpec:
         for column in self.columns:
             with _named(table):
                 cells = _cells(table, column.name, column.kind)
+                cells = cells if positions is None else cells.take(positions)
                 if isinstance(column, CategoryColumn):
                     categories[:, c] = column.encode(cells)
                     c += 1
