@@ -230,7 +230,9 @@ def test_predict_writes_columns_to_a_file(run: Path, photos: Path, tmp_path: Pat
     assert [row["file"] for row in rows] == [str(file) for file in files]
     assert [row["label"] for row in rows] == ["bright", "", "dark"]
     assert float(rows[2]["dark"]) == expected[1]["dark"]
-    with pytest.raises(FlambeauError, match=r"--out .*p\.txt must end in \.csv .* or \.jsonl"):
+    with pytest.raises(
+        FlambeauError, match=r"--out .*p\.txt must end in \.csv .*\.jsonl .* or \.parquet"
+    ):
         call("predict", run / "model", files[0], "--out", tmp_path / "p.txt")
     with pytest.raises(FlambeauError, match=r"Cannot write .*gone.*Choose another file"):
         call("predict", run / "model", files[0], "--out", tmp_path / "gone" / "p.csv")
