@@ -12,6 +12,7 @@ from flambeau import Callback, Learner, TensorData
 from flambeau.errors import ArgumentError
 from flambeau.phases.recipes import single_phase
 from flambeau.plan import CORE_RULES
+from flambeau_tabular import TabularData
 from flambeau_tabular.models import MODELS, recipe
 from flambeau_tabular.models.recipes import RECIPES
 
@@ -114,3 +115,12 @@ def test_a_fit_with_the_recipe_of_the_mlp_has_its_values_at_each_step() -> None:
         }
         assert step == pytest.approx(expected, abs=1e-5), i
     assert model.body[2].p == 0.15
+
+
+def test_without_dropout_nothing_schedules_it() -> None:
+    table = {"x": [float(row) for row in range(40)], "y": ["a", "b"] * 20}
+    learner = Learner(
+        TabularData.from_df(table, "y"), quiet=True, choices={"head": {"dropout": 0.0}}
+    )
+    assert set(learner.plan.values["schedules"]) == {"weight_decay"}
+    learner.fit(steps=2)

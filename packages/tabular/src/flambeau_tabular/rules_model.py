@@ -206,8 +206,12 @@ def _schedule(base: Choice, facts: TabularFacts, values: Values) -> Choice:
 
 
 def _schedules(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    head: Mapping[str, Any] = values["head"] or {}
+
     def get(each: Recipe) -> dict[str, Any]:
-        return {name: dict(entry) for name, entry in each.schedules.items()}
+        # Without dropout there is nothing for its factor to act on.
+        kept = each.schedules if head.get("dropout") else {**each.schedules, "dropout_factor": None}
+        return {name: dict(entry) for name, entry in kept.items() if entry is not None}
 
     return _from_recipe("schedules", get, base, values, "Schedules")
 
@@ -268,7 +272,7 @@ MODEL_RULES = (
     Rule.extending("lr", _lr, needs=_WITH_RECIPE),
     Rule.extending("weight_decay", _weight_decay, needs=_WITH_RECIPE),
     Rule.extending("schedule", _schedule, needs=_WITH_RECIPE),
-    Rule.extending("schedules", _schedules, needs=_WITH_RECIPE),
+    Rule.extending("schedules", _schedules, needs=(*_WITH_RECIPE, "head")),
     Rule.extending("betas", _betas, needs=_WITH_RECIPE),
     Rule(
         "epochs",
