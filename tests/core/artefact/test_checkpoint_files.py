@@ -40,6 +40,14 @@ def test_round_trip(tmp_path: Path) -> None:
         assert torch.equal(loaded["model"][name], tensor)
 
 
+def test_loaded_tensors_are_aligned_as_torch_allocates_them(tmp_path: Path) -> None:
+    saved = {f"{n} values": torch.rand(n) for n in (1, 3, 7, 58, 100)}
+    found = load_checkpoint(save_checkpoint(tmp_path, saved, 1))
+    for name, tensor in saved.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].data_ptr() % 64 == tensor.data_ptr() % 64 == 0
+
+
 def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
     for step in (5, 10, 15, 100_000_000):
         save_checkpoint(tmp_path, tree(step), step, keep=3)

@@ -232,6 +232,32 @@ def test_resume_equals_the_uninterrupted_run(factory: Factory, tmp_path: Path) -
     assert same(again.model, whole.model)
 
 
+def test_resume_of_a_long_history_in_float32_is_bit_equal(tmp_path: Path) -> None:
+    """Dot products of float32 vectors round differently at another alignment in memory."""
+
+    def make(*callbacks: Callback, folder: Path | None = None) -> Learner:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        x = torch.randn(33, 4)
+        return Learner(
+            TensorData.from_tensors(x, (x[:, 0] > 0).long()),
+            model,
+            choices={"device": "cpu", "probe": "off", "batch_size": 8, "weight_decay": 0.0},
+            training=TrainingOptions(optimizer=LBFGS, doctor=False),
+            callbacks=callbacks,
+            folder=folder,
+            quiet=True,
+        )
+
+    whole = make()
+    whole.fit(3, lr=0.05, schedule="constant")
+    with pytest.raises(KeyboardInterrupt):
+        make(StopAt(), folder=tmp_path).fit(3, lr=0.05, schedule="constant")
+    again = make(folder=tmp_path)
+    again.resume()
+    assert same(again.model, whole.model)
+
+
 @pytest.mark.parametrize("factory", [lbfgs, sam])
 @pytest.mark.parametrize("evaluation", [0, 1])
 def test_a_step_that_is_not_finite_restores_the_weights(factory: Factory, evaluation: int) -> None:

@@ -35,6 +35,7 @@ _FORMAT = "flambeau-checkpoint"
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
+_ALIGNMENT = 64  # bytes: torch's allocator on the CPU
 
 
 def save_checkpoint(folder: str | Path, tree: Any, step: int, keep: int = 2) -> Path:
@@ -168,7 +169,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtefactError(
             f"{path / _STATE} is damaged: its checksum differs from the recorded one."
         )
-    return state, read_tensors(path / _TENSORS, str(expected.get(_TENSORS)))
+    tensors = read_tensors(path / _TENSORS, str(expected.get(_TENSORS)))
+    return state, {name: _aligned(tensor) for name, tensor in tensors.items()}
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Return the tensor in memory that is aligned as torch allocates it.
+
+    The tensors of a safetensors file are views into it at any address. Matrix and dot products of a
+    CPU may round differently there, so a resumed run would not make the same steps.
+    """
+    return tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor
 
 
 def _sha256(text: str) -> str:
