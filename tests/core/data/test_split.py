@@ -128,6 +128,17 @@ def test_by_group_keeps_every_group_in_one_part(seed: int) -> None:
         assert abs(len(split.part(part)) - 60) <= sizes.max() / 2
 
 
+@pytest.mark.parametrize("test", [0, 0.25])
+def test_by_group_without_a_valid_part_puts_no_group_in_valid(test: float) -> None:
+    groups = np.arange(60) // 3
+    split = Split.by_group(groups, valid=0, test=test)
+    assert not len(split.valid)
+    assert len(split.test) == 60 * test
+    assert sorted([*split.train, *split.test]) == list(range(60))
+    two = Split.by_group(["a", "b", "a"], valid=0, test=1)  # two groups are enough for two parts
+    assert two.test.tolist() == [1]
+
+
 def test_by_group_with_one_large_group_still_fills_every_part() -> None:
     groups = ["big"] * 100 + ["a", "b"]
     for seed in range(10):

@@ -137,10 +137,8 @@ class Split:
 
         codes, names = number_values(groups, "groups")
         n_valid, n_test, n_calibration = _counts(len(codes), valid, test, calibration)
-        wanted: list[tuple[Part, int]] = [("test", n_test)] if n_test else []
-        wanted.append(("valid", n_valid))
-        if n_calibration:
-            wanted.append(("calibration", n_calibration))
+        targets: dict[Part, int] = {"test": n_test, "valid": n_valid, "calibration": n_calibration}
+        wanted = [(part, count) for part, count in targets.items() if count]
         if len(names) <= len(wanted):
             raise SplitError(
                 f"{len(names)} distinct groups are too few for {len(wanted) + 1} parts, because a "
