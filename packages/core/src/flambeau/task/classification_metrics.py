@@ -170,16 +170,25 @@ class MacroF1(_PerClass):
 # ---------------------------------------------------------------- any number of labels per sample
 
 
-class _PerLabel(SumMetric):
-    higher_is_better = True
-    takes_weights = True
+class _Thresholded(SumMetric):
+    """The base class of metrics that compare probabilities with a threshold."""
 
-    def __init__(self, threshold: float | Sequence[float] = 0.5) -> None:
+    def __init__(self, threshold: float | Sequence[float] | None = None) -> None:
         super().__init__()
-        self.threshold = _as_threshold(threshold)
+        self.threshold = None if threshold is None else _as_threshold(threshold)
 
     def arguments(self) -> Mapping[str, Any]:
         return {"threshold": _threshold_value(self.threshold)}
+
+    def use_threshold(self, threshold: float | Sequence[float]) -> None:
+        """Use the threshold of the task, unless the metric has its own."""
+        if self.threshold is None:
+            self.threshold = _as_threshold(threshold)
+
+
+class _PerLabel(_Thresholded):
+    higher_is_better = True
+    takes_weights = True
 
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
@@ -199,7 +208,7 @@ class MultiLabelMicroF1(_PerLabel):
 
     Args:
         threshold: A label is predicted if its probability is at least this; one for all labels, or
-            one for each.
+            one for each. None takes that of the task, or 0.5.
     """
 
     def compute(self) -> float:
@@ -214,7 +223,7 @@ class MultiLabelMacroF1(_PerLabel):
 
     Args:
         threshold: A label is predicted if its probability is at least this; one for all labels, or
-            one for each.
+            one for each. None takes that of the task, or 0.5.
     """
 
     def compute(self) -> float:
@@ -224,20 +233,13 @@ class MultiLabelMacroF1(_PerLabel):
         return float(_f1(self.sums["correct"], self.sums["total"]).mean().item())
 
 
-class ExactMatch(ShareMetric):
+class ExactMatch(_Thresholded, ShareMetric):
     """Share of samples whose set of predicted labels equals the target set.
 
     Args:
         threshold: A label is predicted if its probability is at least this; one for all labels, or
-            one for each.
+            one for each. None takes that of the task, or 0.5.
     """
-
-    def __init__(self, threshold: float | Sequence[float] = 0.5) -> None:
-        super().__init__()
-        self.threshold = _as_threshold(threshold)
-
-    def arguments(self) -> Mapping[str, Any]:
-        return {"threshold": _threshold_value(self.threshold)}
 
     def update(self, outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /) -> None:
         """Add logits and 0/1 targets, both ``(batch, labels)``, and sample weights."""
@@ -264,7 +266,7 @@ def _labels(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return predicted, targets.to(torch.int64)
 
 
-def _threshold_value(threshold: float | Tensor) -> Any:
+def _threshold_value(threshold: float | Tensor | None) -> Any:
     """Return a threshold as a JSON value."""
     return threshold.tolist() if isinstance(threshold, Tensor) else threshold  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
@@ -277,7 +279,9 @@ def _as_threshold(threshold: float | Sequence[float]) -> float | Tensor:
     )
 
 
-def _on_device(threshold: float | Tensor, outputs: Tensor) -> float | Tensor:
+def _on_device(threshold: float | Tensor | None, outputs: Tensor) -> float | Tensor:
+    if threshold is None:
+        return 0.5
     if not isinstance(threshold, Tensor):
         return threshold
     return threshold.to(outputs.device, real_dtype(outputs.device))

@@ -7,7 +7,7 @@ mean of the scores of batches.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from torch import Tensor
@@ -21,7 +21,7 @@ from flambeau.errors import (
     explains_arguments,
 )
 from flambeau.task.metrics import StoringMetric
-from flambeau.task.numerics import as_real
+from flambeau.task.numerics import as_real, predicted_labels
 from flambeau.wording import type_and_first_line
 
 Predictions = Literal["labels", "probabilities", "values"]
@@ -97,6 +97,8 @@ class SklearnMetric(StoringMetric):
             second class only. "values": the outputs as they are (regression).
         higher_is_better: Whether larger values are better.
         ignore_index: Targets with this value are left out (padding).
+        threshold: For "labels" of ``(batch, labels)``: a label is predicted from this probability
+            on; one for all labels, or one for each. None takes that of the task, or 0.5.
         settings: Further arguments of the function (``{"average": "macro"}``).
 
     Raises:
@@ -114,6 +116,7 @@ class SklearnMetric(StoringMetric):
         *,
         higher_is_better: bool,
         ignore_index: int | None = None,
+        threshold: float | Sequence[float] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         if takes not in _FORMS:
@@ -125,7 +128,12 @@ class SklearnMetric(StoringMetric):
         self.takes = takes
         self.higher_is_better = higher_is_better
         self.ignore_index = ignore_index
+        self.threshold = threshold
         self.settings = dict(settings or {})
+
+    def use_threshold(self, threshold: float | Sequence[float]) -> None:
+        """Use the threshold of the task, unless the metric has its own."""
+        self.threshold = threshold if self.threshold is None else self.threshold
 
     def update(self, outputs: Tensor, targets: Tensor, /) -> None:
         """Keep outputs and targets ``(batch, …)``."""
@@ -167,7 +175,9 @@ class SklearnMetric(StoringMetric):
                 f"does not count, give the metric ignore_index={int(targets.min())}."
             )
         if self.takes == "labels":
-            outputs = outputs.argmax(dim=1) if is_class else (outputs >= 0).long()
+            limits = 0.5 if self.threshold is None else self.threshold
+            predicted = outputs.argmax(dim=1) if is_class else predicted_labels(outputs, limits)
+            outputs = predicted.long()
         elif self.takes == "probabilities":
             outputs = outputs.softmax(dim=1) if is_class else outputs.sigmoid()
             if is_class and outputs.shape[1] == 2:

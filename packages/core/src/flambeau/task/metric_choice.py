@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.task.function_metrics import FunctionMetric
@@ -17,7 +17,10 @@ history to a name, a function or a metric object."""
 
 
 def fresh_metrics(
-    wanted: MetricChoice, known: Mapping[str, MetricFactory], ignore_index: int | None = None
+    wanted: MetricChoice,
+    known: Mapping[str, MetricFactory],
+    ignore_index: int | None = None,
+    threshold: float | Sequence[float] | None = None,
 ) -> dict[str, Metric]:
     """Return new metrics by name.
 
@@ -28,6 +31,7 @@ def fresh_metrics(
         wanted: The user's choice.
         known: Metrics that can be chosen by name.
         ignore_index: The ``ignore_index`` of the task; metrics of core that have none get it too.
+        threshold: The threshold of the task; metrics of predicted labels without one get it too.
 
     Raises:
         ArgumentError: A name is unknown, or a value is neither a name nor a metric nor a function.
@@ -37,6 +41,8 @@ def fresh_metrics(
         is_core = isinstance(metric, SumMetric | StoringMetric)
         if is_core and getattr(metric, "ignore_index", ignore_index) is None:
             vars(metric)["ignore_index"] = ignore_index
+        if threshold is not None and hasattr(metric, "use_threshold"):
+            cast("Any", metric).use_threshold(threshold)
     return found
 
 

@@ -163,7 +163,7 @@ class MultiLabel(Task):
     def metrics(self) -> Mapping[str, Metric]:
         fitted: Sequence[float] | None = self.calibration.get("thresholds")
         threshold = self.threshold if fitted is None else tuple(fitted)
-        return fresh_metrics(self._metrics, self.known_metrics(threshold))
+        return fresh_metrics(self._metrics, self.known_metrics(threshold), threshold=threshold)
 
     def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> Mapping[str, Any]:
         """Return a temperature, and for each label the threshold with the best F1.
