@@ -167,6 +167,18 @@ def test_every_orientation_matches_pillow(tmp_path: Path, orientation: int, endi
     assert np.array_equal(given, expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+def test_an_opened_image_is_turned_once(orientation: int, form: str) -> None:
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(colours(16, 24)).save(file, form, exif=exif)
+    expected = decode(file.getvalue())
+    opened = Image.open(file)
+    assert np.array_equal(decode(opened), expected)
+    assert np.array_equal(decode(opened), expected)  # its pixels are loaded now
+
+
 def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
     path = saved(Image.fromarray(colours()), tmp_path / "exif.jpg", exif=b"Exif\0\0not a TIFF")
     assert decode(path).shape == (6, 8, 3)
@@ -189,6 +201,17 @@ def test_decoding_does_not_change_a_pillow_image() -> None:
 
 
 # ---------------------------------------------------------------- what cannot be read
+
+
+def test_an_opened_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = saved(Image.fromarray(colours(64, 64)), tmp_path / "cut.png")
+    path.write_bytes(path.read_bytes()[:200])
+    with Image.open(path) as image, pytest.raises(InputError, match=r"cut\.png cannot be read"):
+        decode(image)
+    with Image.open(saved(Image.fromarray(colours()), tmp_path / "whole.png")) as closed:
+        pass
+    with pytest.raises(InputError, match=r"whole\.png cannot be read as an image"):
+        decode(closed)
 
 
 def test_truncated_files_are_named(tmp_path: Path) -> None:
@@ -306,3 +329,9 @@ def test_premultiplied_grey_is_composited_over_white() -> None:
     image = Image.new("LA", (2, 1), (80, 255))
     image.putpixel((1, 0), (80, 0))
     assert decode(image.convert("La"), channels=1).ravel().tolist() == [80, 255]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_other_float_types_are_images(dtype: torch.dtype) -> None:
+    image = torch.tensor([[0.0, 0.25], [0.5, 1.0]], dtype=dtype)
+    assert decode(image)[:, :, 0].tolist() == [[0, 64], [128, 255]]

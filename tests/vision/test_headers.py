@@ -7,6 +7,7 @@ from PIL import Image
 from flambeau.data.samples import Problem
 from flambeau.errors import InputError
 from flambeau_vision import ImageData, ImageOptions, headers
+from flambeau_vision.decode import decode
 from flambeau_vision.folder import list_folder
 from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
 
@@ -120,6 +121,18 @@ def test_headers_are_of_the_upright_image(tmp_path: Path) -> None:
         ImageHeader(7, 5, "RGB"),
         ImageHeader(3, 2, "RGB"),
     ]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_headers_of_tiffs_have_the_size_of_their_pixels(tmp_path: Path, orientation: int) -> None:
+    exif, path = Image.Exif(), tmp_path / "turned.tif"
+    exif[0x0112] = orientation
+    Image.new("RGB", (10, 8)).save(path, exif=exif)
+    width, height = (10, 8) if orientation < 5 else (8, 10)
+    assert decode(path).shape[:2] == (height, width)
+    with Image.open(path) as opened:
+        found = read_headers([path, path.read_bytes(), opened])
+    assert [(each.width, each.height) for each in found] == [(width, height)] * 3
 
 
 def test_only_incomplete_files_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from flambeau_vision.open_image import (
     exif_orientation,
     is_file,
     item_name,
+    load_opened,
     loaded,
     open_image,
 )
@@ -72,6 +73,7 @@ def decode(
     if isinstance(item, np.ndarray) or hasattr(item, "detach"):
         return _convert_channels(array_pixels(item, channels, bits), channels, item_name(item))
     if hasattr(item, "getbands"):
+        load_opened(item)  # before its orientation is read
         return image_pixels(item, channels, item_name(item), bits)
     raise InputError(
         f"An image cannot be read from a {type(item).__name__}. Give a path, the bytes of a file, "
@@ -185,6 +187,17 @@ def channel_counts(channels: int | None) -> tuple[int, ...]:
     return (channels,) if channels not in (None, 1, 3) else (1, 2, 3, 4)
 
 
+def as_array(item: Any) -> NDArray[Any]:
+    """Return an array or a tensor as an array, without a copy if NumPy has its dtype."""
+    if not hasattr(item, "detach"):
+        return np.asarray(item)
+    tensor = item.detach().cpu()
+    if tensor.is_floating_point() and tensor.element_size() < 4:  # NumPy has no bfloat16
+        tensor = tensor.float()
+    array: NDArray[Any] = tensor.numpy()
+    return array
+
+
 def array_pixels(item: Any, channels: int | None = None, bits: int = 16) -> Pixels:
     """Return uint8 ``(height, width, channels)`` of one array or tensor.
 
@@ -192,7 +205,7 @@ def array_pixels(item: Any, channels: int | None = None, bits: int = 16) -> Pixe
     ``(C, H, W)`` is also accepted if only its first axis can be the channels.
     """
     is_tensor = hasattr(item, "detach")
-    array = item.detach().cpu().numpy() if is_tensor else np.asarray(item)
+    array = as_array(item)
     name = item_name(item)
     if array.ndim == 2:
         return _scale_to_uint8(array, name, bits)[:, :, None]

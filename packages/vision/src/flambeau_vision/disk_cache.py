@@ -14,7 +14,7 @@ from typing import Any
 from flambeau.data.mapped_store import MappedStore
 from flambeau_vision.decode import array_pixels
 from flambeau_vision.load_images import LoadedImages, load_readable, with_progress
-from flambeau_vision.open_image import DRAFT_FACTOR, exif_orientation, loaded
+from flambeau_vision.open_image import DRAFT_FACTOR, exif_orientation, load_opened, loaded
 from flambeau_vision.resize import REDUCING_GAP, Geometry
 
 # Increase it when decoding or resizing changes the pixels, so that older files are not used.
@@ -116,6 +116,7 @@ def _item_key(item: Any, channels: int) -> bytes:
 
 def _content(item: Any, channels: int) -> bytes:
     if hasattr(item, "getbands"):
+        load_opened(item)
         about = (item.mode, item.size, item.getpalette(), item.info.get("transparency"))
         return repr((*about, exif_orientation(item))).encode() + item.tobytes()
     pixels = array_pixels(item, channels)

@@ -16,7 +16,7 @@ import numpy as np
 from flambeau.data.samples import Problem
 from flambeau.device import usable_cores
 from flambeau.errors import InputError
-from flambeau_vision.decode import check_decodes, decode, used_bits
+from flambeau_vision.decode import as_array, check_decodes, decode, used_bits
 from flambeau_vision.load_images import with_progress
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
@@ -24,6 +24,7 @@ from flambeau_vision.open_image import (
     file_content,
     is_file,
     item_name,
+    load_opened,
     loaded,
     register_plugins,
 )
@@ -31,6 +32,7 @@ from flambeau_vision.sixteen_bit_colour import is_sixteen_bit_colour
 
 # The last bytes of a complete file; a file that ends otherwise is decoded to check it.
 _END_MARKERS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 8)}
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 # Reading a header takes 0.03 ms from the page cache; threads speed up reading from a slow disk.
 _THREADS_FROM = 64
 # Data sets up to this size are decoded when they are found. Reading through JPEGs takes about 10 ns
@@ -132,10 +134,11 @@ def _read_header(item: Any) -> ImageHeader:
         with Image.open(io.BytesIO(item)) as image:
             return _with_bits(_image_header(image), bits)
     if hasattr(item, "getbands"):
+        load_opened(item)
         return _with_bits(_image_header(item), used_bits(item))
     height, width, channels = decode(item).shape
     mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
-    array = item.detach().cpu().numpy() if hasattr(item, "detach") else np.asarray(item)
+    array = as_array(item)
     is_deep = array.dtype == np.uint16
     return ImageHeader(width, height, mode, bits=used_bits(array) if is_deep else None)
 
@@ -149,6 +152,8 @@ def _image_header(image: Any) -> ImageHeader:
     is_deep = image.mode.startswith("I;16") or is_sixteen_bit_colour(image)
     width, height = image.size
     if exif_orientation(image) >= 5:
+        if tags := getattr(image, "tag_v2", None):  # a TIFF; Pillow may have swapped its size
+            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
         width, height = height, width
     is_animated = bool(getattr(image, "is_animated", False))
     bits = 16 if is_deep else None

@@ -132,6 +132,20 @@ def open_image(item: Any, target_side: int | None = None) -> Iterator[Image]:
         yield _scale_high_bit_depth(image, name)
 
 
+def load_opened(image: Image) -> None:
+    """Load the pixels of an image that the user opened; Pillow turns a TIFF upright with that.
+
+    Raises:
+        InputError: Its file is truncated or closed; the message names it.
+    """
+    try:
+        image.load()
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise _read_error(error, item_name(image)) from error
+
+
 def _draft_size(size: tuple[int, int], target_side: int) -> tuple[int, int]:
     """Return the smallest size at which a JPEG may be decoded; see `decode`."""
     if target_side == 0:
