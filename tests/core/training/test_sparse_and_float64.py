@@ -58,6 +58,55 @@ def test_sparse_embeddings_train_as_dense_ones(optimizer: str, bag: bool) -> Non
     torch.testing.assert_close(sparse.state_dict(), dense.state_dict())
 
 
+class Functional(Words):
+    """The embedding is called as a function, so no layer says that its gradients are sparse."""
+
+    def __init__(self, *, sparse: bool) -> None:
+        super().__init__(sparse=False)
+        self.is_sparse = sparse
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.embedding.weight
+        return self.head(nn.functional.embedding(x, weight, sparse=self.is_sparse).mean(1))
+
+
+class UnknownWeight(Classification):
+    def host_weight(self, batch: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.05}, {"nonfinite": "off"}])
+def test_sparse_gradients_of_a_function_are_found(optimizer: str, options: Any) -> None:
+    models = (trained(Functional(sparse=s), optimizer, **options) for s in (True, False))
+    sparse, dense = (model.state_dict() for model in models)
+    torch.testing.assert_close(sparse, dense)
+
+
+def test_sparse_gradients_of_a_function_that_is_unfrozen_later_are_found() -> None:
+    states = []
+    for sparse in (True, False):
+        model = Functional(sparse=sparse)
+        Learner(
+            DATA,
+            model,
+            task=Classification(["a", "b"]),
+            choices={"device": "cpu", "bn": "train", "probe": "off", "optimizer": "sgd"},
+            training=TrainingOptions(doctor=False),
+            quiet=True,
+        ).fine_tune(1, lr=0.05)
+        states.append(model.state_dict())
+    torch.testing.assert_close(*states)
+
+
+@pytest.mark.parametrize("kind", [Words, Functional])
+def test_sparse_gradients_are_divided_by_a_weight_that_the_loss_returns(kind: Any) -> None:
+    task = UnknownWeight(["a", "b"])
+    models = (trained(kind(sparse=s), "sgd", task, accumulate=2) for s in (True, False))
+    sparse, dense = (model.state_dict() for model in models)
+    torch.testing.assert_close(sparse, dense)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"clip_norm": 0.05}, {"accumulate": 2}, {"nonfinite": "skip", "average": EMA(0.9)}],

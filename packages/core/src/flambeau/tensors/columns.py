@@ -108,6 +108,8 @@ def _checked(name: str, value: object) -> Array:
         from flambeau.data.prediction_columns import is_frame
 
         fix = "np.asarray(…), or torch.as_tensor(…)"
+        if hasattr(value, "toarray"):  # a sparse matrix of SciPy
+            fix = "matrix.toarray()"
         if is_frame(value):
             fix = "frame[columns].to_numpy() for the inputs, frame[column].to_numpy() for targets"
         raise ArgumentError(

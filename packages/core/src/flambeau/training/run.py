@@ -268,7 +268,7 @@ class Run:
         Gradients from before the fit (of a loop outside flambeau) are cleared.
         """
         phase = self.state.phase
-        self.update.clear()
+        self.update.start_phase()
         norms = trainable_norm_parameters(self.components.model, phase.bn)
         freeze_except(self.components.model, phase.trainable, self.frozen_by_user, norms)
         self.trainable = phase.trainable

@@ -58,12 +58,13 @@ class Update:
         self._updated: set[str | None] = set()
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
-        self._sparse = [
+        self._sparse: list[Tensor] = [  # parameters that may have sparse gradients
             parameter
             for module in model.modules()
             if getattr(module, "sparse", False) is True
             for parameter in module.parameters(recurse=False)
         ]
+        self._unexamined = set(self._all)
         self._clip_norm = clip_norm
         self._precision = precision
         self._guard: NonFiniteGuard | None = None
@@ -130,6 +131,8 @@ class Update:
 
         Without clipping and guard the result is not used, and is empty.
         """
+        if self._unexamined:
+            self._find_sparse(chosen)
         if self._sparse:
             from flambeau.training.optim.sparse_gradients import convert_sparse
 
@@ -146,6 +149,16 @@ class Update:
         if self._clip_norm is None:
             return gradients
         return [clip_gradients(gradients, self._clip_norm)]
+
+    def _find_sparse(self, chosen: Sequence[OptimizerStep]) -> None:
+        """Find other parameters with sparse gradients, at the first update of each optimizer."""
+        new = self._unexamined.intersection(chosen)
+        self._unexamined -= new
+        parameters = optimized_parameters(step.optimizer for step in new)
+        known = {id(parameter) for parameter in self._sparse}
+        for each in parameters:
+            if each.grad is not None and each.grad.is_sparse and id(each) not in known:
+                self._sparse.append(each)
 
     def with_closure(
         self, closure: Callable[[], Tensor], name: str | None, ready: Callable[[], None]
@@ -266,6 +279,11 @@ class Update:
     def mask(self, empty: Tensor) -> None:
         """Let the next update have no effect if ``empty`` (0-d, on the device) is True."""
         self._mask = empty.to(torch.float32)
+
+    def start_phase(self) -> None:
+        """Clear all gradients; other parameters may have gradients from now on."""
+        self.clear()
+        self._unexamined = set(self._all)
 
     def clear(self) -> None:
         """Clear all gradients of the model and the optimizers."""

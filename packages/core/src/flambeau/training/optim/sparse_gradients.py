@@ -1,4 +1,4 @@
-"""Convert gradients of ``nn.Embedding(sparse=True)`` to the form that an optimizer needs."""
+"""Convert sparse gradients (``nn.Embedding(sparse=True)``) to what an optimizer needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import SGD, Adagrad, Optimizer, SparseAdam
 from flambeau.torch_internals import is_from_torch
 
 
-def convert_sparse(parameters: Iterable[nn.Parameter], optimizers: Sequence[Optimizer]) -> None:
+def convert_sparse(parameters: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> None:
     """Make sparse gradients dense, or only coalesce them if the optimizer supports them.
 
     A dense gradient is exact, but takes as much memory as the parameter. Sparse gradients are kept
@@ -19,7 +19,7 @@ def convert_sparse(parameters: Iterable[nn.Parameter], optimizers: Sequence[Opti
     optimizers that are not torch's.
 
     Args:
-        parameters: Parameters of layers with ``sparse=True``.
+        parameters: Parameters with sparse gradients.
         optimizers: The optimizers that are stepped next.
     """
     keeping = {id(p) for each in optimizers for p in _kept_by(each)}
