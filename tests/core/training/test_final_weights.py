@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau import EMA, SWA, Callback, EarlyStopping, Learner, TensorData, TrainingOptions
+from flambeau.errors import NonFiniteError
 
 X = torch.randn(80, 4, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] + 0.8 * torch.randn(80, generator=torch.Generator().manual_seed(1)) > 0).long()
@@ -37,11 +38,13 @@ class Watch(Callback):
             os.kill(os.getpid(), self.signal)
 
 
-def make(*callbacks: Callback, folder: Path, **options: Any) -> Learner:
+def make(
+    *callbacks: Callback, folder: Path, model: nn.Module | None = None, **options: Any
+) -> Learner:
     torch.manual_seed(3)
     return Learner(
         TensorData.from_tensors(X, Y, valid=20),
-        nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2)),
+        model or nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2)),
         choices={"batch_size": 20, "probe": "off"},
         training=TrainingOptions(doctor=False, **options),
         callbacks=callbacks,
@@ -105,6 +108,61 @@ def test_the_best_epoch_is_kept(
     assert best < len(losses) - 1
     assert learner.evaluate()["loss"] == pytest.approx(losses[best], rel=1e-6)
     assert f"the weights of the best epoch, {best + 1} (by valid_loss)" in note
+
+
+class Fails(Watch):
+    """Raises an error of a user's callback instead."""
+
+    def on_step_end(self, state: Any) -> None:
+        try:
+            super().on_step_end(state)
+        except KeyboardInterrupt:
+            raise OSError("no space") from None
+
+
+class Overflows(nn.Module):
+    """Its outputs are infinite from a step on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.calls = nn.Linear(4, 2), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        return self.inner(x) / (self.calls < 50)
+
+
+@pytest.mark.parametrize("average", [None, EMA(0.5)])
+def test_an_error_keeps_the_best_epoch(tmp_path: Path, average: EMA | None) -> None:
+    learner = make(Fails(50), folder=tmp_path, average=average, keep_best="valid_loss")
+    with pytest.raises(OSError, match="no space") as caught:
+        learner.fit(20, lr=0.2)
+    losses = learner.history.column("valid_loss")
+    best = losses.index(min(losses))
+    assert best < len(losses) - 1
+    assert learner.evaluate()["loss"] == pytest.approx(losses[best], rel=1e-6)
+    assert f"weights of the best epoch, {best + 1}" in "\n".join(caught.value.__notes__)
+    learner.callbacks = ()
+    assert len(learner.resume().rows) == 20
+
+
+def test_a_step_that_is_not_finite_keeps_the_best_epoch(tmp_path: Path) -> None:
+    learner = make(folder=tmp_path, model=Overflows(), keep_best="valid_loss")
+    with pytest.raises(NonFiniteError) as caught:
+        learner.fit(20, lr=0.2, schedule="constant")
+    losses = learner.history.column("valid_loss")
+    learner.model.calls = 0  # type: ignore[assignment]
+    assert learner.evaluate()["loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert "weights of the best epoch" in "\n".join(caught.value.__notes__)
+
+
+def test_an_error_without_a_choice_keeps_the_last_weights(tmp_path: Path) -> None:
+    watch = Fails(8)
+    learner = make(watch, folder=tmp_path)
+    with pytest.raises(OSError, match="no space") as caught:
+        learner.fit(20, lr=0.2)
+    assert torch.equal(flat(learner.model), watch.weights[-1])
+    assert "The model has" not in "\n".join(caught.value.__notes__)
 
 
 def test_the_interrupted_run_resumes_from_its_last_step(tmp_path: Path) -> None:

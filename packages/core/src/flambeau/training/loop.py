@@ -51,7 +51,7 @@ def fit(run: Run) -> None:
         except BaseException as error:
             state.exception = error
             run.dispatch.send_exception(state, error)
-            run.finish_if_interrupted(error)
+            run.finish_after(error)
             raise
         finally:
             run.release()

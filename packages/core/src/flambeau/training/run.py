@@ -409,9 +409,13 @@ class Run:
             position.epoch = self.settings.intervals.next_epoch(position)
             position.epoch_step = 0
 
-    def finish_if_interrupted(self, error: BaseException) -> None:
-        """After Ctrl-C, set the final weights, and say in a note on ``error`` which they are."""
-        if isinstance(error, KeyboardInterrupt):
+    def finish_after(self, error: BaseException) -> None:
+        """Set the final weights after Ctrl-C or an error, and say in a note which they are.
+
+        After an error without a best epoch or an average, the model keeps its weights.
+        """
+        others = self.best.found or (self.average is not None and self.average.updates)
+        if others or isinstance(error, KeyboardInterrupt):
             error.add_note(f"The model has {self.finish()}.")
 
     def finish(self) -> str:
