@@ -55,7 +55,7 @@ def test_categories_are_compared_by_value_and_not_by_position() -> None:
     spec = fitted(pd.Series(["a", "b", "c", "a"], dtype="category"))
     assert codes(spec, pd.Series(["b", "c"], dtype="category")) == [3, 4]
     assert codes(spec, pd.Series(["c", "b"], dtype=pd.CategoricalDtype(["c", "b"]))) == [4, 3]
-    assert codes(spec, pa.array(["b", None]).dictionary_encode()) == [3, 0]
+    assert codes(spec, pa.array(["b", None]).dictionary_encode()) == [3, 1]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,23 @@ def test_one_is_the_same_category_in_every_type(train: Any) -> None:
     assert values_of(spec) == ("1", "10", "2")
     assert spec.hash() == fitted([1, 2, 10, 1]).hash()
     for new in ([1, None], [1.0, np.nan], ["1", None], ["1.0", None], np.array([1.0, np.inf])):
-        assert codes(spec, new) == [2, 0]
+        assert codes(spec, new) == [2, 1]
     assert codes(spec, [1.5, 3.0]) == [1, 1]
+
+
+def test_missing_is_unknown_unless_train_has_missing_cells() -> None:
+    """No row of train has the code 0 then, so its vector would not be trained."""
+    for kind in ("category", "boolean"):
+        complete, missing = fitted([True, False], kind), fitted([True, None], kind)
+        assert codes(complete, [None, True]) == [1, codes(complete, [True])[0]]
+        assert codes(missing, [None, True]) == [0, codes(missing, [True])[0]]
+        check = complete.check(read_frame({"c": [None, True]}))["c"]
+        assert (check.missing, check.unseen) == (0.5, 0.0)
+    # Which rows are train decides, not the whole table.
+    rows = np.array([0, 1])
+    table = read_frame({"c": ["a", "b", None]})
+    spec = TableSpec.fit(table, rows, {"c": ColumnKind("category")})
+    assert spec.encode(table).categories[:, 0].tolist() == [2, 3, 1]
 
 
 def test_texts_that_are_different_stay_different() -> None:
@@ -121,7 +136,7 @@ def test_dates_and_times_are_categories_by_their_iso_text() -> None:
         pa.array([19753, None], pa.date32()),
         pa.array([1706659200, None], pa.timestamp("s", "UTC")),
     ):
-        assert codes(spec, new) == [3, 0]
+        assert codes(spec, new) == [3, 1]
     assert values_of(fitted([datetime.timedelta(minutes=1), datetime.timedelta(0)])) == ("0", "60")
 
 
@@ -152,7 +167,7 @@ def test_booleans_in_every_form() -> None:
 def test_ordered_categories_keep_their_order() -> None:
     spec = fitted(["mid", "low", "mid"], "ordered", levels=LEVELS)
     assert values_of(spec) == LEVELS
-    assert codes(spec, ["low", "mid", "high", "other", None]) == [2, 3, 4, 1, 0]
+    assert codes(spec, ["low", "mid", "high", "other", None]) == [2, 3, 4, 1, 1]
     declared = pd.Series(["mid", "low", "mid"], dtype=pd.CategoricalDtype(LEVELS, ordered=True))
     assert fitted(declared, "ordered").hash() == spec.hash()
     with pytest.raises(InputError, match="'c' has 1 values that are not one of 'low', 'mid', 'hi"):

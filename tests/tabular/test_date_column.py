@@ -136,6 +136,35 @@ def test_cycles_and_elapsed_time() -> None:
     assert "minute" not in found
 
 
+def test_what_never_recurs_is_that_of_the_nearest_train_date() -> None:
+    train = pd.Series(pd.date_range("2022-03-01", "2024-02-28", freq="D"))
+    new = pd.Series(pd.to_datetime(["2019-05-17", "2026-11-30", "2023-01-09"]))
+    options = SpecOptions(scaling="none")
+    found = encoded(fitted(train, options=options), new)
+    assert found["year"].tolist() == [2022, 2024, 2023]
+    assert found["elapsed days"].tolist() == [0, 729, 314]
+    # Parts that recur stay those of the date itself.
+    assert found["month"].tolist() == new.dt.month.tolist() == [5, 11, 1]
+    assert found["weekday"].tolist() == [4, 0, 0]  # Friday, Monday, Monday
+    kept = encoded(fitted(train, options=SpecOptions(scaling="none", out_of_range="keep")), new)
+    assert kept["year"].tolist() == [2019, 2026, 2023]
+    assert kept["elapsed days"].tolist() == [-1019, 1735, 314]
+
+
+def test_parts_of_a_longer_period_than_train_are_left_out() -> None:
+    def parts(start: str, end: str, freq: str) -> set[str]:
+        series = pd.Series(pd.date_range(start, end, freq=freq))
+        names = {name.removeprefix("d ") for name in fitted(series).number_names}
+        return {name for name in names if not name.endswith(("sin", "cos"))} - {"elapsed days"}
+
+    assert parts("2024-01-01", "2024-06-30", "D") == {"day", "month end", "weekday"}
+    assert parts("2024-01-01", "2024-12-01", "D") == {"month", "day", "month end", "weekday"}
+    assert parts("2024-05-03", "2024-05-08", "h") == {"hour"}
+    assert parts("2024-05-03", "2024-05-09", "h") == {"hour", "weekday"}
+    assert parts("2024-05-03 10:00", "2024-05-03 10:59", "min") == {"minute"}
+    assert parts("2024-05-03 10:00:00", "2024-05-03 10:00:59", "s") == {"second"}
+
+
 def test_missing_dates_are_filled_and_flagged() -> None:
     series = pd.Series(pd.to_datetime(["2024-01-01", None, "2024-04-02", "2024-12-31"]))
     spec = fitted(series)

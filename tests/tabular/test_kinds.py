@@ -197,8 +197,8 @@ def test_kinds_can_be_given() -> None:
     assert spec.category_names == ("key", "level", "size", "zip")
     assert spec.cardinalities == (N + 2, 5, 6, 4)
     numbers = dict(zip(spec.number_names, spec.encode(table).numbers.T, strict=True))
-    assert "day month" in numbers
-    assert "seconds day" in numbers
+    assert "day day" in numbers
+    assert "seconds elapsed days" in numbers
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import (
     KBinsDiscretizer,
@@ -27,7 +28,8 @@ def skewed(n: int = 1000) -> np.ndarray:
 
 
 def encoded(train: np.ndarray, new: np.ndarray, scaling: str) -> np.ndarray:
-    spec = TableSpec.fit(pa.table({"x": train}), None, NUMBER, SpecOptions(scaling=scaling))
+    options = SpecOptions(scaling=scaling, out_of_range="keep")
+    spec = TableSpec.fit(pa.table({"x": train}), None, NUMBER, options)
     return spec.encode(pa.table({"x": new})).numbers[:, 0].numpy()
 
 
@@ -70,6 +72,23 @@ def test_quantile_scaling() -> None:
     wanted = reference.transform(new[:, None])[:, 0]
     np.testing.assert_allclose(encoded(train, new, "quantile"), wanted, rtol=1e-5, atol=1e-5)
     assert wanted[-2] == pytest.approx(5.1993, abs=1e-4)  # beyond train
+
+
+@pytest.mark.parametrize("scaling", ["robust", "standard", "quantile", "none"])
+def test_numbers_beyond_train_are_those_at_its_ends(scaling: str) -> None:
+    train = skewed()
+    spec = TableSpec.fit(pa.table({"x": train}), None, NUMBER, SpecOptions(scaling=scaling))
+    new = np.array([-np.inf, -50.0, 20.0, 1e4, 1e140, np.nan])
+    ends = np.array([np.median(train), train.min(), 20.0, train.max(), train.max(), np.nan])
+    with pytest.warns(FlambeauWarning, match="missing in columns that had no missing cells"):
+        found = spec.encode(pa.table({"x": new})).numbers
+    assert torch.equal(found, spec.encode(pa.table({"x": ends})).numbers)
+    assert spec.check(pa.table({"x": new}))["x"].outside == 0.5  # counted all the same
+    np.testing.assert_allclose(
+        spec.encode(pa.table({"x": train})).numbers[:, 0].numpy(), encoded(train, train, scaling)
+    )
+    restored = TableSpec.from_parts(spec.arguments(), spec.tensors())
+    np.testing.assert_array_equal(restored.encode(pa.table({"x": ends[1:5]})).numbers, found[1:5])
 
 
 def test_no_scaling() -> None:

@@ -246,7 +246,7 @@ def test_unseen_and_missing_cells_at_prediction() -> None:
         encoded = spec.encode(table)
     assert encoded.flags.tolist() == [[1, 1], [0, 0]]
     job, member, rank, zip_code = encoded.categories.T.tolist()
-    assert (job, member, rank) == ([1, 0], [0, 3], [2, 1])
+    assert (job, member, rank) == ([1, 0], [1, 3], [2, 1])  # train: all members known
     assert zip_code[1] == 1 < zip_code[0]
     found = spec.check(table)
     assert found["age"].missing == 0.5

@@ -252,7 +252,7 @@ class TabularData(TabularDataConstructors):
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
         from flambeau_tabular.columns import SpecOptions, TableSpec
 
-        options = SpecOptions(**select_values(values, "scaling", "min_count"))
+        options = SpecOptions(**select_values(values, "scaling", "min_count", "out_of_range"))
         return TabularPreprocessor(
             TableSpec.fit(self._frame, self._split.train, self.columns, options), self._label_type
         )

@@ -19,6 +19,9 @@ Target = str | Sequence[str]
 Scaling = Literal["robust", "standard", "quantile", "none"]
 """How numbers are scaled; see `flambeau_tabular.columns.scaling.Scaler`."""
 
+OutOfRange = Literal["clip", "keep"]
+"""What happens to numbers and dates beyond those in train; see `SpecOptions`."""
+
 _READING = ("kinds", "drop", "time", "group", "weight", "sep")
 
 

@@ -14,7 +14,7 @@ from flambeau.plan.rules_task import with_readings
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import UNUSED
 from flambeau_tabular.facts import TabularFacts
-from flambeau_tabular.options import Scaling
+from flambeau_tabular.options import OutOfRange, Scaling
 
 Values = Mapping[str, Any]
 
@@ -98,6 +98,33 @@ def _scaling(facts: TabularFacts, values: Values) -> Choice:
     )
 
 
+def _out_of_range(facts: TabularFacts, values: Values) -> Choice:
+    kinds = Counter(each["kind"] for each in facts["columns"].values())
+    n = kinds["number"] + kinds["date"]
+    if facts.get("model_given"):
+        value, reason = "keep", "Your module gets numbers beyond those of the train rows as others."
+    else:
+        value = "clip"
+        reason = (
+            f"{n:,} columns of numbers and dates: predictions for cells beyond the train rows are "
+            "those for the nearest cell in train, as in trees; networks are wrong there. Of dates "
+            "this limits the year and the elapsed time, which never recur."
+        )
+    return Choice(
+        "out_of_range",
+        value,
+        reason,
+        evidence={"numbers": kinds["number"], "dates": kinds["date"]},
+        alternatives=tuple(each for each in get_args(OutOfRange) if each != value),
+        override='choices={"out_of_range": "keep"}, on the command line --set out_of_range=keep',
+    )
+
+
+def _out_of_range_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    ways = get_args(OutOfRange)
+    return None if value in ways else f"one of {', '.join(map(repr, ways))}."
+
+
 def _min_count(facts: TabularFacts, values: Values) -> Choice:
     n = sum(each["kind"] == "category" for each in facts["columns"].values())
     return Choice(
@@ -169,6 +196,13 @@ DATA_RULES = (
     Rule("task", (), _task),
     Rule("columns", (), _columns, accepts=_columns_accept),
     Rule("scaling", (), _scaling, accepts=_scaling_accept, determines="preprocessor"),
+    Rule(
+        "out_of_range",
+        (),
+        _out_of_range,
+        accepts=_out_of_range_accept,
+        determines="preprocessor",
+    ),
     Rule("min_count", (), _min_count, accepts=_min_count_accept, determines="preprocessor"),
     Rule.extending("targets", _targets),
     Rule.extending("metrics", _metrics),

@@ -26,6 +26,9 @@ _BOOLEANS = ("False", "True")
 class CategoryColumn:
     """A column of categories as codes: 0 missing, 1 unknown, then `values` from 2 on.
 
+    A missing cell is unknown, too, if train has no missing cells: a model has learned what to
+    expect of unknown categories, but nothing of the code 0.
+
     A cell is compared by its text, which is the same for 1 and 1.0; else by its number, if exactly
     one category has this number: 7 is the category "007". A boolean column has the values "False"
     and "True", and takes 0, 1, "true" and "false" as such.
@@ -130,6 +133,11 @@ class CategoryColumn:
 
     def encode(self, cells: pa.ChunkedArray) -> NDArray[np.int32]:
         """Return the codes ``(n,)``."""
+        codes = self._found(cells)
+        return codes if self.missing else np.where(codes == MISSING, np.int32(UNKNOWN), codes)
+
+    def _found(self, cells: pa.ChunkedArray) -> NDArray[np.int32]:
+        """Return the codes ``(n,)``, 0 for all missing cells."""
         positions, texts = as_categories(cells)
         # The last one is that of the position -1.
         table = np.array([*map(self.code, texts), MISSING], dtype=np.int32)
@@ -137,7 +145,7 @@ class CategoryColumn:
 
     def check(self, cells: pa.ChunkedArray) -> ColumnCheck:
         """Return the shares of missing cells and of unknown categories."""
-        codes = self.encode(cells)
+        codes = self._found(cells)
         return ColumnCheck.of(self.kind, codes == MISSING, unseen=codes == UNKNOWN)
 
     def to_json(self) -> dict[str, Any]:

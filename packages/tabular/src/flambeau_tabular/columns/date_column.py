@@ -19,6 +19,18 @@ from flambeau_tabular.options import Scaling
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND
 _CYCLES = {"month": (1, 12), "weekday": (0, 7), "hour": (0, 24)}  # first value, length
+# Time in which a part has had all its values. In a shorter time it is another form of the elapsed
+# time, and its other values would be new to a model.
+_HOUR = 3600 * _SECOND
+_PERIODS = {
+    "month": 334 * _DAY,
+    "day": 27 * _DAY,
+    "month end": 27 * _DAY,
+    "weekday": 6 * _DAY,
+    "hour": 23 * _HOUR,
+    "minute": 59 * 60 * _SECOND,
+    "second": 59 * _SECOND,
+}
 
 
 def date_parts(microseconds: NDArray[np.int64]) -> Iterator[tuple[str, NDArray[np.int32]]]:
@@ -47,7 +59,9 @@ class DateColumn:
 
     These are the parts that vary in train (year, month, day, weekday, month end, hour, minute,
     second), the sine and cosine of month, weekday and hour, and the days since the first train
-    date. Times with a zone are converted to UTC.
+    date. A part that recurs is left out if train is too short for all its values: in train of six
+    months the month is the elapsed time, and the other six are unknown. Times with a zone are
+    converted to UTC.
 
     Attributes:
         name: Name of the column.
@@ -57,6 +71,8 @@ class DateColumn:
         missing: Share of missing cells in train; above 0 the column has a flag.
         zoned: Whether the times in train had a time zone.
         style: How text and whole numbers are read; see `as_moments`.
+        clipped: Whether year and elapsed days of dates before ``low`` and after ``high`` are those
+            of these dates.
     """
 
     name: str
@@ -66,6 +82,7 @@ class DateColumn:
     missing: float
     zoned: bool
     style: str
+    clipped: bool = False
 
     kind: ClassVar[str] = "date"
 
@@ -77,6 +94,8 @@ class DateColumn:
         rows: NDArray[np.int64] | None,
         scaling: Scaling,
         style: str,
+        *,
+        clipped: bool = False,
     ) -> tuple[DateColumn, NDArray[np.float32]]:
         """Return the column fitted on these rows, and the quantiles of its numbers.
 
@@ -100,12 +119,15 @@ class DateColumn:
             if ordered[0] == ordered[-1] and part != "elapsed days":
                 continue
             is_cycle = part.endswith(("sin", "cos"))
+            base = part.rpartition(" ")[0] if is_cycle else part
+            if high - low < _PERIODS.get(base, 0):
+                continue
             # A missing cell is in the centre of the circle.
             scaler = Scaler("none", 0.0, 1.0, 0.0) if is_cycle else Scaler.fit(ordered, scaling)
             parts.append((part, scaler))
             grids.append(quantile_grid(scaler.apply(ordered)))
         share = 1.0 - len(known) / len(missing)
-        column = cls(name, tuple(parts), low, high, share, bool(moments.zoned), style)
+        column = cls(name, tuple(parts), low, high, share, bool(moments.zoned), style, clipped)
         return column, np.stack(grids)
 
     @property
@@ -124,12 +146,16 @@ class DateColumn:
         scalers = dict(self.parts)
         encoded = np.empty((len(moments.missing), len(scalers)), np.float32)
         column = 0
-        for part, numbers in _numbers(moments.microseconds, self.low):
+        for part, numbers in _numbers(moments.microseconds, self.low, self._latest):
             if part in scalers:
                 numbers[moments.missing] = np.nan
                 encoded[:, column] = scalers[part].apply(numbers)
                 column += 1
         return encoded, moments.missing
+
+    @property
+    def _latest(self) -> int | None:
+        return self.high if self.clipped else None
 
     def check(self, cells: pa.ChunkedArray) -> ColumnCheck:
         """Return the shares of missing cells and of dates outside of the range in train."""
@@ -161,6 +187,7 @@ class DateColumn:
             "missing": self.missing,
             "zoned": self.zoned,
             "style": self.style,
+            "clipped": self.clipped,
         }
 
     @classmethod
@@ -171,14 +198,20 @@ class DateColumn:
 
 
 def _numbers(
-    microseconds: NDArray[np.int64], start: int
+    microseconds: NDArray[np.int64], start: int, latest: int | None = None
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Yield all numbers of a date by name, one at a time."""
+    """Yield all numbers of a date by name, one at a time.
+
+    With ``latest``, those that never recur are limited to the time from ``start`` to ``latest``.
+    """
+    in_range = microseconds if latest is None else microseconds.clip(start, latest)
     for part, values in date_parts(microseconds):
+        if part == "year":
+            values = next(date_parts(in_range))[1]  # noqa: PLW2901
         yield part, values.astype(np.float64)
         if part in _CYCLES:
             first, length = _CYCLES[part]
             angles = np.arange(length) * (2.0 * np.pi / length)
             yield f"{part} sin", np.sin(angles)[values - first]
             yield f"{part} cos", np.cos(angles)[values - first]
-    yield "elapsed days", (microseconds - start) / float(_DAY)
+    yield "elapsed days", (in_range - start) / float(_DAY)

@@ -28,6 +28,7 @@ class NumberColumn:
         low: Smallest number in train.
         high: Largest number in train.
         missing: Share of missing cells in train; above 0 the column has a flag.
+        clipped: Whether other numbers below ``low`` or above ``high`` become these.
     """
 
     name: str
@@ -35,12 +36,19 @@ class NumberColumn:
     low: float
     high: float
     missing: float
+    clipped: bool = False
 
     kind: ClassVar[str] = "number"
 
     @classmethod
     def fit(
-        cls, name: str, cells: pa.ChunkedArray, rows: NDArray[np.int64] | None, scaling: Scaling
+        cls,
+        name: str,
+        cells: pa.ChunkedArray,
+        rows: NDArray[np.int64] | None,
+        scaling: Scaling,
+        *,
+        clipped: bool = False,
     ) -> tuple[NumberColumn, NDArray[np.float32]]:
         """Return the column fitted on these rows, and the quantiles ``(1, GRID + 1)`` of them.
 
@@ -58,7 +66,7 @@ class NumberColumn:
         known.sort()
         scaler = Scaler.fit(known, scaling)
         missing = 1.0 - len(known) / len(numbers)
-        column = cls(name, scaler, float(known[0]), float(known[-1]), missing)
+        column = cls(name, scaler, float(known[0]), float(known[-1]), missing, clipped)
         return column, quantile_grid(scaler.apply(known))[None]
 
     @property
@@ -74,6 +82,8 @@ class NumberColumn:
     def encode(self, cells: pa.ChunkedArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the scaled numbers ``(n, 1)`` and which cells are missing ``(n,)``."""
         numbers = _finite(as_numbers(cells, self.name))
+        if self.clipped:
+            np.clip(numbers, self.low, self.high, out=numbers)  # NaN stays
         return self.scaler.apply(numbers)[:, None], np.isnan(numbers)
 
     def check(self, cells: pa.ChunkedArray) -> ColumnCheck:

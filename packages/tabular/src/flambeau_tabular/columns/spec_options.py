@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flambeau.errors import InputError
-from flambeau_tabular.options import Scaling
+from flambeau_tabular.options import OutOfRange, Scaling
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,8 @@ class SpecOptions:
 
     Attributes:
         scaling: How numbers are scaled; see `Scaler`.
+        out_of_range: "clip" moves numbers and dates beyond those in train to the nearest one in
+            train; "keep" leaves them.
         min_count: Categories with fewer train rows share the code for unknown ones.
         max_categories: A column has codes for only this many of its most frequent categories. The
             default keeps codes within 16 bits.
@@ -25,6 +27,7 @@ class SpecOptions:
     """
 
     scaling: Scaling = "robust"
+    out_of_range: OutOfRange = "clip"
     min_count: int = 1
     max_categories: int = 32_766
     text_buckets: int = 16_384

@@ -299,10 +299,11 @@ def _fit_column(
     options: SpecOptions,
 ) -> tuple[Column, NDArray[np.float32] | None]:
     """Return the fitted column, and the quantiles of its numbers if it has some."""
+    clipped = options.out_of_range == "clip"
     if kind.kind == "number":
-        return NumberColumn.fit(name, cells, rows, options.scaling)
+        return NumberColumn.fit(name, cells, rows, options.scaling, clipped=clipped)
     if kind.kind == "date":
-        return DateColumn.fit(name, cells, rows, options.scaling, kind.style)
+        return DateColumn.fit(name, cells, rows, options.scaling, kind.style, clipped=clipped)
     if kind.kind == "text":
         buckets, most = options.text_buckets, options.max_text_width
         return TextColumn.fit(name, cells, rows, buckets, most), None
