@@ -314,3 +314,25 @@ def test_columns_of_many_values_are_not_listed_to_find_the_parts(
     data = TabularData.from_df(frame, "y")
     assert lengths["x"] <= 100
     assert len(data.split.valid) == 100
+
+
+def test_an_ordered_categorical_target_keeps_its_order() -> None:
+    sizes = ["low", "mid", "high", "huge"]
+    frame = pd.DataFrame(
+        {
+            "x": np.arange(60.0),
+            "y": pd.Categorical(["high", "low", "mid"] * 20, sizes, ordered=True),
+        }
+    )
+    data = TabularData.from_df(frame, "y", valid=0)
+    assert data.facts()["class_names"] == ["low", "mid", "high"]  # no row is huge
+    frame["y"] = pd.Categorical(["high", "low", "mid"] * 20, sizes)
+    assert TabularData.from_df(frame, "y").facts()["class_names"] == ["high", "low", "mid"]
+
+
+def test_target_columns_and_classes_without_order_are_refused() -> None:
+    frame = pd.DataFrame({"x": np.arange(60.0), "a": [0.5, 1.5] * 30, "b": [2.5, 1.5] * 30})
+    with pytest.raises(ArgumentError, match="target is a set, which has no order"):
+        TabularData.from_df(frame, {"a", "b"})
+    with pytest.raises(ArgumentError, match="classes is a set, which has no order"):
+        TabularOptions(classes={"a", "b"})

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from flambeau import Learner
-from flambeau.errors import InputError
-from flambeau_vision import ImageData
+from flambeau.errors import ArgumentError, InputError
+from flambeau_vision import ImageData, ImageOptions
 
 INDICES = np.arange(30) % 3
 ONE_HOT = np.eye(3, dtype=np.int64)[INDICES]
@@ -74,3 +74,9 @@ def test_the_plan_has_the_reading_and_the_doctor_names_doubtful_ones() -> None:
     [finding] = [each for each in learner.doctor().findings if each.code == "doubtful-reading"]
     assert "only the rows 7" in finding.what
     assert "--task classification" in finding.fix
+
+
+def test_classes_and_label_columns_without_order_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="classes is a set, which has no order"):
+        ImageOptions(classes={"ant", "bee"})
+    assert ImageOptions(classes={1: "ant", 0: "bee"}).classes == ("bee", "ant")

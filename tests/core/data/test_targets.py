@@ -111,11 +111,9 @@ def test_large_regression_targets_stay_distinct() -> None:
 def test_labels_that_cannot_be_sorted_are_named() -> None:
     day = datetime.date(2020, 1, 1)
     with pytest.raises(InputError, match=r"row 0 has datetime.* of type date; row 2 has 1 of type"):
-        read_labels([day, day, 1])
+        read_labels([day, day, 1], task="classification")
     with pytest.raises(InputError, match=r"row 0 has \{'a': 1\} of type dict"):
         read_labels([{"a": 1}, {"a": 2}])
-    with pytest.raises(InputError, match="of type complex"):
-        read_labels([1j, 2j])
 
 
 @pytest.mark.parametrize("task", [None, "classification", "regression"])

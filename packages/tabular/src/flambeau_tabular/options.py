@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
+from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import ArtefactError, InputError, did_you_mean, explains_arguments
 from flambeau_tabular.column_kind import ColumnKind, Override
@@ -75,10 +76,8 @@ class TabularOptions:
         if isinstance(self.drop, str):
             raise InputError(f"drop={self.drop!r} is a string. Give a list: [{self.drop!r}].")
         object.__setattr__(self, "drop", tuple(self.drop))
-        if isinstance(self.classes, str):
-            raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
         if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+            object.__setattr__(self, "classes", ordered_names(self.classes, "classes"))
         if self.task is not None and self.task not in TASKS:
             raise InputError(f"Unknown task={self.task!r}. {did_you_mean(self.task, TASKS)}")
         if self.scaling is not None and self.scaling not in get_args(Scaling):

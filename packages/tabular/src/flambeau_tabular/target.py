@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from flambeau.data.float_dtype import to_default_dtype
+from flambeau.data.ordered_names import in_order, ordered_names
 from flambeau.data.reading import Reading
 from flambeau.data.targets import Targets, read_labels
 from flambeau.errors import InputError
@@ -34,7 +35,9 @@ def target_names(frame: Frame, target: str | Sequence[str] | None) -> tuple[str,
     Raises:
         InputError: There is none, or the table has no such column.
     """
-    names = (target,) if isinstance(target, str) else tuple(target or ())
+    names = (
+        (target,) if isinstance(target, str) else tuple(in_order(target or (), "target", "column"))
+    )
     if not names:
         raise InputError(
             f"No target is given. Name the column to predict: target={suggested_target(frame)!r}. "
@@ -102,6 +105,8 @@ def targets_of(frame: Frame, names: Sequence[str], options: TabularOptions) -> T
 
 
 def _read_column(cells: pa.ChunkedArray, name: str, options: TabularOptions) -> Targets:
+    if options.classes is None and (classes := _ordered_categories(cells, options)) is not None:
+        return _read_column(cells, name, replace(options, task="classification", classes=classes))
     if options.task is None and options.classes is None and pa.types.is_integer(cells.type):
         amounts = _whole_amounts(cells)
         if amounts is not None:
@@ -129,6 +134,18 @@ def _read_column(cells: pa.ChunkedArray, name: str, options: TabularOptions) -> 
     numbers = [number_of.get(value, -1) for value in distinct.to_pylist()]
     values = torch.from_numpy(np.array(numbers, dtype=np.int64)[codes])
     return replace(first, values=values, names=classes.names)
+
+
+def _ordered_categories(cells: pa.ChunkedArray, options: TabularOptions) -> tuple[str, ...] | None:
+    """Return the categories that rows have, in their order; None for a column without an order."""
+    kind = cells.type
+    if options.task not in (None, "classification") or options.sep is not None:
+        return None
+    if not pa.types.is_dictionary(kind) or not kind.ordered:
+        return None
+    codes, categories = dictionary_codes(cells)
+    used = categories.take(pa.array(np.unique(codes[codes >= 0])))
+    return ordered_names(used.to_pylist(), "the categories")
 
 
 def _whole_amounts(cells: pa.ChunkedArray) -> Reading | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
 from flambeau.data.known_classes import Unknown
+from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError, explains_arguments
 from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size, parse_size
@@ -112,10 +113,8 @@ class ImageOptions:
                 f"suffix={self.suffix!r} has no dot. Give an extension: suffix='.jpg', on the "
                 "command line --suffix .jpg."
             )
-        if isinstance(self.classes, str):
-            raise InputError(f"classes={self.classes!r} is a string. Give a list of class names.")
         if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+            object.__setattr__(self, "classes", ordered_names(self.classes, "classes"))
         if self.like is not None:
             saved = _saved_options(self.like)
             saved["size"] = None if saved["size"] is None else parse_size(saved["size"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flambeau.data.ordered_names import in_order
 from flambeau.data.part_columns import is_group_name
 from flambeau.data.reading import Reading
 from flambeau.data.tables import Table, read_csv
@@ -144,7 +145,8 @@ def find_columns(source: TableSource, without: Collection[str] = ()) -> ImageCol
         )
     file, label = guess_columns(table, source.file, without)
     if source.label is not None:
-        label = source.label if isinstance(source.label, str) else tuple(source.label)
+        given = source.label
+        label = given if isinstance(given, str) else tuple(in_order(given, "label", "column"))
     if file is None:
         raise _not_inferred(table, "images", "file=…, on the command line --file")
     if label is None:

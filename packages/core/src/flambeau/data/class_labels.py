@@ -65,7 +65,7 @@ def encode_string_labels(
     """
     columns = {part: dict(targets) for part, targets in parts.items()}
     [name, *others] = list(columns["train"]) or [""]
-    if others or not _is_strings(columns["train"].get(name)):
+    if others or not is_strings(columns["train"].get(name)):
         return columns, class_names
     given = class_names is not None
     if class_names is None:
@@ -76,7 +76,7 @@ def encode_string_labels(
         value = targets.get(name)
         if value is None:
             continue  # the comparison of the parts raises the error
-        if not _is_strings(value):
+        if not is_strings(value):
             raise InputError(
                 f"The {part} targets have dtype {value.dtype}, but those of train are strings, so "
                 "it is unknown which number stands for which class. Give the same strings to "
@@ -95,7 +95,8 @@ def encode_string_labels(
     return columns, class_names
 
 
-def _is_strings(value: object) -> bool:
+def is_strings(value: object) -> bool:
+    """Return whether a value is an array ``(n,)`` of text."""
     if not isinstance(value, np.ndarray):
         return False
     array = cast("NDArray[Any]", value)

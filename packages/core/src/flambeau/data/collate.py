@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -48,6 +49,11 @@ class BatchLayout:
                 raise ArgumentError(
                     f"{argument}={names!r} is a single string. For one name write "
                     f"{argument}=({names!r},)."
+                )
+            if isinstance(names, AbstractSet):
+                raise ArgumentError(
+                    f"{argument} is a {type(cast(object, names)).__name__}, which has no order, so "
+                    f"it is unknown which of the {argument} is the first. Give a tuple of names."
                 )
             if names is not None:
                 object.__setattr__(self, argument, tuple(names))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flambeau.data.label_scalars import to_python
 from flambeau.data.prediction_columns import is_frame
 from flambeau.data.reading import Reading
 from flambeau.data.tables import to_list
@@ -22,7 +23,8 @@ TASK_OPTION = 'task="{}" when you build the data; on the command line: --task {}
 # With this share of rows that have exactly one 1, the other rows could be mistakes.
 _MOSTLY_ONE_HOT = 0.9
 _SUM_TOLERANCE = 1e-3  # of probabilities in single precision
-_NUMBERS = (bool, int, float, np.number, np.bool_)
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+_NUMBERS: tuple[type[Any], ...] = (bool, int, float, np.number, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ def list_labels(labels: Any) -> tuple[list[Any], tuple[str, ...] | None]:
         return list(np.stack(values, axis=1)), names
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu()
-        # NumPy has no bfloat16.
-        labels = (labels.float() if labels.dtype == torch.bfloat16 else labels).numpy()
+        # NumPy has no bfloat16 and no floats of 8 bits.
+        is_small = labels.is_floating_point() and labels.dtype not in _NUMPY_FLOATS
+        labels = (labels.float() if is_small else labels).numpy()
     if isinstance(labels, np.ndarray) and cast("NDArray[Any]", labels).ndim > 1:
         return list(cast("NDArray[Any]", labels)), None
     return to_list(labels), None
@@ -91,7 +94,8 @@ def read_number_rows(values: Sequence[Any]) -> NumberRows | None:
         return None
     if len({len(row) for row in rows}) != 1 or not len(rows[0]):
         return None
-    numbers = [number for row in rows for number in row]
+    entries = [entry for row in rows for entry in row]
+    numbers = [each if isinstance(each, _NUMBERS) else to_python(each) for each in entries]
     if not all(isinstance(number, _NUMBERS) for number in numbers):
         return None
     is_float = any(isinstance(number, float | np.floating) for number in numbers)

@@ -231,7 +231,13 @@ def parse_numbers(cells: Sequence[str]) -> list[Any]:
 
 
 def to_list(values: Any) -> list[Any]:
-    """Return a list of Python values, given a tensor, an array, a column or a sequence."""
+    """Return a list of Python values, given a tensor, an array, a column or a sequence.
+
+    The entries of an array of times or of rows with fields stay NumPy scalars: the Python value of
+    a time in nanoseconds is a plain integer, and that of a row a tuple.
+    """
+    if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M", "V"):
+        return list(values)
     convert = getattr(values, "tolist", None)
     return cast("list[Any]", convert()) if convert is not None else list(values)
 

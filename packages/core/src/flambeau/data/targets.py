@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -27,12 +24,20 @@ from flambeau.data.label_rows import (
     read_number_rows,
     read_task_of_rows,
 )
+from flambeau.data.label_scalars import (
+    SEQUENCES,
+    class_name,
+    is_missing,
+    to_python,
+    unusable_reason,
+)
 from flambeau.data.label_values import (
     doubts_about_names,
     doubts_about_values,
     has_decimal_commas,
 )
 from flambeau.data.masked_arrays import refuse_masked
+from flambeau.data.ordered_names import ordered_categories, ordered_names
 from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.tables import to_list
@@ -41,8 +46,8 @@ from flambeau.wording import name_some
 
 Kind = Literal["classification", "multi_label", "regression"]
 
+_NUMPY_SCALARS: tuple[type[Any], ...] = (np.number, np.bool_, np.str_)
 _FEW = 20  # distinct numbers that may be classes
-_SEQUENCES = (list, tuple, set, frozenset, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,8 @@ def read_labels(
 
     Args:
         labels: One entry per sample: a sequence, an array or tensor ``(n,)`` or ``(n, k)``, or a
-            frame, whose columns name the classes.
+            frame, whose columns name the classes. The classes of an ordered categorical column
+            keep its order; others are sorted.
         task: The task, if it does not follow from the type (whole numbers as regression targets).
         classes: All classes, in the order of the model's outputs (and of the columns of labels
             ``(n, k)``). Whole numbers that are not in this list are indices into it.
@@ -151,27 +157,30 @@ def read_labels(
     """
     row_name = _RowName(sources)
     refuse_masked("The array of labels", labels)
+    if classes is not None:
+        classes = ordered_names(classes, "classes")
+    elif task in (None, "classification") and sep is None:
+        classes = ordered_categories(labels)
+        task = task if classes is None else "classification"
+    use_times = task in ("classification", "multi_label") or classes is not None
     entries, columns = list_labels(labels)
-    values = [_to_python(value) for value in entries]
+    values = [to_python(value) for value in entries]
     if not values:
         raise InputError("There are no labels. Give one label per sample.")
     for row, value in enumerate(values):
-        if _is_missing(value) and not (sep is not None and value == ""):  # "" has no labels
+        if is_missing(value) and not (sep is not None and value == ""):  # "" has no labels
             raise InputError(
                 f"The label of {row_name(row)} is missing ({value!r}). Add it, or remove the row."
             )
-        if isinstance(value, (int, *_SEQUENCES)) and (bits := _bits_of_huge(value)):
-            raise InputError(
-                f"The label of {row_name(row)} is an integer of {bits:,} bits, which no type of "
-                "number can hold. Give it as text."
-            )
+        if reason := unusable_reason(value, times=use_times):
+            raise InputError(f"The label of {row_name(row)} {reason}.")
     rows = read_number_rows(values)
     if rows is not None and (rows.values.shape[1] > 1 or task == "multi_label"):
         names = columns if classes is None else classes
         if (targets := _read_columns(rows, names, task, row_name)) is not None:
             return targets
     elif rows is not None:
-        values = [_to_python(value[0]) for value in values]
+        values = [to_python(value[0]) for value in values]
     kinds = {_kind(value, sep) for value in values}
     kind = task or (kinds.pop() if len(kinds) == 1 else None)
     if kind is None:
@@ -250,43 +259,8 @@ class _RowName:
         return f"row {row}" if self.sources is None else f"row {row} ({self.sources[row]})"
 
 
-def _is_missing(value: Any) -> bool:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return True
-    # pandas' missing values by type name: they cannot be compared, and pandas is not a dependency.
-    return (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in (
-        "NAType",
-        "NaTType",
-    )
-
-
-def _bits_of_huge(value: Any) -> int:
-    """Return the bits of an integer, alone or in a row, that float64 cannot hold; 0 if none."""
-    if isinstance(value, np.ndarray) and cast("NDArray[Any]", value).dtype != object:
-        return 0
-    parts = cast("Iterable[Any]", value) if isinstance(value, _SEQUENCES) else (value,)
-    bits = max((part.bit_length() for part in parts if isinstance(part, int)), default=0)
-    return bits if bits >= sys.float_info.max_exp else 0
-
-
-def _to_python(value: Any) -> Any:
-    """Return scalars and decimals as Python numbers, tensors as arrays, bytes as text."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, Decimal):
-        return float(value)
-    if not isinstance(value, np.generic | np.ndarray | Tensor):
-        return value
-    array = cast("Any", value)
-    if array.ndim == 0:
-        item = array.item()
-        return item.decode("utf-8", "backslashreplace") if isinstance(item, bytes) else item
-    # By a list: for tensors of any device and dtype, with or without gradient.
-    return np.asarray(to_list(array)) if isinstance(value, Tensor) else array
-
-
 def _kind(value: Any, sep: str | None) -> Kind:
-    if isinstance(value, _SEQUENCES):
+    if isinstance(value, SEQUENCES):
         inner = list(cast("Iterable[Any]", value))
         numbers = inner and all(isinstance(v, float | np.floating) for v in inner)
         return "regression" if numbers else "multi_label"
@@ -314,20 +288,20 @@ def split_tags(
             texts = [value] if sep is None else value.split(sep)
             rows.append([text.strip() for text in texts if text.strip()])
             continue
-        is_row = isinstance(value, _SEQUENCES)
+        is_row = isinstance(value, SEQUENCES)
         parts = list(cast("Iterable[Any]", value)) if is_row else [value]
-        if any(_is_missing(_to_python(part)) for part in parts):
+        if any(is_missing(to_python(part)) for part in parts):
             raise InputError(
                 f"The labels of {row_name(row)} are {value!r:.60}, and one of them is missing. "
                 "Remove it; a row without labels is an empty list."
             )
-        if any(isinstance(part, _SEQUENCES) for part in parts):
+        if any(isinstance(part, SEQUENCES) for part in parts):
             raise InputError(
                 f"The labels of {row_name(row)} are {value!r:.60}, which contains a list. Give one "
                 "flat list of labels per row."
             )
         rows.append(
-            [str(_to_python(part) if isinstance(part, bytes | Tensor) else part) for part in parts]
+            [str(part if isinstance(part, _NUMPY_SCALARS) else to_python(part)) for part in parts]
         )
     return rows
 
@@ -385,10 +359,10 @@ def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _R
     reason = f"{len(found):,} distinct labels ({type_name}) in {len(values):,} rows"
     if classes is None:
         index_of = {value: number for number, value in enumerate(found)}
-        names = tuple(_class_name(value) for value in found)
+        names = tuple(class_name(value) for value in found)
     else:
         names = tuple(map(str, classes))
-        name_of = {value: name_as_in(_class_name(value), names) for value in found}
+        name_of = {value: name_as_in(class_name(value), names) for value in found}
         index_of = {v: names.index(name) for v, name in name_of.items() if name in names}
         if not index_of:  # the labels are indices
             index_of = {v: v for v in found if isinstance(v, int) and 0 <= v < len(names)}
@@ -424,7 +398,7 @@ def _refuse_two_types(values: Sequence[Any], row_name: _RowName, *, by_name: boo
     row_of_name: dict[str, int] = {}
     for row in sorted(first_rows.values()):
         same_value = row_of_value.setdefault(values[row], row)
-        same_name = row_of_name.setdefault(_class_name(values[row]), row)
+        same_name = row_of_name.setdefault(class_name(values[row]), row)
         if same_value < same_name or (by_name and same_name < same_value):
             seen = "; ".join(
                 f"{row_name(each)} has {values[each]!r} of type {type(values[each]).__name__}"
@@ -455,8 +429,3 @@ def _read_tags(tags: list[list[str]], classes: Sequence[str] | None, row_name: _
     mean = found.total() / len(tags)
     reason = f"{len(names):,} labels, {mean:.2f} per sample on average in {len(tags):,} rows"
     return Targets("multi_label", values, names, reason)
-
-
-def _class_name(value: Any) -> str:
-    # Whole numbers stored as floats (a CSV column with task="classification") lose the ".0".
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -34,7 +34,12 @@ def checked_class_names(classes: Sequence[str], task: str, *, minimum: int) -> t
         raise ArgumentError(
             f"classes must be a list of strings, not {classes!r}. Write {task}(['no', 'yes'])."
         )
-    names = tuple(classes)
+    if isinstance(classes, list | tuple):
+        names = tuple(classes)
+    else:
+        from flambeau.data.ordered_names import in_order
+
+        names = tuple(in_order(classes, "classes"))
     for name in names:
         if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] untyped callers
             raise ArgumentError(

@@ -180,6 +180,10 @@ class Regression(PredictsIntervals):
             raise ArgumentError(
                 f"names must be a list of strings, not the string {names!r}. Write [{names!r}]."
             )
+        if not isinstance(names, list | tuple):
+            from flambeau.data.ordered_names import in_order
+
+            names = in_order(names, "names", "target")
         found = tuple(names)
         if not found or len(set(found)) < len(found):
             kind = type(self).__name__

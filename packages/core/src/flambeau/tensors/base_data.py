@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from flambeau.checked_arguments import checked_count
 from flambeau.data.data import Data, head_arguments, select_values
 from flambeau.data.facts import IGNORED, ColumnFacts, class_totals
 from flambeau.data.preprocess import Preprocessor
@@ -44,11 +45,7 @@ class BaseTensorData(Data):
     ) -> None:
         if task not in TASKS:
             raise ArgumentError(f"Unknown task {task!r}. {did_you_mean(task, TASKS)}")
-        if isinstance(class_names, str):
-            raise ArgumentError(
-                f"class_names={class_names!r} is a single string. Give a list with one name per "
-                "class."
-            )
+        class_names = resolve_class_names(class_names, None)
         if like is not None:
             from flambeau.tensors.like import targets_like
 
@@ -56,7 +53,7 @@ class BaseTensorData(Data):
         self._split = split
         self._like = None if like is None else Path(like)
         self._task = task
-        self._class_names = None if class_names is None else tuple(map(str, class_names))
+        self._class_names = None if class_names is None else tuple(class_names)
         self._facts: TensorFacts | None = None
 
     @property
@@ -232,9 +229,14 @@ class BaseTensorData(Data):
 def resolve_class_names(
     class_names: Sequence[str] | None, n_classes: int | None
 ) -> Sequence[str] | None:
-    """Return the class names, or "0", "1", … if only the number of classes is given."""
+    """Return the class names in their order, or "0", "1", … if only the number is given."""
+    if class_names is not None:
+        from flambeau.data.ordered_names import ordered_names
+
+        class_names = ordered_names(class_names, "class_names")
     if n_classes is None:
         return class_names
+    n_classes = checked_count(n_classes, "n_classes", at_least=2)
     if class_names is not None and len(class_names) != n_classes:
         raise InputError(
             f"n_classes is {n_classes}, but class_names has {len(class_names)} names. Give only "

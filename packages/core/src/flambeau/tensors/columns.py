@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -24,6 +24,7 @@ Arrays: TypeAlias = "Array | Sequence[Any] | Mapping[str, Array | Sequence[Any]]
 _COMPACT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32)
 _STRING_KINDS = "UST"
 _ENCODE = "encode the strings as numbers first (np.unique(…, return_inverse=True))"
+_STACKED = {str, int, float, bool, list, tuple, np.ndarray, Tensor}  # NumPy and torch read these
 # How to convert NumPy arrays that are not numeric, by the kind of their dtype.
 _FIXES = {
     **dict.fromkeys(_STRING_KINDS, _ENCODE),
@@ -68,11 +69,19 @@ def as_tensors(columns: Mapping[str, Array]) -> dict[str, Tensor]:
         if value.dtype.kind not in "fiub":
             fix = _FIXES.get(value.dtype.kind, "encode it as numbers first (classes as 0, 1, …)")
             raise InputError(f"{name!r} has dtype {value.dtype}, which is not numeric: {fix}.")
-        native = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
-        # torch warns about read-only memory (memory maps), because it cannot prevent writes.
-        tensor = torch.as_tensor(native if native.flags.writeable else native.copy())
-        tensors[name] = to_default_dtype(tensor)
+        tensors[name] = to_default_dtype(torch.as_tensor(native_array(value)))
     return tensors
+
+
+def native_array(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the numbers in an array in a form that torch reads without a warning.
+
+    The array is contiguous and writable, in native byte order, and long doubles are doubles.
+    """
+    dtype = np.dtype(np.float64) if array.dtype.char == "g" else array.dtype.newbyteorder("=")
+    native = np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+    # torch warns about read-only memory (memory maps), because it cannot prevent writes.
+    return native if native.flags.writeable else native.copy()
 
 
 def as_targets(columns: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -119,6 +128,8 @@ def _checked(name: str, value: object) -> Array:
         )
     array = cast("NDArray[Any]", value)
     refuse_masked(repr(name), array)
+    if array.dtype.kind == "S":  # bytes
+        return np.char.decode(array, "utf-8", "backslashreplace")
     return _without_objects(name, array) if array.dtype.kind == "O" else array
 
 
@@ -126,6 +137,12 @@ def _from_list(name: str, rows: list[Any]) -> Array:
     """Return a list with one entry per row as an array, or as a tensor if the rows are tensors."""
     if not rows:
         raise InputError(f"{name!r} is an empty list. Give one entry per row.")
+    kinds = set(map(type, rows))
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+        for row, value in enumerate(rows):
+            refuse_masked(f"Row {row} of {name!r}", value)
+    if not kinds <= _STACKED:
+        rows = _as_python(rows)
     try:
         if isinstance(rows[0], Tensor):
             return torch.stack(rows)
@@ -137,6 +154,14 @@ def _from_list(name: str, rows: list[Any]) -> Array:
             f"The rows of the list {name!r} cannot be stacked: {found}. Give rows of one shape: "
             "pad or crop them, or pass a data set and a collate_fn to TensorData.from_loaders."
         ) from error
+
+
+def _as_python(values: Iterable[Any]) -> list[Any]:
+    """Return decimals, fractions, bytes and members of enumerations as numbers or text."""
+    from flambeau.data.label_scalars import SEQUENCES, to_python
+
+    kept = (Tensor, *SEQUENCES)
+    return [value if isinstance(value, kept) else to_python(value) for value in values]
 
 
 def _shape_of(row: object) -> tuple[int, ...]:
@@ -154,6 +179,10 @@ def _checked_tensor(name: str, tensor: Tensor) -> Tensor:
         fix = "its rows have different sizes. Pad them: torch.nested.to_padded_tensor(tensor, 0.0)"
     elif tensor.layout != torch.strided:
         fix = f"its layout is {tensor.layout}. Convert it: tensor.to_dense()"
+    elif tensor.dtype == torch.complex32 or (
+        tensor.is_floating_point() and tensor.dtype.itemsize < 2
+    ):
+        fix = f"torch has few operations for {tensor.dtype}. Convert it: tensor.to(torch.float32)"
     elif tensor.is_quantized:
         fix = f"it is quantised ({tensor.dtype}). Convert it: tensor.dequantize()"
     if fix:
@@ -163,7 +192,7 @@ def _checked_tensor(name: str, tensor: Tensor) -> Tensor:
 
 def _without_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """Return an object array (a DataFrame column) as an array of numbers or strings."""
-    flat: list[object] = list(array.reshape(-1))
+    flat: list[object] = _as_python(array.reshape(-1))
     numbers = (bool, int, float, np.number, np.bool_)
     for kind in (str, numbers):
         if flat and all(isinstance(value, kind) for value in flat):

@@ -114,7 +114,8 @@ class TensorData(BaseTensorData):
             task: "classification", "multi_label", "regression", "quantile_regression", "poisson",
                 "gamma" or "tweedie" (``docs/targets.md``); "auto" lets the plan choose.
             class_names: Names of the classes 0, 1, …, or of the columns of multi-label and
-                regression targets.
+                regression targets; also a dict from numbers to names or from names to numbers.
+                Text labels are by default sorted; ordered categoricals keep their order.
             sample_weight: Weight of each row of ``inputs`` in loss and metrics, ``(n,)``: finite
                 and not negative. None weighs all rows equally. The rows of a part that is given as
                 ``(inputs, targets)`` always have equal weights. See ``docs/weights.md``.
@@ -136,6 +137,7 @@ class TensorData(BaseTensorData):
             >>> data.split.describe()
             'random, stratified (seed 0): 80 train, 20 valid, 0 test rows'
         """
+        class_names = resolve_class_names(class_names, None)
         if like is not None:
             from flambeau.tensors.like import targets_like
 
@@ -205,6 +207,7 @@ class TensorData(BaseTensorData):
         """
         from flambeau.tensors.hugging_face import check_label_names, class_label_names
 
+        class_names = resolve_class_names(class_names, None)
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
         given = given_parts(train, valid, test, calibration)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
@@ -268,6 +271,7 @@ class TensorData(BaseTensorData):
             FlambeauWarning: The train loader does not shuffle, or another loader does.
         """
         cls._check_domain("from_loaders", "a loader")
+        class_names = resolve_class_names(class_names, None)
         if like is not None:
             from flambeau.tensors.like import targets_like
 

@@ -14,7 +14,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
-from flambeau.tensors.columns import as_columns, as_tensors
+from flambeau.tensors.columns import as_columns, as_tensors, native_array
 from flambeau.wording import name_some
 
 _CHUNK_ROWS = 65_536
@@ -380,9 +380,7 @@ def _as_in_training(name: str, value: Any) -> Any:
     [array] = as_columns(np.asarray(cast(Any, value)), name).values()
     if isinstance(array, Tensor):
         return array
-    # Positive strides and native bytes; torch warns about read-only memory.
-    native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-    return native if native.flags.writeable else native.copy()
+    return native_array(array)
 
 
 def _kind(item: object) -> str:

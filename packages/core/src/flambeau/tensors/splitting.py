@@ -47,6 +47,8 @@ def split_arrays(
     pairs |= request.separate(tuple, pair="(inputs, targets)")
     columns = {part: as_columns(pair[0], "input") for part, pair in pairs.items()}
     labels = {part: as_columns(pair[1], "target") for part, pair in pairs.items()}
+    if class_names is None:
+        class_names = _own_order(targets, labels["train"])
     labels, names = encode_string_labels(labels, class_names)
     if names is not class_names and task in NUMBER_TASKS:
         raise InputError(
@@ -85,6 +87,17 @@ def split_arrays(
         if len(split.part(part))
     }
     return found, split, names
+
+
+def _own_order(targets: Arrays | None, labels: Mapping[str, Array]) -> Sequence[str] | None:
+    """Return the categories of the only target if it is text with an order; else None."""
+    from flambeau.data.class_labels import is_strings
+    from flambeau.data.ordered_names import ordered_categories
+
+    if len(labels) != 1 or not is_strings(next(iter(labels.values()))):
+        return None
+    column = next(iter(targets.values())) if isinstance(targets, Mapping) else targets
+    return ordered_categories(column)
 
 
 def _named(names: Sequence[str] | None, classes: NDArray[Any] | None) -> Sequence[str] | None:

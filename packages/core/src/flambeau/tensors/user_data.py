@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
 
@@ -241,8 +242,10 @@ def given_parts(train: Any, valid: Any, test: Any, calibration: Any) -> dict[str
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the names as a tuple."""
-    # A single string is passed on, so that BatchLayout raises its error.
-    return cast(Any, names) if names is None or isinstance(names, str) else tuple(names)
+    # A single string or a set is passed on, so that BatchLayout raises its error.
+    if names is None or isinstance(names, str | AbstractSet):
+        return cast(Any, names)
+    return tuple(names)
 
 
 def dataset_of(part: str, items: Any, layout: BatchLayout) -> Source:

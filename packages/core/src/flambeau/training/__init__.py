@@ -4,11 +4,6 @@ from flambeau.training.events import EVENTS, Callback, Dispatch
 from flambeau.training.freeze import freeze_except, has_running_statistics, set_train_modes
 from flambeau.training.history import History
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
-from flambeau.training.nonfinite.locate import (
-    NonFiniteSource,
-    find_nonfinite_source,
-    nonfinite_error,
-)
 from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
 from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
 from flambeau.training.optim.controller import Controller, ReduceOnPlateau
@@ -42,7 +37,6 @@ __all__ = [
     "HasLayerGroups",
     "History",
     "NonFiniteGuard",
-    "NonFiniteSource",
     "OptimizerFactory",
     "Position",
     "Precision",
@@ -56,14 +50,12 @@ __all__ = [
     "TrainingOptions",
     "clip_gradients",
     "default_factory",
-    "find_nonfinite_source",
     "freeze_except",
     "gradient_norm",
     "gradients_of",
     "has_running_statistics",
     "layer_groups",
     "make_optimizer",
-    "nonfinite_error",
     "parameter_groups",
     "regroup",
     "set_train_modes",
