@@ -383,6 +383,18 @@ def test_subset_keeps_the_named_rows() -> None:
     assert data.facts()["n_train"] == 32
 
 
+def test_folds_hold_out_each_image_once() -> None:
+    data = ImageData.from_arrays(*arrays(), test=0.1)
+    rows = sorted([*data.split.train, *data.split.valid])
+    folds = data.folds(3)
+    assert sorted(row for each in folds for row in each.split.valid) == rows
+    names = data.targets.names
+    for each in folds:
+        labels = [names[int(at)] for at in each.targets.select(each.split.valid).values]
+        counts = [labels.count(name) for name in names]
+        assert max(counts) - min(counts) <= 1
+
+
 def test_paths_from_the_command_line(tmp_path: Path) -> None:
     folder(tmp_path)
     data = ImageData.from_path(tmp_path, {"valid": 0.5, "size": 32, "seed": None})

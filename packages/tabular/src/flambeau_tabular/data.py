@@ -15,7 +15,7 @@ from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.reading import Reading, readings_as_facts
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.targets import Targets
 from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau.task.named_losses import loss_arguments
@@ -224,10 +224,23 @@ class TabularData(TabularDataConstructors):
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TabularData:
         """Return the data with only these rows in each part (row numbers of ``frame``)."""
+        return self.with_split(Split.from_parts(rows))
+
+    def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
+        structure = self._structure
+        is_classes = self._targets.kind == "classification"
+        return {
+            "stratify": self._targets.select(rows).values.numpy() if is_classes else None,
+            "groups": None if structure.groups is None else structure.groups[rows],
+            "times": None if structure.times is None else structure.times[rows],
+            "embargo": self._options.embargo,
+        }
+
+    def with_split(self, split: Split) -> TabularData:
         return TabularData(
             self._frame,
             self._targets,
-            Split.from_parts(rows),
+            split,
             self._options,
             target_names=self._target_names,
             structure=self._structure,

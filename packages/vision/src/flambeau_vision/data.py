@@ -183,7 +183,14 @@ class ImageData(ImageDataConstructors):
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> ImageData:
         """Return the data with only these rows in each part (row numbers of ``samples``)."""
-        split = Split.from_parts(rows)
+        return self.with_split(Split.from_parts(rows))
+
+    def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
+        if self._targets.kind != "classification":
+            return {}
+        return {"stratify": self._targets.select(rows).values.numpy()}
+
+    def with_split(self, split: Split) -> ImageData:
         return ImageData(
             self._samples, self._targets, split, self._options, self._notes, self._readings
         )

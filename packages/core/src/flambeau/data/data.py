@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import numpy as np
+
 from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.reading import Reading
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.transform import Transform
 from flambeau.errors import InputError
 
@@ -169,6 +171,54 @@ class Data(ABC):
             f"{type(self).__name__} does not implement subset(rows). Create the data from fewer "
             "samples, or define the method in the class."
         )
+
+    def with_split(self, split: Split) -> Data:
+        """Return the same samples in other parts, in the row numbers of ``split``.
+
+        Unlike ``subset``, it may move any sample to any part.
+
+        Raises:
+            InputError: The class does not implement it.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot be split anew, so it has no folds: it does not "
+            "implement with_split(split). Create the data of each fold yourself, or define the "
+            "method in the class."
+        )
+
+    def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
+        """Return how samples depend on each other, as arguments of ``Split.folds``.
+
+        Args:
+            rows: The samples to split, in row numbers of ``split``.
+
+        Returns:
+            Some of "stratify", "groups", "times" (one entry for each of ``rows``) and "embargo".
+        """
+        return {}
+
+    def folds(self, k: int | Sequence[Split] = 5, *, seed: int = 0) -> list[Data]:
+        """Return the data of each fold of a cross-validation over the train and valid samples.
+
+        Each has a train and a valid part; together the valid parts contain every sample once.
+        Classes, groups and times are obeyed as by the random split: with times the folds go forward
+        (``Split.folds``). Samples of the test and calibration parts are in no fold.
+
+        Args:
+            k: Number of folds; or a split for each, in the row numbers of ``split``.
+            seed: The same seed gives the same folds on every machine.
+
+        Raises:
+            ArgumentError: ``k`` is neither a number nor splits.
+            InputError: The data cannot be split anew.
+            SplitError: There are too few samples, groups or times; or a given split contains
+                samples of test or calibration, or has no validation samples.
+        """
+        from flambeau.data.fold_splits import fold_splits
+
+        rows = np.sort(np.concatenate([self.split.train, self.split.valid]))
+        found = fold_splits(rows, k, self.split_arguments(rows), seed)
+        return [self.with_split(each) for each in found]
 
     def is_loaded(self, part: str, values: Mapping[str, Any]) -> bool:
         """Return whether ``dataset(part)`` can return without reading or converting samples.

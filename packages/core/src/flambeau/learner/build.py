@@ -162,6 +162,14 @@ def _starting_point(values: Mapping[str, Any], domain: Domain) -> StartingPoint 
 class BuiltPlan:
     """The objects that a plan specifies. Data sets and loaders are created on first use.
 
+    Args:
+        data: The data.
+        domain: Has the builders of model, task and preprocessor.
+        plan: The plan.
+        given: Model and task that the user passed as objects.
+        seed: Seed of initial weights and sample order.
+        shared: Objects for the same data, whose preprocessor and data sets are used.
+
     Attributes:
         domain: The domain whose builders are used.
         values: The plan's values by key.
@@ -172,7 +180,13 @@ class BuiltPlan:
     """
 
     def __init__(
-        self, data: Data, domain: Domain, plan: Plan, given: UserObjects, seed: int
+        self,
+        data: Data,
+        domain: Domain,
+        plan: Plan,
+        given: UserObjects,
+        seed: int,
+        shared: BuiltPlan | None = None,
     ) -> None:
         self.data = data
         self.domain = domain
@@ -183,7 +197,7 @@ class BuiltPlan:
         # The model is new where the data were only read like the export's.
         weights = self._start if self._start and self.values["start"]["model"] else None
         self.preprocessor: Preprocessor = (
-            self._start.preprocessor if self._start else data.preprocessor(self.values)
+            shared.preprocessor if shared else self._fitted_preprocessor()
         )
         self.task: Task = given.task or self._planned_task(plan)
         self.model_spec: dict[str, Any] | None = None
@@ -205,8 +219,11 @@ class BuiltPlan:
         self.model: nn.Module = model.to(self.device).to(memory_format=layout)
         move_task(self.task, self.device)
         self._compiled = compile_model(self.model, self.values.get("compile", "off"))
-        self._datasets: dict[str, Dataset] = {}
+        self._datasets: dict[str, Dataset] = shared._datasets if shared else {}
         self._loaders: dict[tuple[str, bool, ProcessGroup | None], Loader] = {}
+
+    def _fitted_preprocessor(self) -> Preprocessor:
+        return self._start.preprocessor if self._start else self.data.preprocessor(self.values)
 
     def apply(self, values: Mapping[str, Any]) -> None:
         """Apply a plan's batch size, memory format and compile mode to the existing objects."""

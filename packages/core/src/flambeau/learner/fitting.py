@@ -30,7 +30,6 @@ from flambeau.learner.planning import (
     plan_of_checkpoint,
     within_budget,
 )
-from flambeau.learner.run_folder import agree_on_checkpoint, agree_on_folder, check_unused
 from flambeau.learner.setup import Request, Resume, Setup
 from flambeau.phases.phase import Phase, divides_epochs, with_evaluations
 from flambeau.plan import Plan
@@ -93,6 +92,7 @@ def resume(setup: Setup, resume: Resume, started: Started) -> Plan:
         ArtefactError: The checkpoint is damaged, or a part of it does not fit the run.
         ArgumentError: The learner's folder contains another run.
     """
+    from flambeau.learner.run_folder import agree_on_checkpoint
     from flambeau.training.run_state.resume import check_tree, read_phases, restore_or_roll_back
 
     folder, checkpoint, tree = agree_on_checkpoint(resume.path)
@@ -129,6 +129,8 @@ def check_folder(setup: Setup, continued: Path | None = None) -> None:
     folder = setup.folder
     if folder is None:
         return
+    from flambeau.learner.run_folder import check_unused
+
     own = [each.resolve() for each in (setup.own_folder, continued) if each is not None]
     if folder.resolve() not in own:
         run_on_main(lambda: check_unused(folder))
@@ -152,7 +154,7 @@ def measure(setup: Setup, plan: Plan, request: Request) -> tuple[Plan, Sequence[
         facts=setup.data.facts(),
         samples=built.sample_batch,
         callbacks=setup.callbacks,
-        log=_silent if setup.quiet else ProgressBar.write_line,
+        log=(lambda line: None) if setup.quiet else ProgressBar.write_line,
     )
     return run_measurements(
         plan, upcoming, request.recipe, may_find_lr=request.may_find_lr, auto=request.auto
@@ -171,6 +173,8 @@ def build(
     Raises:
         InputError: The train loader has no length, and a phase is measured in epochs.
     """
+    from flambeau.learner.run_folder import agree_on_folder
+
     components = setup.built(plan).components(plan.values)
     options = options_of(setup.training, plan.values, setup.callbacks, automatic=auto is not None)
     intervals = None
@@ -243,7 +247,3 @@ def _may_need_measuring(plan: Plan, phases: Sequence[Phase], request: Request) -
     needs_bn = values["bn"] == "auto" and any(phase.bn == "auto" for phase in phases)
     needs_lr = request.may_find_lr and lr.source == "rule" and lr.confidence < 0.5
     return values["probe"] in TO_MEASURE or needs_bn or needs_lr
-
-
-def _silent(line: str) -> None:
-    """Discard a line of output."""

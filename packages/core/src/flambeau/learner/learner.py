@@ -21,15 +21,15 @@ from flambeau.errors import explains_arguments
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part, unwrapped
 from flambeau.learner.planning import argument_hint, check_arguments, make_plan, with_options
+from flambeau.learner.recipe_methods import RecipeMethods
 from flambeau.learner.setup import Request, Resume, Setup
 from flambeau.phases import recipes
-from flambeau.phases.phase import Phase, as_phases
 from flambeau.phases.schedule import Schedule
 from flambeau.plan import Plan
 from flambeau.task.task import StepContext, Task
 from flambeau.training.events import Callback
 from flambeau.training.history import History
-from flambeau.training.optim.groups import groups_from, parameter_groups, trainable_groups
+from flambeau.training.optim.groups import groups_from, trainable_groups
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
 from flambeau.training.state import Position
@@ -43,11 +43,10 @@ if TYPE_CHECKING:
     from flambeau.report.interpretation import Interpretation
     from flambeau.tuning.auto_run import Clock
     from flambeau.tuning.lr_result import LearningRate
-    from flambeau.tuning.upcoming import Recipe
 
 
 @explains_arguments(argument_hint)
-class Learner:
+class Learner(RecipeMethods):
     """Trains, evaluates and exports a model, and predicts with it, on data of any domain.
 
     The plan chooses every setting that is not given. ``print(learner.plan)`` shows each choice,
@@ -111,6 +110,7 @@ class Learner:
         self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()
         self._built: BuiltPlan | None = None
+        self._shared: BuiltPlan | None = None
         self._is_replay = plan is not None
         self._user_keys = frozenset(choices := with_options(choices, self.training))
         self._examined = not self.training.doctor
@@ -154,7 +154,8 @@ class Learner:
 
     def _build(self, plan: Plan) -> BuiltPlan:
         if self._built is None:
-            self._built = BuiltPlan(self.data, self.domain, plan, self._given, self.seed)
+            given, shared = self._given, self._shared
+            self._built = BuiltPlan(self.data, self.domain, plan, given, self.seed, shared)
         return self._built
 
     # Training
@@ -220,88 +221,6 @@ class Learner:
         auto.first_row = len(self.history.rows)
         return self._fit(Request(placeholder_phases, auto=auto))
 
-    def fit_one_cycle(
-        self,
-        epochs: int | None = None,
-        *,
-        steps: int | None = None,
-        lr: float | None = None,
-        momentum: bool = False,
-    ) -> History:
-        """Train with the one-cycle schedule; ``momentum`` also cycles momentum, inversely to lr."""
-        cycle = {"momentum": recipes.momentum_cycle()} if momentum else None
-        return self.fit(epochs, steps=steps, lr=lr, schedule="one_cycle", schedules=cycle)
-
-    def fit_flat_cos(
-        self, epochs: int | None = None, *, steps: int | None = None, lr: float | None = None
-    ) -> History:
-        """Train at a constant rate for three quarters of the run, then with cosine decay."""
-        return self.fit(epochs, steps=steps, lr=lr, schedule="flat_cos")
-
-    def fit_sgdr(
-        self, cycles: int = 3, *, epochs: int = 1, lr: float | None = None, cycle_mult: int = 2
-    ) -> History:
-        """Train with warm restarts: cycles of ``epochs``, ``epochs * cycle_mult``, … epochs."""
-        options: Any = {"cycles": cycles, "cycle_mult": cycle_mult, "trainable": self._trainable}
-        return self._train(lambda v: recipes.sgdr({**v, "epochs": epochs}, **options), lr=lr)
-
-    def fine_tune(
-        self,
-        epochs: int | None = None,
-        *,
-        steps: int | None = None,
-        lr: float | None = None,
-        freeze_epochs: int = 1,
-        layer_decay: float | None = None,
-    ) -> History:
-        """Train the head alone, then all parameter groups with discriminative learning rates.
-
-        The second phase halves the peak learning rate. Each group has a lower rate than the group
-        after it, down to a hundredth of the head's rate in the first group; ``layer_decay`` sets
-        the factor between adjacent groups instead. See ``flambeau.phases.recipes.fine_tune``.
-
-        Args:
-            epochs: Epochs of the second phase; None takes the plan's.
-            steps: Optimizer steps of the second phase, in place of epochs.
-            lr: Peak learning rate of the head in the first phase; None takes the plan's.
-            freeze_epochs: Epochs in which only the head trains; 0 omits that phase.
-            layer_decay: Factor between the learning rates of adjacent groups.
-        """
-        groups = list(parameter_groups(self.model))
-        options: Any = {"freeze_epochs": freeze_epochs, "layer_decay": layer_decay}
-        return self._train(
-            lambda values: recipes.fine_tune(values, groups, **options),
-            epochs=epochs,
-            steps=steps,
-            lr=lr,
-        )
-
-    def gradual_unfreeze(
-        self,
-        epochs: int | None = None,
-        *,
-        steps: int | None = None,
-        lr: float | None = None,
-        epochs_per_group: int = 1,
-    ) -> History:
-        """Train the head, then one more parameter group in each phase, until all groups train.
-
-        ``epochs`` or ``steps`` is the length of the last phase. See ``flambeau.phases.recipes``.
-        """
-        groups = list(parameter_groups(self.model))
-        return self._train(
-            lambda values: recipes.gradual_unfreezing(
-                values, groups, epochs_per_group=epochs_per_group
-            ),
-            epochs=epochs,
-            steps=steps,
-            lr=lr,
-        )
-
-    def fit_phases(self, phases: Sequence[Phase]) -> History:
-        """Train with a custom list of phases, such as ``flambeau.phases.recipes`` returns."""
-        return self._fit(Request(lambda values: as_phases(phases), may_find_lr=False))
-
     def resume(self, path: str | Path | None = None) -> History:
         """Continue an interrupted run with the steps that remained when it was interrupted.
 
@@ -337,11 +256,6 @@ class Learner:
     def _trainable(self) -> tuple[str, ...] | None:
         """The parameter groups that the plan lets train; None for all groups."""
         return trainable_groups(self.plan["trainable"].value, self.model)
-
-    def _train(self, recipe: Recipe, **arguments: Any) -> History:
-        """Train with the recipe's phases; a value that is None is taken from the plan."""
-        choices = {key: value for key, value in arguments.items() if value is not None}
-        return self._fit(Request(recipe, choices))
 
     def _fit(self, request: Request) -> History:
         self._use(fitting.fit(self._setup(), request, self._started))

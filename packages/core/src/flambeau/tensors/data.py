@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from flambeau.data.facts import FEWEST_ROWS_PER_CLASS
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.reading import Reading, readings_as_facts
-from flambeau.data.split import HELD_OUT, PARTS, Split
+from flambeau.data.split import HELD_OUT, Rows, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tensor_sequence import TensorSequence
 from flambeau.errors import ArgumentError, InputError, explains_arguments
@@ -34,7 +33,7 @@ from flambeau.tensors.checks import (
 )
 from flambeau.tensors.columns import Array, Arrays
 from flambeau.tensors.preprocess import TensorPreprocessor, mean_and_std
-from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays, take_rows
+from flambeau.tensors.splitting import Pair, assign_sample_numbers, split_arrays
 from flambeau.tensors.user_data import UserData, as_names, dataset_of, given_parts
 from flambeau.wording import format_bytes, name_some
 
@@ -322,10 +321,22 @@ class TensorData(BaseTensorData):
         return TensorSequence({**dataset.inputs, **dataset.task_inputs})
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> Self:
-        parts = {part: self._rows(part, rows[part]) for part in PARTS if len(rows.get(part, ()))}
+        from flambeau.tensors.resplitting import check_in_part
+
+        check_in_part(self._split, rows)
+        return self.with_split(Split.from_parts(rows))
+
+    def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
+        from flambeau.tensors.resplitting import strata
+
+        return {"stratify": strata(self._parts, self._split, rows, self._task)}
+
+    def with_split(self, split: Split) -> Self:
+        from flambeau.tensors.resplitting import redistributed
+
         return type(self)(
-            parts,
-            Split.from_parts(rows),
+            redistributed(self._parts, self._split, split),
+            split,
             task=self._task,
             class_names=self._class_names,
             like=self._like,
@@ -470,20 +481,6 @@ class TensorData(BaseTensorData):
 
             self._labelled[part] = labels_to_int64(part, dataset, one_hot=one_hot)
         return self._labelled[part]
-
-    def _rows(self, part: str, rows: Sequence[int]) -> MemoryDataset:
-        """Return the rows of ``part`` with the given row numbers, and keep these numbers."""
-        position = {int(row): index for index, row in enumerate(self.split.part(part))}
-        if unknown := [int(row) for row in rows if int(row) not in position]:
-            raise InputError(
-                f"subset got row {unknown[0]}, which is not in the {part} part. Take row numbers "
-                f"from data.split.{part}."
-            )
-        taken = take_rows(
-            self._part(part), np.array([position[int(row)] for row in rows], dtype=np.int64)
-        )
-        ids = torch.tensor([int(row) for row in rows])
-        return taken.with_columns(ids=ids)
 
     def _part(self, part: str) -> MemoryDataset:
         self.split.part(part)  # raises an error for an unknown name

@@ -76,7 +76,7 @@ def split_arrays(
     if given is None or request.to_draw(given):
         complete.remove("train")  # it is divided
     if request.to_draw(given):
-        classes = _classes_to_stratify(parts["train"], task, request.stratify)
+        classes = classes_to_stratify(parts["train"], task, request.stratify)
     total = sum(map(len, rows.values()))
     split = request.resolve(total, given=given, classes=classes, class_names=_named(names, classes))
     found = {
@@ -107,9 +107,15 @@ def _named(names: Sequence[str] | None, classes: NDArray[Any] | None) -> Sequenc
     return names if classes.min() >= 0 and classes.max() < len(names) else None
 
 
-def _classes_to_stratify(
+def classes_to_stratify(
     whole: MemoryDataset, task: str, stratify: bool | str
 ) -> NDArray[Any] | None:
+    """Return the class of each row, for a stratified split; None if it is not stratified.
+
+    Raises:
+        ArgumentError: ``stratify`` is neither a bool nor "auto".
+        InputError: ``stratify`` is True, and the targets are not classes.
+    """
     from flambeau.data.class_labels import is_one_hot
 
     if stratify is False or (stratify == "auto" and len(whole.targets) != 1):

@@ -1,0 +1,68 @@
+"""``fold_splits``: the splits of a cross-validation over some rows of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from flambeau.data.row_codes import name_rows
+from flambeau.data.split import Rows, Split
+from flambeau.errors import ArgumentError, SplitError
+
+
+def fold_splits(
+    rows: Rows, k: int | Sequence[Split], arguments: Mapping[str, Any], seed: int
+) -> list[Split]:
+    """Return the splits of a cross-validation over some rows of the data.
+
+    Args:
+        rows: The rows to split, ascending.
+        k: Number of folds; or a split for each, which is only checked.
+        arguments: How the rows depend on each other: arguments of ``Split.folds``.
+        seed: Seed of the folds.
+
+    Raises:
+        ArgumentError: ``k`` is neither a number nor splits.
+        SplitError: The folds cannot be formed, or a group is in train and valid of a fold.
+    """
+    if isinstance(k, Sequence):
+        return _checked_splits(rows, k)
+    times, groups = arguments.get("times"), arguments.get("groups")
+    more: dict[str, Any] = dict(arguments)
+    if times is not None:
+        more = {"times": times, "embargo": arguments.get("embargo")}
+    found = Split.folds(len(rows), k, seed=seed, **more)
+    if times is not None and groups is not None:
+        for each in found:
+            each.check_groups(groups)
+    return [replace(each, train=rows[each.train], valid=rows[each.valid]) for each in found]
+
+
+def _checked_splits(rows: Rows, splits: Sequence[Any]) -> list[Split]:
+    if isinstance(splits, str) or not splits or not all(isinstance(s, Split) for s in splits):
+        raise ArgumentError(
+            f"k is {splits!r:.60}. Give the number of folds, or a list with a Split for each."
+        )
+    checked: list[Split] = list(splits)
+    times = np.zeros(int(rows.max(initial=-1)) + 1, np.int64)
+    for number, split in enumerate(checked, start=1):
+        if not len(split.valid):
+            raise SplitError(f"Fold {number} has no validation rows. Give each fold some.")
+        used = np.concatenate([split.train, split.valid])
+        if (wrong := used[~np.isin(used, rows)]).size:
+            raise SplitError(
+                f"Fold {number} contains {name_rows(wrong)}, which are not among the "
+                f"{len(rows):,} train and validation rows of the data. Rows of test and "
+                "calibration are in no fold."
+            )
+        times[split.valid] += 1
+    if (twice := np.flatnonzero(times > 1)).size:
+        raise SplitError(
+            f"Several folds have {name_rows(twice)} in valid, so there would be several "
+            "out-of-fold predictions of a row. Put each row in valid of one fold at most."
+        )
+    nothing = np.empty(0, np.int64)
+    return [replace(each, test=nothing, calibration=nothing) for each in checked]
