@@ -117,6 +117,18 @@ def test_a_fit_with_the_recipe_of_the_mlp_has_its_values_at_each_step() -> None:
     assert model.body[2].p == 0.15
 
 
+def test_the_plan_has_clipping_and_patience_of_the_recipe() -> None:
+    rows = {"x": [float(i) for i in range(40)], "y": ["a", "b"] * 20}
+    data = TabularData.from_df(rows, "y")
+    for name, clip_norm, patience in (("mlp", None, None), ("tabm", 1.0, 16)):
+        plan = Learner(data, name).plan
+        assert (plan["clip_norm"].value, plan["patience"].value) == (clip_norm, patience)
+    assert "recipe of tabm" in plan["clip_norm"].reason
+    # Without validation rows nothing can tell when to stop.
+    all_train = TabularData.from_df(rows, "y", valid=0)
+    assert Learner(all_train, "tabm").plan["patience"].value is None
+
+
 def test_without_dropout_nothing_schedules_it() -> None:
     table = {"x": [float(row) for row in range(40)], "y": ["a", "b"] * 20}
     learner = Learner(

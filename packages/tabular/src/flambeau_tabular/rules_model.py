@@ -226,6 +226,20 @@ def _betas(base: Choice, facts: TabularFacts, values: Values) -> Choice:
     return _from_recipe("betas", get, base, values, "Moments")
 
 
+def _patience(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    chosen = _recipe(values)
+    if chosen is None or chosen.patience is None or not facts.get("n_valid", 0):
+        return base
+    return _from_recipe("patience", lambda each: each.patience, base, values, "Early stopping")
+
+
+def _clip_norm(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    chosen = _recipe(values)
+    if chosen is None or chosen.clip_norm is None:
+        return base
+    return _from_recipe("clip_norm", lambda each: each.clip_norm, base, values, "The largest norm")
+
+
 def _epochs(facts: TabularFacts, values: Values) -> Choice:
     chosen, n = _recipe(values), facts["n_train"]
     most = _MOST_EPOCHS if chosen is None else chosen.epochs
@@ -274,6 +288,8 @@ MODEL_RULES = (
     Rule.extending("schedule", _schedule, needs=_WITH_RECIPE),
     Rule.extending("schedules", _schedules, needs=(*_WITH_RECIPE, "head")),
     Rule.extending("betas", _betas, needs=_WITH_RECIPE),
+    Rule.extending("patience", _patience, needs=_WITH_RECIPE),
+    Rule.extending("clip_norm", _clip_norm, needs=_WITH_RECIPE),
     Rule(
         "epochs",
         ("architecture", "task", "device", "batch_size", "accumulate", "steps"),

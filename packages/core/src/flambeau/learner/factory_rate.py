@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flambeau.errors import ArgumentError
-from flambeau.learner.planning import options_of
-from flambeau.learner.setup import Request, Setup
+from flambeau.learner.setup import Request, Setup, options_of
 from flambeau.phases import recipes
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice

@@ -19,18 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambeau.callbacks import ProgressBar
-from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.data.loader import has_length
 from flambeau.device import num_threads
 from flambeau.distributed.processes import run_on_main
 from flambeau.learner.planning import (
     auto_run_of_checkpoint,
     decide,
-    options_of,
     plan_of_checkpoint,
     within_budget,
 )
-from flambeau.learner.setup import Request, Resume, Setup
+from flambeau.learner.setup import Request, Resume, Setup, callbacks_of, options_of
 from flambeau.phases.phase import Phase, divides_epochs, with_evaluations
 from flambeau.plan import Plan
 from flambeau.plan.rules_machine import TO_MEASURE
@@ -186,9 +184,7 @@ def build(
     settings = RunSettings(
         options=options,
         phases=tuple(phases),
-        callbacks=with_default_callbacks(
-            setup.callbacks, quiet=setup.quiet, writes=setup.folder is not None
-        ),
+        callbacks=callbacks_of(setup, plan.values, automatic=auto is not None),
         plan=plan.to_json,
         # Only the name is chosen here; the folder is created when something is written.
         folder=agree_on_folder(setup.folder, setup.domain.name),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +19,7 @@ from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain, rules_of
 from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError, did_you_mean
 from flambeau.learner.build import BuiltPlan, UserObjects, model_facts, require_builder, task_facts
+from flambeau.learner.setup import SHARED, options_of
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.plan.core_rules import CORE_RULES
@@ -264,7 +265,7 @@ def _factory_choice(factory: object) -> Choice:
 def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mapping[str, Any]:
     """Return the user's choices, with those that the options set.
 
-    These are the optimizer's class, ``accumulate`` and ``keep_best``.
+    These are the optimizer's class and the keys of `SHARED`.
 
     Raises:
         ArgumentError: Choices and training options have different values.
@@ -278,7 +279,7 @@ def with_options(choices: Mapping[str, Any], training: TrainingOptions) -> Mappi
             )
         choices = {**choices, "optimizer": name}
     unset = TrainingOptions()
-    for key in ("accumulate", "keep_best"):
+    for key in SHARED:
         value = getattr(training, key)
         if value == getattr(unset, key):
             continue
@@ -297,30 +298,6 @@ def _name_of_class(training: TrainingOptions) -> str | None:
 
     factory = training.optimizer
     return factory.name if isinstance(factory, ClassFactory) else None
-
-
-def options_of(
-    training: TrainingOptions,
-    values: Mapping[str, Any],
-    callbacks: Iterable[object] = (),
-    *,
-    automatic: bool = False,
-) -> TrainingOptions:
-    """Return the options with the plan's ``accumulate`` and ``keep_best``, unless they set them.
-
-    Args:
-        training: The user's options.
-        values: The plan's values.
-        callbacks: The user's callbacks; one that restores the best epoch decides which it is.
-        automatic: Whether ``fit_auto`` runs, which selects the best epoch itself.
-    """
-    found: dict[str, Any] = {}
-    if training.accumulate == 1:
-        found["accumulate"] = values.get("accumulate", 1)
-    restores = automatic or any(getattr(each, "restore_best", False) for each in callbacks)
-    if training.keep_best is None and not restores:
-        found["keep_best"] = values.get("keep_best")
-    return replace(training, **found)
 
 
 def plan_of_checkpoint(

@@ -1,12 +1,14 @@
-"""The inputs of a fit: the learner's ``Setup`` and the ``Request`` of the called method."""
+"""The inputs of a fit: ``Setup``, ``Request``, and options and callbacks with the plan's values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flambeau.callbacks.default_callbacks import with_default_callbacks
+from flambeau.callbacks.early_stopping import EarlyStopping
 from flambeau.data.data import Data
 from flambeau.domain import Domain
 from flambeau.learner.build import BuiltPlan, UserObjects
@@ -19,6 +21,10 @@ from flambeau.training.state import Position
 if TYPE_CHECKING:
     from flambeau.tuning.auto_run import AutoRun
     from flambeau.tuning.upcoming import Recipe
+
+
+SHARED = ("accumulate", "clip_norm", "keep_best")
+"""Training options that are keys of the plan, too."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +97,50 @@ class Resume:
     path: str | Path | None
     user_keys: Collection[str]
     is_built: bool
+
+
+def options_of(
+    training: TrainingOptions,
+    values: Mapping[str, Any],
+    callbacks: Iterable[object] = (),
+    *,
+    automatic: bool = False,
+) -> TrainingOptions:
+    """Return the options with the plan's values for the keys of `SHARED`, unless they set them.
+
+    Args:
+        training: The user's options.
+        values: The plan's values.
+        callbacks: The user's callbacks; one that restores the best epoch decides which it is.
+        automatic: Whether ``fit_auto`` runs, which selects the best epoch itself.
+    """
+    found: dict[str, Any] = {}
+    if training.accumulate == 1:
+        found["accumulate"] = values.get("accumulate", 1)
+    if training.clip_norm is None:
+        found["clip_norm"] = values.get("clip_norm")
+    restores = automatic or any(getattr(each, "restore_best", False) for each in callbacks)
+    if training.keep_best is None and not restores:
+        found["keep_best"] = values.get("keep_best")
+    return replace(training, **found)
+
+
+def callbacks_of(
+    setup: Setup, values: Mapping[str, Any], *, automatic: bool = False
+) -> tuple[Callback, ...]:
+    """Return the callbacks of a run: the defaults, the user's, and early stopping.
+
+    Early stopping follows the plan's ``patience`` and watches the column of ``keep_best``, else the
+    validation loss. A callback of the user that stops early replaces it.
+
+    Args:
+        setup: The state of the learner.
+        values: The plan's values.
+        automatic: Whether ``fit_auto`` runs, which decides itself when to end.
+    """
+    callbacks, patience = list(setup.callbacks), values.get("patience")
+    given = any(isinstance(each, EarlyStopping) for each in callbacks)
+    if patience is not None and not given and not automatic:
+        column = values.get("keep_best") or "valid_loss"
+        callbacks.append(EarlyStopping(column, patience, restore_best=False))
+    return with_default_callbacks(callbacks, quiet=setup.quiet, writes=setup.folder is not None)

@@ -1,4 +1,4 @@
-"""Core rules for the task: split, task, targets, loss, metrics."""
+"""Core rules for the task (split, targets, loss, metrics) and for what ends and limits a run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flambeau.data.facts import FEWEST_ROWS_PER_CLASS, IGNORED, Facts, class_tot
 from flambeau.errors import PlanError, did_you_mean
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Rule
+from flambeau.plan.value_types import ValueType, is_number
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau.task.named_losses import LOSSES
 from flambeau.task.task import Task
@@ -406,11 +407,52 @@ def _keep_best_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> s
     return None if is_name else 'a column of the history, such as "valid_loss", or None.'
 
 
+def _patience(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "patience",
+        None,
+        "The run has its full length, since its schedule ends with it.",
+        alternatives=(16,),
+        override='Learner(data, choices={"patience": 16})',
+        source="default",
+    )
+
+
+def patience_accepts(value: Any, facts: Facts, values: Mapping[str, Any]) -> str | None:
+    """Accept a number of evaluations if there are validation rows to evaluate."""
+    if value is not None and values["keep_best"] is None and not facts.get("n_valid", 0):
+        return "None, because there are no validation rows on which a run could stop early."
+    return None
+
+
+def _clip_norm(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    return Choice(
+        "clip_norm",
+        None,
+        "Gradients are not clipped; steps that are not finite are found by the guard.",
+        alternatives=(1.0,),
+        override='TrainingOptions(clip_norm=1.0), or choices={"clip_norm": 1.0}',
+        source="default",
+    )
+
+
+_PATIENCE = ValueType(
+    "None or a whole number of evaluations without improvement after which the run ends, at "
+    "least 1.",
+    lambda value: value is None or (type(value) is int and value >= 1),
+)
+_CLIP_NORM = ValueType(
+    "None or a finite norm above 0.",
+    lambda value: value is None or (is_number(value) and value > 0),
+)
+
 TASK_RULES = (
     Rule("split", (), _split, _split_accepts),
     Rule("task", (), _task),
     Rule("targets", ("task",), _targets, targets_accept("as_is")),
     Rule("loss", ("task",), _loss, _loss_accepts),
     Rule("keep_best", (), _keep_best, _keep_best_accepts, changes="fit"),
+    Rule("patience", ("keep_best",), _patience, patience_accepts, type=_PATIENCE, changes="fit"),
+    Rule("clip_norm", (), _clip_norm, type=_CLIP_NORM, changes="fit"),
     metrics_rule(),
 )

@@ -66,6 +66,8 @@ class Recipe:
             "schedules": {name: dict(entry) for name, entry in self.schedules.items()},
             "epochs": self.epochs,
             "batch_size": self.batch_size,
+            "clip_norm": self.clip_norm,
+            "patience": self.patience,
         }
 
 
