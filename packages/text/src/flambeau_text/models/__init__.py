@@ -1,4 +1,4 @@
-"""Encoder–decoder models: recurrent, Transformer, and the base class of user-defined models."""
+"""Encoder–decoder models, language models, and the base classes of user-defined ones."""
 
 from flambeau_text.models.attention import (
     AdditiveAttention,
@@ -7,6 +7,8 @@ from flambeau_text.models.attention import (
     DotAttention,
     GeneralAttention,
 )
+from flambeau_text.models.awd_lstm import AwdDropout, AwdLstm, AwdLstmConfig, awd_lstm
+from flambeau_text.models.language_model import LanguageFeatures, LanguageModel
 from flambeau_text.models.rnn import RnnConfig, RnnSeq2Seq, rnn
 from flambeau_text.models.seq2seq import Memory, PerSource, Seq2Seq, select
 from flambeau_text.models.transformer import TransformerConfig, TransformerSeq2Seq, transformer
@@ -14,9 +16,14 @@ from flambeau_text.models.transformer import TransformerConfig, TransformerSeq2S
 __all__ = [
     "AdditiveAttention",
     "Attention",
+    "AwdDropout",
+    "AwdLstm",
+    "AwdLstmConfig",
     "ConcatAttention",
     "DotAttention",
     "GeneralAttention",
+    "LanguageFeatures",
+    "LanguageModel",
     "Memory",
     "PerSource",
     "RnnConfig",
@@ -24,6 +31,7 @@ __all__ = [
     "Seq2Seq",
     "TransformerConfig",
     "TransformerSeq2Seq",
+    "awd_lstm",
     "rnn",
     "select",
     "transformer",

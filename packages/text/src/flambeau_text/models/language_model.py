@@ -1,0 +1,56 @@
+"""``LanguageModel``: the base class of models that predict the next token, and their output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class LanguageFeatures:
+    """What a language model computes for a batch of tokens, before the output layer.
+
+    Attributes:
+        features: Inputs of the output layer, ``(batch, positions, size)``.
+        state: What the model carries to the tokens that follow: pass it to the next call.
+        raw: ``features`` without the last dropout, for temporal activation regularisation; None if
+            the model has no such dropout.
+    """
+
+    features: Tensor
+    state: Any
+    raw: Tensor | None = None
+
+
+class LanguageModel(nn.Module):
+    """A model that predicts each token from those before it.
+
+    A subclass defines ``output``, the layer that maps features to logits, and `features`. Losses
+    call `features` and compute the logits in chunks; calling the model computes all logits.
+
+    Attributes:
+        output: Maps ``(…, size)`` to logits ``(…, vocabulary)``.
+    """
+
+    output: nn.Module
+
+    def features(self, tokens: Tensor, state: Any = None) -> LanguageFeatures:
+        """Compute the features of the next token at each position.
+
+        Args:
+            tokens: int64 ``(batch, positions)``.
+            state: The state after the tokens before; None if there are none.
+        """
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the logits of the next token, ``(batch, positions, vocabulary)``, and the state.
+
+        Args:
+            tokens: int64 ``(batch, positions)``.
+            state: The state after the tokens before; None if there are none.
+        """
+        found = self.features(tokens, state)
+        return self.output(found.features), found.state
