@@ -22,6 +22,7 @@ ALLOWED = {
     "a reader of labels": {
         *(f"{DATA}/{name}.py" for name in ("targets", "class_labels", "row_codes")),
         "packages/core/src/flambeau/task/numerics.py",  # counts pairs of class numbers
+        "packages/text/src/flambeau_text/language/kneser_ney.py",  # counts n-grams
     },
     "a split request": {f"{DATA}/split_request.py", f"{DATA}/part_columns.py"},
     "a memory-mapped file": {f"{DATA}/mapped_store.py"},

@@ -26,7 +26,7 @@ NONE = {"output": 0.0, "hidden": 0.0, "input": 0.0, "embedding": 0.0, "weight": 
 def small(**dropout: float) -> AwdLstm:
     """Return a small network with the given dropout only, in training mode."""
     torch.manual_seed(0)
-    return awd_lstm(13, **SMALL, dropout={**NONE, **dropout}).train()
+    return awd_lstm(vocab_size=13, config={**SMALL, "dropout": {**NONE, **dropout}}).train()
 
 
 def ids(batch: int, positions: int, seed: int = 1) -> torch.Tensor:
@@ -47,7 +47,7 @@ def test_it_has_as_many_parameters_as_published(vocab: int, count: int) -> None:
 @pytest.mark.parametrize("tie", [True, False])
 def test_without_dropout_it_equals_stacked_lstms(tie: bool) -> None:
     torch.manual_seed(0)
-    model = awd_lstm(13, **SMALL, tie=tie).double().eval()
+    model = awd_lstm(vocab_size=13, config={**SMALL, "tie": tie}).double().eval()
     tokens = ids(3, 7)
     values = model.embedding.embedding(tokens)
     for layer, (width, after) in zip(model.layers, model.config.widths(), strict=True):
@@ -72,7 +72,7 @@ def test_chunks_with_carried_state_equal_one_pass() -> None:
 
 
 def test_evaluation_has_no_dropout() -> None:
-    model = awd_lstm(13, **SMALL).eval()
+    model = awd_lstm(vocab_size=13, config=SMALL).eval()
     tokens = ids(2, 5)
     assert torch.equal(model(tokens)[0], model(tokens)[0])
     model.train()
@@ -172,7 +172,7 @@ def test_tied_weights_are_one_parameter() -> None:
     assert list(groups) == ["embedding", "lstm_0", "lstm_1", "lstm_2", "output"]
     assert [each is model.output.bias for each in groups["output"]] == [True]
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
-    head = parameter_groups(awd_lstm(13, **SMALL, tie=False))["output"]
+    head = parameter_groups(awd_lstm(vocab_size=13, config={**SMALL, "tie": False}))["output"]
     assert [tuple(each.shape) for each in head] == [(13, 10), (13,)]
 
 
@@ -188,12 +188,12 @@ def test_probabilities_scale_together() -> None:
         ({"dropout": {"wieght": 0.1}}, "Did you mean 'weight'"),
         ({"num_layers": 0}, "num_layers=0 is invalid"),
         ({"hidden_size": 8.0}, "hidden_size=8.0 is invalid"),
-        ({"layers": 2}, "awd_lstm has no setting 'layers'"),
+        ({"layers": 2}, "AWD-LSTM has no setting 'layers'"),
     ],
 )
 def test_invalid_settings_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
-        awd_lstm(13, **values)
+        awd_lstm(vocab_size=13, config=values)
 
 
 def test_config_accepts_a_mapping_of_dropouts() -> None:

@@ -230,17 +230,19 @@ class AwdLstm(LanguageModel):
         return {"embedding": [self.embedding], **recurrent, "output": head}
 
 
-def awd_lstm(vocab_size: int, **values: Any) -> AwdLstm:
-    """Build an AWD-LSTM from plain values; see `AwdLstmConfig`.
+def awd_lstm(*, vocab_size: int, config: Mapping[str, Any] | None = None) -> AwdLstm:
+    """Build an AWD-LSTM from plain values, as the plan and an artefact store them.
 
     Args:
         vocab_size: Number of tokens.
-        values: Fields of `AwdLstmConfig` that differ from the defaults.
+        config: Fields of `AwdLstmConfig` that differ from their defaults.
+
+    Raises:
+        ArgumentError: ``config`` has an unknown field.
 
     Example:
-        >>> awd_lstm(50, embedding_dim=8, hidden_size=16).features(
-        ...     torch.zeros(1, 3).long()
-        ... ).raw.shape
+        >>> model = awd_lstm(vocab_size=50, config={"embedding_dim": 8, "hidden_size": 16})
+        >>> model.features(torch.zeros(1, 3, dtype=torch.int64)).features.shape
         torch.Size([1, 3, 8])
     """
-    return AwdLstm(vocab_size, config_from_values(AwdLstmConfig, values, "awd_lstm"))
+    return AwdLstm(vocab_size, config_from_values(AwdLstmConfig, config, "AWD-LSTM"))
