@@ -25,9 +25,10 @@ from flambeau_tabular.constructors import TabularDataConstructors
 from flambeau_tabular.facts import TabularFacts
 from flambeau_tabular.frame_rows import FrameRows, TablePiece
 from flambeau_tabular.model_arguments import model_arguments
-from flambeau_tabular.options import TabularOptions, kinds_of_export
-from flambeau_tabular.preprocess import TabularPreprocessor
+from flambeau_tabular.options import NUMBER_TASKS, TabularOptions, kinds_of_export
+from flambeau_tabular.preprocess import OFFSET, TabularPreprocessor
 from flambeau_tabular.recognise import is_table_file
+from flambeau_tabular.task_arguments import number_task_arguments
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import Frame
@@ -191,6 +192,9 @@ class TabularData(TabularDataConstructors):
                 ),
                 **readings_as_facts(self.readings),
             }
+            if self._targets.kind == "regression":
+                facts["target_whole"] = bool((targets.values == targets.values.round()).all())
+                facts["target_zeros"] = float((targets.values == 0).double().mean())
             if self._targets.kind == "multi_label":
                 facts["class_names"] = list(self._targets.names)
                 facts["class_counts"] = list(targets.counts().values())
@@ -264,11 +268,11 @@ class TabularData(TabularDataConstructors):
 
     def preprocessor(self, values: Mapping[str, Any]) -> Preprocessor:
         from flambeau_tabular.columns import SpecOptions, TableSpec
+        from flambeau_tabular.structure import OffsetColumn
 
         options = SpecOptions(**select_values(values, "scaling", "min_count", "out_of_range"))
-        return TabularPreprocessor(
-            TableSpec.fit(self._frame, self._split.train, self.columns, options), self._label_type
-        )
+        spec = TableSpec.fit(self._frame, self._split.train, self.columns, options)
+        return TabularPreprocessor(spec, self._label_type, OffsetColumn.of(self._options))
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
         rows = self._split.part(part)
@@ -283,7 +287,14 @@ class TabularData(TabularDataConstructors):
         targets = self._targets.select(rows).values
         weights = None if self._structure.weights is None else self._weights(rows)
         ids = torch.from_numpy(np.array(rows))
-        return MemoryDataset(encoded.inputs(), {TARGET: targets}, ids, weights)
+        offsets = self._offsets(rows)
+        return MemoryDataset(
+            encoded.inputs(),
+            {TARGET: targets},
+            ids,
+            weights,
+            {} if offsets is None else {OFFSET: offsets},
+        )
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
@@ -292,7 +303,12 @@ class TabularData(TabularDataConstructors):
             raise ArgumentError(
                 f"TabularData needs a TabularPreprocessor, not a {type(preprocessor).__name__}."
             )
-        return model_arguments(preprocessor.spec, len(self._targets.names), values)
+        n_outputs = len(self._targets.names)
+        if values["task"] == "quantile_regression":
+            from flambeau.task.quantiles import LEVELS
+
+            n_outputs *= len(LEVELS)
+        return model_arguments(preprocessor.spec, n_outputs, values)
 
     def task_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
@@ -311,23 +327,23 @@ class TabularData(TabularDataConstructors):
                 sums.index_add_(0, train.values, self._weights(self._split.train).double())
                 counts = sums.tolist()
             loss = loss_arguments(values, counts)
-            return {"classes": names, **select_values(values, "metrics"), **loss}
-        arguments = {"names": names, **select_values(values, "metrics"), **loss_arguments(values)}
-        if values.get("targets") == "as_is":
-            return arguments
-        numbers = train.values.double().reshape(-1, len(names))
-        mean, std = numbers.mean(dim=0), numbers.std(dim=0, correction=0)
-        self._check_constant(names, std, numbers)
-        return {**arguments, "mean": mean.tolist(), "std": std.tolist()}
+            costs = {} if self._options.costs is None else {"costs": dict(self._options.costs)}
+            return {"classes": names, **select_values(values, "metrics"), **loss, **costs}
+        return number_task_arguments(train, self._offsets(self._split.train), values)
 
     # ------------------------------------------------------------ internal
 
     def _weights(self, rows: np.ndarray) -> Tensor:
         return cast("Tensor", self._structure.weights)[torch.from_numpy(np.array(rows))]
 
+    def _offsets(self, rows: np.ndarray) -> Tensor | None:
+        offsets = self._structure.offsets
+        return None if offsets is None else offsets[torch.from_numpy(np.array(rows))]
+
     def _check_task(self, values: Mapping[str, Any]) -> None:
         task = values.get("task", self._targets.kind)
-        if task in ("classification", "multi_label", "regression") and task != self._targets.kind:
+        kind = "regression" if task in NUMBER_TASKS else task
+        if kind in ("classification", "multi_label", "regression") and kind != self._targets.kind:
             raise PlanError(
                 f"The plan's task is {task!r}, but the target was read for "
                 f"{self._targets.kind!r}: {self._targets.reason}. Pass the task when you create "
@@ -341,11 +357,3 @@ class TabularData(TabularDataConstructors):
                 "Classification needs at least two classes: give rows of another class."
             )
         self._targets.check_split(self._split, "rows")
-
-    def _check_constant(self, names: Sequence[str], std: Tensor, numbers: Tensor) -> None:
-        for at, name in enumerate(names):
-            if not float(std[at]) > 0:
-                raise InputError(
-                    f"The target {name!r} is {float(numbers[0, at]):g} in all "
-                    f"{len(self._split.train):,} train rows, so there is nothing to learn."
-                )

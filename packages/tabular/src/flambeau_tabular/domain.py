@@ -5,6 +5,8 @@ from __future__ import annotations
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain
 from flambeau.errors import ArgumentError
 from flambeau.task import Classification, MultiLabel, Regression
+from flambeau.task.log_link import Gamma, Poisson, Tweedie
+from flambeau.task.quantiles import QuantileRegression
 from flambeau_tabular.checks import CHECKS
 from flambeau_tabular.collab_data import CollabData
 from flambeau_tabular.collab_preprocess import CollabPreprocessor
@@ -35,6 +37,24 @@ def parse_kinds(text: str) -> dict[str, str | list[str]]:
     return kinds
 
 
+def parse_costs(text: str) -> dict[str, float]:
+    """Return costs by name: ``false_positive=1,false_negative=5``.
+
+    Raises:
+        ArgumentError: A part is not NAME=NUMBER.
+    """
+    costs: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            costs[name.strip()] = float(number)
+        except ValueError as error:
+            raise ArgumentError(
+                f"{part!r} is not NAME=NUMBER. Write --costs false_positive=1,false_negative=5."
+            ) from error
+    return costs
+
+
 def parse_names(text: str) -> list[str]:
     """Return names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -56,6 +76,19 @@ DATA_OPTIONS = (
     CliOption("group", str, "Column with the group of each row: in one part only.", "group"),
     CliOption("weight", str, "Column with the weight of each row.", "weight"),
     CliOption(
+        "exposure",
+        str,
+        "Column with the time or population of each count (--task poisson, gamma, tweedie).",
+        "exposure",
+    ),
+    CliOption("offset", str, "Column with the logarithm of the exposure.", "offset"),
+    CliOption(
+        "costs",
+        parse_costs,
+        "Costs of mistakes of two classes: --costs false_positive=1,false_negative=5.",
+        "costs",
+    ),
+    CliOption(
         "kinds",
         parse_kinds,
         "Kinds of columns: --kinds zip=category,size=small<medium<large,code=id.",
@@ -70,8 +103,10 @@ DATA_OPTIONS = (
     ),
 )
 
-# The classes are those of the model.
-EVALUATE_OPTIONS = tuple(option for option in DATA_OPTIONS if option.name != "classes")
+# Classes and costs are those of the model.
+EVALUATE_OPTIONS = tuple(
+    option for option in DATA_OPTIONS if option.name not in ("classes", "costs")
+)
 
 PREDICT_OPTIONS = (
     CliOption(
@@ -90,6 +125,10 @@ DOMAIN = Domain(
         "classification": Classification,
         "multi_label": MultiLabel,
         "regression": Regression,
+        "quantile_regression": QuantileRegression,
+        "poisson": Poisson,
+        "gamma": Gamma,
+        "tweedie": Tweedie,
     },
     rules=(*DATA_RULES, *MODEL_RULES),
     checks=CHECKS,

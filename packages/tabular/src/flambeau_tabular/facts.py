@@ -32,6 +32,8 @@ class TabularFacts(Facts, total=False):
         target_names: Names of the target columns.
         target_reason: The property of the targets that decided the task.
         n_rows: Number of rows in all parts.
+        target_whole: Whether all train targets are whole numbers.
+        target_zeros: Share of the train targets that are 0.
     """
 
     columns: ReadOnly[Required[Mapping[str, ColumnDescription]]]
@@ -40,3 +42,5 @@ class TabularFacts(Facts, total=False):
     target_names: ReadOnly[list[str]]
     target_reason: ReadOnly[str]
     n_rows: ReadOnly[int]
+    target_whole: ReadOnly[bool]
+    target_zeros: ReadOnly[float]

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flambeau.data.data import head_arguments, select_values
+from flambeau_tabular.options import LOG_LINK_TASKS
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import TableSpec
+
+
+# Kinds of outputs by the tasks that are not named like them.
+_KINDS = {"quantile_regression": "regression", **dict.fromkeys(LOG_LINK_TASKS, "log_link")}
 
 
 def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +38,7 @@ def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) 
     arguments: dict[str, Any] = {
         "inputs": inputs,
         "n_outputs": n_outputs,
-        "kind": values["task"],
+        "kind": _KINDS.get(values["task"], values["task"]),
         **select_values(values, "hidden"),
         "dropout": head_arguments(values).get("dropout", 0.0),
     }

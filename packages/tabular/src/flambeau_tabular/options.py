@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
 from flambeau.data.ordered_names import ordered_names
@@ -13,7 +13,12 @@ from flambeau.data.targets import Kind
 from flambeau.errors import ArtefactError, InputError, did_you_mean, explains_arguments
 from flambeau_tabular.column_kind import ColumnKind, Override
 
-TASKS: tuple[str, ...] = get_args(Kind)
+LogLinkTask = Literal["poisson", "gamma", "tweedie"]
+LOG_LINK_TASKS: tuple[str, ...] = get_args(LogLinkTask)
+NUMBER_TASKS: tuple[str, ...] = ("regression", "quantile_regression", *LOG_LINK_TASKS)
+"""Tasks whose targets are numbers."""
+TASKS: tuple[str, ...] = ("classification", "multi_label", *NUMBER_TASKS)
+TaskName = Kind | Literal["quantile_regression"] | LogLinkTask
 Target = str | Sequence[str]
 """A target column, or several."""
 
@@ -23,7 +28,8 @@ Scaling = Literal["robust", "standard", "quantile", "none"]
 OutOfRange = Literal["clip", "keep"]
 """What happens to numbers and dates beyond those in train; see `SpecOptions`."""
 
-_READING = ("kinds", "drop", "time", "group", "weight", "sep")
+_READING = ("kinds", "drop", "time", "group", "weight", "exposure", "offset", "sep")
+_ROLES = ("time", "group", "weight", "exposure", "offset")
 
 
 @explains_arguments()
@@ -41,9 +47,17 @@ class TabularOptions:
         group: Column with the group of each row (a person, a machine), which is not an input. A
             group is in one part only.
         weight: Column with the weight of each row in loss and metrics, which is not an input.
+        exposure: For counts and amounts ("poisson", "gamma", "tweedie"): column with the time, the
+            area or the number of persons for which the target was counted, above 0. The expected
+            value is a rate times the exposure; the column is not an input of the network.
+        offset: The same as the logarithm of the exposure; only one of both.
         embargo: With ``time``: rows less than this duration before a later part are left out, see
             ``Split.by_time``.
-        task: "classification", "multi_label" or "regression"; None infers it from the target.
+        task: "classification", "multi_label", "regression", "quantile_regression", "poisson"
+            (counts and rates), "gamma" (amounts above 0) or "tweedie" (amounts that are often 0).
+            None infers one of the first three from the target.
+        costs: Costs of the mistakes of two classes, ``{"false_positive": 1, "false_negative": 5}``;
+            see ``Classification``.
         classes: All classes in the order of the model's outputs; None uses those in the data,
             sorted.
         sep: Separator between several labels in one cell of the target.
@@ -64,8 +78,11 @@ class TabularOptions:
     time: str | None = None
     group: str | None = None
     weight: str | None = None
+    exposure: str | None = None
+    offset: str | None = None
     embargo: Any | None = None
-    task: Kind | None = None
+    task: TaskName | None = None
+    costs: Mapping[str, float] | None = None
     classes: Sequence[str] | None = None
     sep: str | None = None
     scaling: Scaling | None = None
@@ -86,8 +103,13 @@ class TabularOptions:
             )
         if self.min_count is not None and (type(self.min_count) is not int or self.min_count < 1):
             raise InputError(f"min_count={self.min_count!r} has to be a whole number from 1 on.")
+        if self.exposure is not None and self.offset is not None:
+            raise InputError(
+                f"exposure={self.exposure!r} and offset={self.offset!r}: the offset is the "
+                "logarithm of the exposure. Give one of them."
+            )
         roles: dict[str, str] = {}
-        for role in ("time", "group", "weight"):
+        for role in _ROLES:
             name = getattr(self, role)
             if name is not None and name in roles:
                 raise InputError(
@@ -110,13 +132,13 @@ class TabularOptions:
             "classes": output_names(record.task.arguments) or None,
             "task": builder if builder in TASKS else None,
         }
-        if builder == "regression":
+        if builder in NUMBER_TASKS:
             saved["classes"] = None
         given = {name: getattr(self, name) for name in saved}
         for name, value in filled_like(self.like or "", given, saved).items():
             object.__setattr__(self, name, value)
         known = reading_options(record)
-        for name in ("kinds", "time", "group", "weight", "sep"):
+        for name in ("kinds", *_ROLES, "sep"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, known.get(name))
         if not self.drop:
@@ -124,9 +146,14 @@ class TabularOptions:
 
     @property
     def roles(self) -> dict[str, str]:
-        """The columns of time, group and weight by their role."""
-        found = {role: getattr(self, role) for role in ("time", "group", "weight")}
+        """The columns of time, group, weight and exposure by their role."""
+        found = {role: getattr(self, role) for role in _ROLES}
         return {role: name for role, name in found.items() if name is not None}
+
+    @property
+    def kind(self) -> Kind | None:
+        """What the targets are: classes, labels or numbers; None if they decide it."""
+        return "regression" if self.task in NUMBER_TASKS else cast("Kind | None", self.task)
 
     @property
     def reading_options(self) -> dict[str, Any]:

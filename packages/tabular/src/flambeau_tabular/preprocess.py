@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from flambeau_tabular.columns import TableSpec
     from flambeau_tabular.input_check import TableCheck
     from flambeau_tabular.predicted_frame import LabelType
+    from flambeau_tabular.structure import OffsetColumn
+
+OFFSET = "offset"
+"""The name of the offset among the task inputs of a batch."""
 
 
 class TabularPreprocessor(Preprocessor):
@@ -25,11 +29,18 @@ class TabularPreprocessor(Preprocessor):
         spec: The fitted columns.
         label_type: Type of the class labels in the target column; None if they are text, or the
             target is not a class.
+        offset: Column of the exposure, which the task reads; None without one.
     """
 
-    def __init__(self, spec: TableSpec, label_type: LabelType | None = None) -> None:
+    def __init__(
+        self,
+        spec: TableSpec,
+        label_type: LabelType | None = None,
+        offset: OffsetColumn | None = None,
+    ) -> None:
         self.spec = spec
         self.label_type: LabelType | None = label_type
+        self.offset = offset
 
     @classmethod
     def build(
@@ -37,11 +48,14 @@ class TabularPreprocessor(Preprocessor):
         columns: Sequence[Mapping[str, Any]],
         grid: Tensor,
         label_type: LabelType | None = None,
+        offset: Mapping[str, Any] | None = None,
     ) -> TabularPreprocessor:
         """Return the preprocessor of an export, from ``arguments()`` and ``tensors()``."""
         from flambeau_tabular.columns import TableSpec
+        from flambeau_tabular.structure import OffsetColumn
 
-        return cls(TableSpec.from_parts({"columns": columns}, {"grid": grid}), label_type)
+        spec = TableSpec.from_parts({"columns": columns}, {"grid": grid})
+        return cls(spec, label_type, None if offset is None else OffsetColumn(**offset))
 
     @property
     def builder(self) -> str:
@@ -54,9 +68,13 @@ class TabularPreprocessor(Preprocessor):
         Raises:
             InputError: A column is missing or has cells of another kind than in training.
         """
-        encoded = self.spec.encode(as_frame(items))
+        frame = as_frame(items)
+        encoded = self.spec.encode(frame)
         return Batch(
-            encoded.inputs(), weight=float(len(encoded)), indices=torch.arange(len(encoded))
+            encoded.inputs(),
+            weight=float(len(encoded)),
+            indices=torch.arange(len(encoded)),
+            task_inputs={} if self.offset is None else {OFFSET: self.offset.read(frame)},
         )
 
     def is_single(self, item: Any) -> bool:
@@ -126,7 +144,11 @@ class TabularPreprocessor(Preprocessor):
         return self.spec.hash()
 
     def arguments(self) -> Mapping[str, Any]:
-        kept = {} if self.label_type is None else {"label_type": self.label_type}
+        kept: dict[str, Any] = {}
+        if self.label_type is not None:
+            kept["label_type"] = self.label_type
+        if self.offset is not None:
+            kept["offset"] = self.offset.to_json()
         return {**self.spec.arguments(), **kept}
 
     def tensors(self) -> Mapping[str, Tensor]:

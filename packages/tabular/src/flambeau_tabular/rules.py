@@ -10,7 +10,7 @@ from typing import Any, get_args
 from flambeau.data.reading import DOUBTFUL_BELOW
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
-from flambeau.plan.rules_task import with_readings
+from flambeau.plan.rules_task import targets_accept, with_readings
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import UNUSED
 from flambeau_tabular.facts import TabularFacts
@@ -29,15 +29,53 @@ def _task(facts: TabularFacts, values: Values) -> Choice:
     else:
         low, high = facts.get("target_min", 0.0), facts.get("target_max", 0.0)
         reason = f"The target is a number from {low:g} to {high:g} in {n:,} train rows."
-    other = "classification" if kind == "regression" else "regression"
+    other, more = "classification" if kind == "regression" else "regression", ()
+    evidence = {"n_train": n, "classes": len(names), "target_dtype": facts.get("target_dtype")}
+    if kind == "regression" and (found := _suggested_task(facts)) is not None:
+        other, more = found[0], found
+        reason += f" {found[1]}"
+        evidence |= {key: facts.get(key) for key in _SHAPE_OF_TARGET}
     choice = Choice(
         "task",
         kind,
         reason,
-        evidence={"n_train": n, "classes": len(names), "target_dtype": facts.get("target_dtype")},
+        evidence=evidence,
+        alternatives=more[:1],
         override=f'TabularOptions(task="{other}"), on the command line --task {other}',
     )
     return with_readings(choice, facts)
+
+
+_SHAPE_OF_TARGET = ("target_min", "target_mean", "target_std", "target_zeros", "target_whole")
+# Shares of zeros and of the standard deviation in the mean from which another task may fit better.
+_MANY_ZEROS, _WIDE = 0.1, 0.8
+
+
+def _suggested_task(facts: TabularFacts) -> tuple[str, str] | None:
+    """Return a task that may fit the numbers better than squared errors, and the reason."""
+    mean = facts.get("target_mean") or [0.0]
+    if len(mean) > 1 or facts.get("target_min", -1) < 0 or "target_zeros" not in facts:
+        return None
+    zeros, spread = facts["target_zeros"], facts.get("target_std", [0.0])[0] / max(mean[0], 1e-300)
+    if facts.get("target_whole"):
+        return (
+            "poisson",
+            "All are whole numbers from 0 on: if they count events, the task 'poisson' predicts "
+            "expected counts, and exposure= makes them rates.",
+        )
+    if zeros > _MANY_ZEROS:
+        return (
+            "tweedie",
+            f"{zeros:.0%} are exactly 0 and none is negative: the task 'tweedie' is for such "
+            "amounts.",
+        )
+    if not zeros and spread > _WIDE:
+        return (
+            "gamma",
+            f"All are above 0 and the standard deviation is {spread:.0%} of the mean: the task "
+            "'gamma', or the logarithm (targets='log'), weighs relative errors.",
+        )
+    return None
 
 
 def _columns(facts: TabularFacts, values: Values) -> Choice:
@@ -147,8 +185,20 @@ def _scaling_accept(value: Any, facts: TabularFacts, values: Values) -> str | No
     return None if value in ways else f"one of {', '.join(map(repr, ways))}."
 
 
+def _logs(facts: TabularFacts) -> tuple[str, ...]:
+    """Return the logarithms that all train targets have."""
+    low = facts.get("target_min", -1)
+    return () if low < 0 else ("log", "log1p") if low > 0 else ("log1p",)
+
+
+def _targets_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    scaled = values["task"] in ("regression", "quantile_regression")
+    ways = ("as_is", "standard", *_logs(facts)) if scaled else ("as_is",)
+    return targets_accept(*ways)(value, facts, values)
+
+
 def _targets(base: Choice, facts: TabularFacts, values: Values) -> Choice:
-    if values["task"] != "regression":
+    if values["task"] not in ("regression", "quantile_regression") or "task_given" in facts:
         return base
     choice = Choice(
         "targets",
@@ -156,7 +206,8 @@ def _targets(base: Choice, facts: TabularFacts, values: Values) -> Choice:
         f"Standardised to mean 0 and standard deviation 1 over {facts['n_train']:,} train rows; "
         "predictions and metrics are in the units of the target.",
         evidence={"n_train": facts["n_train"]},
-        alternatives=("as_is",),
+        alternatives=("as_is", *_logs(facts)),
+        override='choices={"targets": "log"}, on the command line --set targets=log',
     )
     return with_readings(choice, facts)
 
@@ -204,7 +255,7 @@ DATA_RULES = (
         determines="preprocessor",
     ),
     Rule("min_count", (), _min_count, accepts=_min_count_accept, determines="preprocessor"),
-    Rule.extending("targets", _targets),
+    Rule.extending("targets", _targets, accepts=_targets_accept),
     Rule.extending("metrics", _metrics),
     Rule.extending("keep_best", _keep_best, needs=("metrics",)),
 )

@@ -1,4 +1,4 @@
-"""Columns that say how rows depend on each other: time, group, and their weights."""
+"""Columns with a role: time, group, weight and exposure of the rows."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from flambeau_tabular.options import TabularOptions
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Time, group and weight of each row; None if the data have no such column.
+    """Time, group, weight and offset of each row; None if the data have no such column.
 
     Attributes:
         times: Times in a form that ``Split.by_time`` orders: datetime64, numbers or ISO 8601 text.
         groups: Group numbers, int64 ``(n,)``.
         weights: Weights in loss and metrics, ``(n,)``.
+        offsets: Logarithms of the exposure, ``(n,)``.
     """
 
     times: NDArray[Any] | None = None
     groups: NDArray[np.int64] | None = None
     weights: Tensor | None = None
+    offsets: Tensor | None = None
 
     @classmethod
     def of(cls, frame: Frame, options: TabularOptions) -> Structure:
@@ -56,7 +58,9 @@ class Structure:
                     f"The column {options.weight!r} of the weights: {error}"
                 ) from error
             weights = weights.to(torch.get_default_dtype())
-        return cls(times, groups, weights)
+        column = OffsetColumn.of(options)
+        offsets = None if column is None else column.read(frame)
+        return cls(times, groups, weights, offsets)
 
     def take(self, rows: NDArray[np.int64]) -> Structure:
         """Return the structure of these rows."""
@@ -64,7 +68,51 @@ class Structure:
             None if self.times is None else self.times[rows],
             None if self.groups is None else self.groups[rows],
             None if self.weights is None else self.weights[torch.from_numpy(rows)],
+            None if self.offsets is None else self.offsets[torch.from_numpy(rows)],
         )
+
+
+@dataclass(frozen=True)
+class OffsetColumn:
+    """The column with the exposure of each row, or with its logarithm.
+
+    Attributes:
+        name: Name of the column.
+        is_log: Whether it has the logarithm.
+    """
+
+    name: str
+    is_log: bool
+
+    @classmethod
+    def of(cls, options: TabularOptions) -> OffsetColumn | None:
+        """Return the column that the options name, if any."""
+        if options.offset is not None:
+            return cls(options.offset, True)
+        return None if options.exposure is None else cls(options.exposure, False)
+
+    def read(self, frame: Frame) -> Tensor:
+        """Return the logarithm of the exposure ``(n,)``, in torch's default dtype.
+
+        Raises:
+            InputError: A cell is missing, not finite or, for an exposure, not above 0.
+        """
+        role = "offset" if self.is_log else "exposure"
+        numbers = as_numbers(_complete(frame, self.name, role), self.name)
+        wrong = ~np.isfinite(numbers) if self.is_log else ~((numbers > 0) & (numbers < np.inf))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            needed = "finite" if self.is_log else "above 0 and finite"
+            raise InputError(
+                f"The {role} {self.name!r} is {numbers[row]:g} in row {row}, but must be {needed}. "
+                "Correct the cells or drop these rows."
+            )
+        logs = numbers if self.is_log else np.log(numbers)
+        return torch.tensor(logs, dtype=torch.get_default_dtype())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as JSON values."""
+        return {"name": self.name, "is_log": self.is_log}
 
 
 def _complete(frame: Frame, name: str, role: str) -> pa.ChunkedArray:

@@ -114,14 +114,14 @@ def _read_column(cells: pa.ChunkedArray, name: str, options: TabularOptions) -> 
             return replace(found, readings=(amounts,))
     first = read_labels(
         _python_values(cells.slice(0, _MOST_READ)),
-        task=options.task,
+        task=options.kind,
         classes=options.classes,
         sep=options.sep,
     )
     if len(cells) <= _MOST_READ or first.kind == "multi_label":
         whole = first if len(cells) <= _MOST_READ else None
         return whole or read_labels(
-            _python_values(cells), task=options.task, classes=options.classes, sep=options.sep
+            _python_values(cells), task=options.kind, classes=options.classes, sep=options.sep
         )
     if first.kind == "regression":
         values = to_default_dtype(torch.tensor(as_numbers(cells, name)))
@@ -139,7 +139,7 @@ def _read_column(cells: pa.ChunkedArray, name: str, options: TabularOptions) -> 
 def _ordered_categories(cells: pa.ChunkedArray, options: TabularOptions) -> tuple[str, ...] | None:
     """Return the categories that rows have, in their order; None for a column without an order."""
     kind = cells.type
-    if options.task not in (None, "classification") or options.sep is not None:
+    if options.kind not in (None, "classification") or options.sep is not None:
         return None
     if not pa.types.is_dictionary(kind) or not kind.ordered:
         return None
@@ -181,7 +181,7 @@ def _read_columns(frame: Frame, names: Sequence[str], options: TabularOptions) -
             f"task='classification' has one target, but target names {len(names)} columns. Give "
             "one column, or task='multi_label' for columns of 0 and 1."
         )
-    kind = options.task or ("multi_label" if is_binary else "regression")
+    kind = options.kind or ("multi_label" if is_binary else "regression")
     if kind == "multi_label" and not is_binary:
         row, column = (int(each[0]) for each in np.nonzero((columns != 0) & (columns != 1)))
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from flambeau.errors import InputError
 from flambeau.task.deviance_metrics import TweedieD2, TweedieDeviance, checked_power
 from flambeau.task.metric_choice import MetricChoice, fresh_metrics, metric_argument
 from flambeau.task.metrics import Metric, MetricFactory
-from flambeau.task.model_call import call_model
+from flambeau.task.model_call import call_model, of_ensemble
 from flambeau.task.numerics import HALF_DTYPES, as_real, real_dtype
 from flambeau.task.regression import Regression
 from flambeau.task.task import StepContext
@@ -84,6 +85,8 @@ class LogLinkTask(Regression):
         """
         if self.offset is None:
             return outputs
+        if of_ensemble(outputs):
+            return replace(outputs, members=self.with_offset(outputs.members, batch))
         found = batch.task_inputs.get(self.offset)
         if found is None:
             raise InputError(

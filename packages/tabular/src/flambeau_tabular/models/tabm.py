@@ -74,8 +74,9 @@ class TabM(nn.Module):
         inputs: Turns a row into a vector.
         n_outputs: Number of outputs.
         kind: How members are averaged: the outputs of "classification" are logarithms of the mean
-            probabilities, those of "multi_label" the logits of the mean probabilities, and other
-            outputs the plain means.
+            probabilities, those of "multi_label" the logits of the mean probabilities, those of
+            "log_link" (counts and amounts) logarithms of the mean values, and other outputs the
+            plain means.
         k: Number of members.
         hidden: Widths of the hidden layers.
         dropout: Dropout probability of the hidden units.
@@ -166,6 +167,8 @@ def _average(members: Tensor, kind: str) -> Tensor:
         # log p - log(1 - p) of the mean probabilities of 1 and of 0; their number cancels out.
         yes, no = F.logsigmoid(members), F.logsigmoid(-members)
         return yes.logsumexp(dim=1) - no.logsumexp(dim=1)
+    if kind == "log_link":
+        return members.logsumexp(dim=1) - log_k
     return members.mean(dim=1)
 
 
