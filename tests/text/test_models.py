@@ -14,7 +14,7 @@ from flambeau.training.optim.groups import parameter_groups
 from flambeau_text.models import Seq2Seq, rnn, select, transformer
 from flambeau_text.models.transformer import TransformerConfig
 from flambeau_text.models.transformer_layers import DecoderLayer, EncoderLayer
-from flambeau_text.translation.loss import token_loss
+from flambeau_text.token_loss import token_loss
 
 # Sums in another order, in float64.
 TOLERANCE = {"atol": 1e-12, "rtol": 0}

@@ -24,9 +24,9 @@ from flambeau_text import (
     TranslationTask,
     WordTokenizer,
 )
+from flambeau_text.text_lines import read_lines
 from flambeau_text.translation.dataset import REFERENCE
 from flambeau_text.translation.interpretation import translation_summary
-from flambeau_text.translation.text_files import read_lines
 
 CHOICES: dict[str, Any] = {
     "device": "cpu", "probe": "off", "precision": "fp32",

@@ -10,7 +10,8 @@ import pytest
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError, SplitError
 from flambeau_text import TranslationData, TranslationOptions
-from flambeau_text.translation.text_files import language_of, read_lines
+from flambeau_text.text_lines import read_lines
+from flambeau_text.translation.text_files import language_of
 
 SOURCES = [f"source sentence number {n}" for n in range(20)]
 TARGETS = [f"zielsatz nummer {n}" for n in range(20)]

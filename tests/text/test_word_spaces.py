@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flambeau_text import WordTokenizer
+from flambeau_text.text_lines import read_lines
 from flambeau_text.tokenization.words import JOINER
-from flambeau_text.translation.text_files import read_lines
 
 TEXTS = {
     "fr": ["L'homme qu'il a vu n'est pas là aujourd'hui.", "« Oui ! » dit-il ; puis : rien…"],

@@ -20,6 +20,7 @@ from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError, explains_arguments
+from flambeau_text.text_lines import read_lines
 from flambeau_text.tokenization.bpe_dropout import BpeDropout
 from flambeau_text.translation.dataset import (
     EncodedPairs,
@@ -39,7 +40,6 @@ from flambeau_text.translation.sources import (
     read_items,
     read_path,
 )
-from flambeau_text.translation.text_files import read_lines
 
 if TYPE_CHECKING:
     from flambeau.artefact.predictor import Predictor

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.data.facts import Facts
 from flambeau.data.split import PARTS, Split
+from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.given_tokenizers import plan_values
-from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
+from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.word_count import count_words, script_of
 
 _SAMPLE = 1_000  # train pairs whose scripts are looked at

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from flambeau.errors import PlanError
-from flambeau_text.tokenization import (
-    CharacterTokenizer,
-    SubwordTokenizer,
-    Tokenizer,
-    WordTokenizer,
-)
+from flambeau_text.tokenization.fit import fit_tokenizer
 from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.given_tokenizers import as_tokenizers, plan_values
 from flambeau_text.translation.language_guard import LanguageGuard
-from flambeau_text.translation.options import TOKENIZERS, TranslationOptions
+from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 
 
@@ -52,30 +46,4 @@ def fit_preprocessor(
         target=None if target is source else target,
         max_tokens=values["max_tokens"],
         language_guard=LanguageGuard.fit(sources, targets, source_language, target_language),
-    )
-
-
-def fit_tokenizer(
-    texts: Sequence[str], values: Mapping[str, Any], language: str | None, lowercase: bool
-) -> Tokenizer:
-    """Fit one tokenizer, for one side (source or target) or for both sides.
-
-    Raises:
-        PlanError: The plan's tokenizer is unknown.
-    """
-    kind, size = values["tokenizer"], values["vocab_size"]
-    case: Any = {"lowercase": lowercase, "normalization": values["normalization"]}
-    if kind == "word":
-        # Words that occur once cannot be learned; as unknown words they train the unknown token.
-        min_freq = 1 if len(texts) < 2_000 else 2
-        return WordTokenizer.fit(
-            texts, language=language, min_freq=min_freq, max_tokens=size, **case
-        )
-    if kind == "character":
-        return CharacterTokenizer.fit(texts, max_tokens=size, **case)
-    if kind in ("bpe", "unigram"):
-        return SubwordTokenizer.train(texts, kind=cast("Any", kind), vocab_size=size, **case)
-    raise PlanError(
-        f"The plan's tokenizer is {kind!r}; it must be one of {', '.join(TOKENIZERS)}, or that of "
-        "an object in TranslationOptions(tokenizer=…) of the data."
     )

@@ -11,10 +11,10 @@ from flambeau.artefact.read_like import filled_like, read_record, reading_option
 from flambeau.errors import InputError, explains_arguments
 from flambeau.plan import Plan
 from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
+from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.translation.given_tokenizers import both_sides
 
-TOKENIZERS = ("bpe", "unigram", "word", "character")
 _PLANNED = ("tokenizer", "vocab_size", "shared_vocab", "normalization")
 
 

@@ -14,9 +14,9 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
+from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
 from flambeau_text.translation.dataset import SOURCE, SOURCE_TOKENS, source_rows
 from flambeau_text.translation.language_guard import LanguageGuard
-from flambeau_text.translation.tokenization_record import record_of, warn_if_changed
 
 _SHOWN = 60  # characters of a text in a message
 _CHECKED = 200  # sources of a part

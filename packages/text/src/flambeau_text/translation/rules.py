@@ -18,9 +18,9 @@ from flambeau_text.languages import language_code
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.rnn import RnnConfig
 from flambeau_text.models.transformer import TransformerConfig
+from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.translation.facts import TranslationFacts
-from flambeau_text.translation.options import TOKENIZERS
 from flambeau_text.translation.recipes import (
     BATCH_SIZES,
     BF16_GAINS,

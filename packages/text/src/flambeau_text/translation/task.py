@@ -35,6 +35,7 @@ from flambeau_text.forcing.gap import (
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.forcing.unroll import decoder_features
 from flambeau_text.models.seq2seq import Seq2Seq
+from flambeau_text.token_loss import token_loss
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID, content_ids
 from flambeau_text.translation.dataset import (
@@ -44,7 +45,6 @@ from flambeau_text.translation.dataset import (
     SOURCE_TOKENS,
     TARGET,
 )
-from flambeau_text.translation.loss import token_loss
 from flambeau_text.translation.prediction_options import Details, details_of, strategy_of
 from flambeau_text.translation.predictions import Translation, detailed_translations
 from flambeau_text.translation.scores import METRICS, corpus_scores

@@ -1,67 +1,16 @@
-"""Read text files with one sentence per line; errors name the file and the line."""
+"""Read two text files whose lines correspond; errors name the file and the line."""
 
 from __future__ import annotations
 
-import gzip
 import os
 from pathlib import Path
 
 from flambeau.errors import InputError
 from flambeau_text.languages import language_code
+from flambeau_text.text_lines import read_lines
 
-_SHOWN_BYTES = 20
 _SHOWN_LINES = 3
 _SIDES = ("src", "tgt", "trg")  # in this order source and target
-
-
-def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """Read the lines of a UTF-8 file, without line ends; a ``.gz`` file is decompressed.
-
-    Only a line feed ends a line, with or without a carriage return before it. Some corpora contain
-    other Unicode line separators within sentences; ``str.splitlines`` would split there and shift
-    one side against the other.
-
-    Raises:
-        InputError: The file is missing, is not valid gzip, or is not UTF-8; the message names the
-            line and the bytes.
-    """
-    path = Path(path)
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(
-            f"There is no file {path} (current folder: {Path.cwd()}). Check the path."
-        ) from None
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if utf16 or b"\0" in content:
-        line = content.count(b"\n", 0, max(0, content.find(b"\0"))) + 1
-        found = (
-            "begins with the byte-order mark of UTF-16"
-            if utf16
-            else f"has NUL characters in line {line}, as UTF-16 has"
-        )
-        raise InputError(
-            f"{path} {found}, so it is not UTF-8. Save it as UTF-8; `iconv -f UTF-16 -t UTF-8` "
-            "converts UTF-16 (`-f UTF-16LE` if there is no byte-order mark)."
-        )
-    if content.startswith(b"\xef\xbb\xbf"):  # the byte-order mark
-        content = content[3:]
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        start = content.rfind(b"\n", 0, error.start) + 1
-        wrong = content[error.start : error.start + _SHOWN_BYTES].split(b"\n")[0]
-        raise InputError(
-            f"{path}, line {number}: byte {error.start - start + 1} of the line is not UTF-8 "
-            f"({wrong!r}). Save the file as UTF-8; `iconv -f LATIN1 -t UTF-8` converts Latin-1."
-        ) from None
-    lines = text.split("\n")
-    if lines and not lines[-1]:  # the file ends with a line feed
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
 
 
 def read_parallel(

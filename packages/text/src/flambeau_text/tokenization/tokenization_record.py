@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from flambeau.errors import FlambeauWarning
-from flambeau_text.tokenization import CustomTokenizer, Tokenizer
+from flambeau_text.tokenization.custom import CustomTokenizer
+from flambeau_text.tokenization.tokenizer import Tokenizer
 
 _PACKAGES = ("spacy", "tokenizers", "sentencepiece")
 _SENTENCE = (
