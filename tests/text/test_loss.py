@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from flambeau_text import token_loss as module
 from flambeau_text.token_loss import token_loss
-from flambeau_text.translation import loss as module
 
 N, SIZE, VOCAB = 23, 5, 7
 

@@ -12,7 +12,7 @@ import pytest
 from flambeau import Learner, Predictor
 from flambeau.errors import FlambeauWarning
 from flambeau_text import TranslationData, TranslationOptions
-from flambeau_text.translation import tokenization_record
+from flambeau_text.tokenization import tokenization_record
 
 CHOICES: dict[str, Any] = {
     "device": "cpu", "probe": "off", "precision": "fp32",
