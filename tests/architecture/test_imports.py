@@ -40,7 +40,13 @@ UNDECLARED: dict[str, dict[str, str]] = {
         "sacremoses": "get_tokenizer('moses'), if it is installed",
         "torchtext": "to_torchtext, only in an old environment",
     },
-    "flambeau_tabular": {"typing_extensions": "types only; torch requires it"},
+    "flambeau_tabular": {
+        "typing_extensions": "types only; torch requires it",
+        "matplotlib": "types of figures; core's extra `plot` installs it, see flambeau.plotting",
+        **dict.fromkeys(
+            ("catboost", "lightgbm", "xgboost"), "lines of a report, if they are installed"
+        ),
+    },
     "flambeau_bench": {},
 }
 

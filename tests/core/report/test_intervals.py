@@ -5,6 +5,7 @@ import torch
 
 from flambeau.errors import InputError
 from flambeau.report import bootstrap, paired_difference, wilson
+from flambeau.report.intervals import bootstrap_groups, resampled_counts
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
@@ -113,3 +114,32 @@ def test_invalid_columns_are_refused() -> None:
         bootstrap(mean)
     with pytest.raises(InputError, match="resamples"):
         bootstrap(mean, torch.ones(3), resamples=0)
+
+
+def test_groups_are_resampled_as_a_whole() -> None:
+    groups = torch.tensor([5, 5, 2, 2, 2, 9])
+    (counts,) = resampled_counts(6, 40, groups, seed=1)
+    assert counts.shape == (40, 6)
+    assert bool((counts[:, 0] == counts[:, 1]).all() and (counts[:, 2] == counts[:, 4]).all())
+    # Three groups are drawn in each resample.
+    assert bool((counts[:, 0] + counts[:, 2] + counts[:, 5] == 3).all())
+
+
+def test_interval_of_groups_equals_a_loop() -> None:
+    values = torch.tensor([1.0, 2, 4, 8, 16, 32]).double()
+    groups, weights = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([1.0, 2, 1, 1, 1, 3]).double()
+
+    def mean(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return (x * w).sum(dim=1) / w.sum(dim=1)
+
+    found = bootstrap_groups(mean, values, groups=groups, weights=weights, resamples=30)
+    (counts,) = resampled_counts(6, 30, groups)
+    means = [float((values * weights * row).sum() / (weights * row).sum()) for row in counts]
+    low, high = torch.tensor(means).double().quantile(torch.tensor([0.025, 0.975]).double())
+    assert (found.low, found.high) == pytest.approx((float(low), float(high)))
+    assert found.value == pytest.approx(float((values * weights).sum() / weights.sum()))
+
+
+def test_interval_of_one_group_is_refused() -> None:
+    with pytest.raises(InputError, match="1 group"):
+        bootstrap_groups(lambda x, w: x.mean(dim=1), torch.ones(4), groups=torch.zeros(4))

@@ -31,8 +31,11 @@ from flambeau_tabular.recognise import is_table_file
 from flambeau_tabular.task_arguments import number_task_arguments
 
 if TYPE_CHECKING:
+    from flambeau.report.interpretation import Interpretation
+    from flambeau.report.page import Section
     from flambeau_tabular.columns import Frame
     from flambeau_tabular.predicted_frame import LabelType
+    from flambeau_tabular.report.baselines import Baselines
     from flambeau_tabular.structure import Structure
 
 TARGET = "target"
@@ -215,6 +218,20 @@ class TabularData(TabularDataConstructors):
             content = self._structure.weights.double().numpy().tobytes()
             found["sample weights"] = f"digest {digest(content)}"
         return found
+
+    def baselines(self, found: Interpretation) -> Baselines | None:
+        """Return trivial, linear and boosted models on the rows of a report.
+
+        See `flambeau_tabular.report.baselines.table_baselines`.
+        """
+        from flambeau_tabular.report.baselines import table_baselines
+
+        return table_baselines(self, found)
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        from flambeau_tabular.report.sections import report_sections
+
+        return report_sections(self, found)
 
     def raw(self, part: str) -> FrameRows:
         return FrameRows(self._frame.take(self._split.part(part)))

@@ -20,6 +20,8 @@ from flambeau.errors import InputError
 
 if TYPE_CHECKING:
     from flambeau.data.preview import Preview
+    from flambeau.report.interpretation import Interpretation
+    from flambeau.report.page import Section
 
 _IDENTIFYING_FACTS = (
     "class_names",
@@ -257,6 +259,17 @@ class Data(ABC):
     def report(self) -> str:
         """Return a summary as text: counts, sizes, classes, samples that could not be read."""
         return "\n".join(f"{name}: {value}" for name, value in self.facts().items())
+
+    def baselines(self, found: Interpretation) -> Mapping[str, Mapping[str, float]] | None:
+        """Return the scores of simple models on the samples of a report, by name of the model.
+
+        With None (default) a report fits a constant prediction and a linear model.
+        """
+        return None
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        """Return further sections of a report's page."""
+        return ()
 
     def preview(self, row: int) -> Preview | None:
         """Return the preview of a sample for reports; with None they show only its row number.

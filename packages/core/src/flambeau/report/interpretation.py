@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import ArgumentError
+from flambeau.nested import to_cpu
 from flambeau.plan import Plan
 from flambeau.plotting import Path
 from flambeau.report.calibration import Calibration, calibration_from_sums
@@ -26,7 +27,7 @@ from flambeau.report.confusion import ClassScores, ConfusedPair, Confusion, Labe
 from flambeau.report.interpretation_page import make_page
 from flambeau.report.intervals import Interval
 from flambeau.report.page import Page
-from flambeau.report.part_baselines import part_baselines
+from flambeau.report.part_baselines import group_numbers, part_baselines
 from flambeau.report.plots_predictions import (
     plot_calibration,
     plot_confusion,
@@ -96,7 +97,25 @@ def interpret(
     details = details or ReportDetails()
     n_weights = sum(parameter.numel() for parameter in model.parameters())
     notes = {"model": f"{type(model).__name__}, {n_weights:,} parameters", **details.notes}
-    return Interpretation(part, task, predictions, details, notes)
+    run = partial(_run, model, task, context, details.preprocessor)
+    return Interpretation(part, task, predictions, details, notes, run)
+
+
+def _run(
+    model: nn.Module,
+    task: Task,
+    context: StepContext,
+    preprocessor: Preprocessor | None,
+    batch: Batch,
+) -> Any:
+    """Return the outputs for a batch on the CPU that the preprocessor encoded, on the CPU."""
+    weight = next(model.parameters(), torch.empty(0))
+    batch = batch.to(weight.device)
+    if preprocessor is not None:
+        batch = preprocessor.on_device(batch)
+    with torch.no_grad():
+        outputs = task.predict(model.eval(), batch, replace(context, stage="predict", carry=None))
+    return to_cpu(outputs)
 
 
 class Interpretation:
@@ -111,6 +130,8 @@ class Interpretation:
         predictions: The results for each sample, and sums over all samples.
         details: Further content of the report.
         notes: Facts by name for the last section of the report.
+        run: Returns what ``task.predict`` returns for a batch of the preprocessor; None if the
+            model is not at hand.
 
     Attributes:
         part: The argument ``part``.
@@ -119,6 +140,7 @@ class Interpretation:
             ``losses`` have one row per sample, as have the tensors in ``summary.samples``.
         details: The argument ``details``.
         notes: The argument ``notes``.
+        run: The argument ``run``, with which sections of a report compute further predictions.
         signatures: How scores were computed, by name; see ``Task.signatures``.
         created: When the predictions were computed.
     """
@@ -130,7 +152,9 @@ class Interpretation:
         predictions: Predictions,
         details: ReportDetails,
         notes: Mapping[str, str],
+        run: Callable[[Batch], Any] | None = None,
     ) -> None:
+        self.run = run
         self.part = part
         self.task = task
         self.predictions = predictions
@@ -183,12 +207,24 @@ class Interpretation:
     # Scores
 
     @cached_property
+    def groups(self) -> Tensor | None:
+        """Numbers of the groups of the samples, ``(n,)``; None if the data have no groups."""
+        return None if self.details.data is None else group_numbers(self.details.data, self.ids)
+
+    @property
+    def ids(self) -> Tensor:
+        """Sample indices as in ``data.split``, int64 ``(n,)``."""
+        return self.predictions.ids
+
+    @cached_property
     def intervals(self) -> dict[str, Interval]:
         """95% intervals by score, for the scores of ``flambeau.report.score_intervals``.
 
+        Samples of one group of the data are resampled together.
+
         A user-defined metric has no interval, even under the name of a standard metric.
         """
-        found = score_intervals(self.predictions)
+        found = score_intervals(self.predictions, self.groups)
         given = self.predictions.scores
         return {
             name: interval
@@ -207,12 +243,15 @@ class Interpretation:
         }
 
     @cached_property
-    def baselines(self) -> dict[str, dict[str, float]]:
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Scores of simple models on the same samples, by model name; may be empty.
 
-        The models are a constant prediction and, if the samples are in memory, a linear model,
-        which takes some seconds.
+        The models are those of the data (``Data.baselines``), or a constant prediction and, if the
+        samples are in memory, a linear model. They take some seconds.
         """
+        own = None if self.details.data is None else self.details.data.baselines(self)
+        if own is not None:
+            return own
         return part_baselines(
             self.task, self.predictions, self.part, self.details.data, self.details.dataset
         )

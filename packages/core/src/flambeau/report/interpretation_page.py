@@ -26,7 +26,7 @@ from flambeau.report.blocks import (
 )
 from flambeau.report.confusion import ClassScores, Confusion
 from flambeau.report.intervals import Interval
-from flambeau.report.page import Page
+from flambeau.report.page import Page, Section
 from flambeau.report.plots_history import history_panels
 from flambeau.report.plots_predictions import (
     plot_calibration,
@@ -57,6 +57,11 @@ def make_page(found: Interpretation) -> Page:
     details = found.details
     page = Page(details.title, _subtitle(found))
     page.add("Scores", *_scores(found))
+    own: Sequence[Section] = ()
+    if details.data is not None:
+        own = details.data.report_sections(found)
+    for section in (each for each in own if each.first):
+        page.add(section.title, *section.blocks)
     if details.history is not None and details.history.rows and can_plot():
         draws = history_panels(details.history)
         page.add("Training", Figures(_figures(draws, "Curve by epoch"), min_width=300))
@@ -70,7 +75,8 @@ def make_page(found: Interpretation) -> Page:
         page.add("Highest losses", *_top_losses(found))
     if finite and _has_calibration(found):
         page.add("Calibration", *_calibration(found))
-    for section in found.task.report_sections(found):
+    later = [each for each in own if not each.first]
+    for section in (*later, *found.task.report_sections(found)):
         page.add(section.title, *section.blocks)
     if details.data is not None:
         page.add("Data", Preformatted(details.data.report()))

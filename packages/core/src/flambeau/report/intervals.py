@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flambeau import random as keyed
 from flambeau.errors import InputError
+from flambeau.task.numerics import distinct
 
 Statistic = Callable[..., Tensor]
 """Maps columns with a leading axis of resamples, ``(resamples, n, …)``, to ``(resamples,)``."""
@@ -142,10 +143,7 @@ def bootstrap(
     for start in range(0, resamples, chunk):
         rows = torch.randint(n, (min(chunk, resamples - start), n), generator=draws)
         found.append(statistic(*(column[rows] for column in columns)).double())
-    ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
-    # A statistic may be undefined for a resample (R² of equal targets); the others are enough.
-    low, high = torch.cat(found).nanquantile(ends)
-    return Interval(value, float(low), float(high), level)
+    return Interval(value, *percentiles(torch.cat(found), level), level)
 
 
 def paired_difference(
@@ -187,6 +185,91 @@ def paired_difference(
     return bootstrap(
         difference, first, second, *shared, level=level, resamples=resamples, seed=seed
     )
+
+
+def resampled_counts(
+    n: int, resamples: int = 1_000, groups: Tensor | None = None, seed: int = 0
+) -> Iterator[Tensor]:
+    """Yield how often each sample is in each resample, float64 ``(some resamples, n)``.
+
+    Statistics that take weights of samples are computed with these counts as weights.
+
+    Args:
+        n: Number of samples.
+        resamples: Number of resamples over all pieces.
+        groups: Group numbers ``(n,)``. As many groups as there are, not samples, are drawn, and a
+            group is in a resample with all of its samples: rows of one person are not independent.
+            None draws samples.
+        seed: Seed of the resampling.
+    """
+    if groups is None:
+        n_units, units = n, None
+    else:
+        names, units = distinct(groups.cpu())
+        n_units = len(names)
+    draws = keyed.generator(seed, "resampled counts", n, n_units)
+    chunk = max(1, _MOST_VALUES // max(1, n))
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        drawn = torch.randint(n_units, (rows, n_units), generator=draws)
+        ones = torch.ones(rows, n_units, dtype=torch.float64)
+        counts = torch.zeros_like(ones).scatter_add_(1, drawn, ones)
+        yield counts if units is None else counts[:, units]
+
+
+def bootstrap_groups(
+    statistic: Statistic,
+    *columns: Tensor,
+    groups: Tensor,
+    weights: Tensor | None = None,
+    level: float = 0.95,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> Interval:
+    """Return the percentile bootstrap interval of a statistic, with whole groups resampled.
+
+    Args:
+        statistic: Maps the columns, ``(resamples, n, …)`` each, and weights ``(resamples, n)`` as
+            the last argument to ``(resamples,)``.
+        columns: ``(n, …)`` each; row i of all columns is one sample.
+        groups: Group numbers ``(n,)``.
+        weights: Sample weights ``(n,)``; None is 1 for each.
+        level: As in ``bootstrap``.
+        resamples: As in ``bootstrap``.
+        seed: As in ``bootstrap``.
+
+    Raises:
+        InputError: As ``bootstrap``; or there is a single group, whose spread is unknown.
+
+    Source:
+        Field and Welsh, "Bootstrapping clustered data", 2007: the cluster bootstrap.
+    """
+    _check_level(level)
+    n = _length(columns)
+    n_groups = len(distinct(groups.cpu())[0])
+    if n_groups < 2:
+        raise InputError(
+            f"The {n} samples have {n_groups} group, but an interval needs at least 2."
+        )
+    columns = tuple(column.cpu() for column in columns)
+    each = torch.ones(n, dtype=torch.float64) if weights is None else weights.double().cpu()
+
+    def of(counts: Tensor) -> Tensor:
+        rows = len(counts)
+        repeated = (column.expand(rows, *column.shape) for column in columns)
+        return statistic(*repeated, counts * each).double()
+
+    value = float(of(torch.ones(1, n, dtype=torch.float64)))
+    found = torch.cat([of(counts) for counts in resampled_counts(n, resamples, groups, seed)])
+    return Interval(value, *percentiles(found, level), level)
+
+
+def percentiles(values: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the percentile interval of statistics ``(resamples,)``; NaN is ignored."""
+    ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
+    # A statistic may be undefined for a resample (R² of equal targets); the others are enough.
+    low, high = values.double().nanquantile(ends)
+    return float(low), float(high)
 
 
 def _check_level(level: float) -> None:

@@ -74,10 +74,12 @@ class Section:
     Attributes:
         title: Title of the section; also an entry in the table of contents.
         blocks: ``Text``, ``Table``, ``Figures``, ``Cards``, or any other ``Block``.
+        first: Whether the section of a data class follows the scores directly.
     """
 
     title: str
     blocks: tuple[Block, ...]
+    first: bool = False
 
 
 class Page:

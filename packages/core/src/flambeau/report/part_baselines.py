@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from flambeau.data.data import Data
 from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
-from flambeau.data.split import HELD_OUT
+from flambeau.data.split import HELD_OUT, PARTS
 from flambeau.report.baselines import baseline_scores
 from flambeau.report.predictions import Predictions
 from flambeau.task.task import Task
@@ -71,6 +72,26 @@ def part_baselines(
     scored = _scored(task, predictions)
     train_samples = _OnlyTargets({"target": train_targets})
     return {} if scored is None else baseline_scores(train_samples, scored, task)
+
+
+def group_numbers(data: Data, ids: Tensor) -> Tensor | None:
+    """Return the numbers of the groups of samples ``(n,)``; None if a sample has no group.
+
+    Args:
+        data: The data.
+        ids: Sample indices as in ``data.split``.
+    """
+    group_of: dict[int, Any] = {}
+    for part in PARTS:
+        groups = data.groups(part)
+        if groups is not None:
+            rows: list[int] = data.split.part(part).tolist()
+            group_of |= dict(zip(rows, groups, strict=True))
+    chosen = [int(each) for each in ids]
+    if not group_of or not all(each in group_of for each in chosen):
+        return None
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(group_of.values()))}
+    return torch.tensor([number_of[group_of[each]] for each in chosen])
 
 
 def _own_constant(task: Task, predictions: Predictions) -> dict[str, dict[str, float]]:

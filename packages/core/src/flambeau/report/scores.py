@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from flambeau.report.intervals import Interval, Statistic, bootstrap, wilson
+from flambeau.report.intervals import Interval, Statistic, bootstrap, bootstrap_groups, wilson
 from flambeau.report.predictions import Predictions
 from flambeau.task.batch_summary import TOP_K
 from flambeau.task.numerics import distinct
@@ -18,7 +19,7 @@ _MOST_DRAWS = 50_000_000  # a few seconds; for more samples, fewer resamples are
 _MOST_CELLS = 2_000_000  # counts in memory at once: 16 MB
 
 
-def score_intervals(predictions: Predictions) -> dict[str, Interval]:
+def score_intervals(predictions: Predictions, groups: Tensor | None = None) -> dict[str, Interval]:
     """Return the loss and the standard metrics with 95% intervals, by name.
 
     Classification: accuracy, top-5 accuracy (for more than 5 classes), balanced accuracy and macro
@@ -29,15 +30,17 @@ def score_intervals(predictions: Predictions) -> dict[str, Interval]:
 
     Args:
         predictions: The predictions for one part.
+        groups: Group numbers of the samples ``(n,)``: whole groups are resampled. None if all
+            samples are independent.
     """
     found: dict[str, Interval] = {}
-    weights = predictions.weights
+    weights = _Weights(predictions.weights, groups)
     if predictions.losses is not None:
         _add(found, "loss", mean, predictions.losses, weights=weights)
     if predictions.kind == "classification":
-        _class_intervals(found, predictions)
+        _class_intervals(found, predictions, weights)
     elif predictions.kind == "multi_label":
-        _label_intervals(found, predictions)
+        _label_intervals(found, predictions, weights)
     elif predictions.kind == "regression":
         columns = (predictions.figure(name).double() for name in ("predicted", "target"))
         predicted, targets = columns
@@ -46,11 +49,25 @@ def score_intervals(predictions: Predictions) -> dict[str, Interval]:
     return found
 
 
-def _class_intervals(found: dict[str, Interval], predictions: Predictions) -> None:
+@dataclass(frozen=True)
+class _Weights:
+    """Weights and groups of the samples, ``(n,)`` each; None if there are none."""
+
+    weights: Tensor | None
+    groups: Tensor | None
+
+    def __getitem__(self, rows: Tensor) -> _Weights:
+        found = (None if each is None else each[rows] for each in (self.weights, self.groups))
+        return _Weights(*found)
+
+
+def _class_intervals(
+    found: dict[str, Interval], predictions: Predictions, weights: _Weights
+) -> None:
     kept = predictions.figure("target") >= 0
     if not bool(kept.any()):
         return
-    weights = None if predictions.weights is None else predictions.weights[kept]
+    weights = weights[kept]
     targets, predicted, top = (
         predictions.figure(name)[kept] for name in ("target", "predicted", "top_classes")
     )
@@ -66,8 +83,9 @@ def _class_intervals(found: dict[str, Interval], predictions: Predictions) -> No
         _add(found, name, make(len(classes)), numbers[0], numbers[1], weights=weights)
 
 
-def _label_intervals(found: dict[str, Interval], predictions: Predictions) -> None:
-    weights = predictions.weights
+def _label_intervals(
+    found: dict[str, Interval], predictions: Predictions, weights: _Weights
+) -> None:
     counts = predictions.figure("label_counts")
     _add_proportion(found, "exact_match", (counts == counts[:, :1]).all(dim=1), weights)
     _add(found, "micro_f1", label_micro_f1, counts, weights=weights)
@@ -83,9 +101,9 @@ def _label_intervals(found: dict[str, Interval], predictions: Predictions) -> No
 
 
 def _add_proportion(
-    found: dict[str, Interval], name: str, correct: Tensor, weights: Tensor | None
+    found: dict[str, Interval], name: str, correct: Tensor, weights: _Weights
 ) -> None:
-    if weights is None:
+    if weights.weights is None and weights.groups is None:
         found[name] = wilson(int(correct.sum()), len(correct))
     else:
         _add(found, name, mean, correct, weights=weights)
@@ -96,15 +114,20 @@ def _add(
     name: str,
     statistic: Statistic,
     *columns: Tensor,
-    weights: Tensor | None,
+    weights: _Weights,
 ) -> None:
-    if weights is not None:
-        columns = (*columns, weights)
     n = len(columns[0])
-    if n < 2:
+    groups = weights.groups
+    if n < 2 or (groups is not None and bool((groups == groups[0]).all())):
         return
     resamples = min(_RESAMPLES, max(200, _MOST_DRAWS // n))
-    interval = bootstrap(statistic, *columns, resamples=resamples)
+    if groups is not None:
+        interval = bootstrap_groups(
+            statistic, *columns, groups=groups, weights=weights.weights, resamples=resamples
+        )
+    else:
+        counted = columns if weights.weights is None else (*columns, weights.weights)
+        interval = bootstrap(statistic, *counted, resamples=resamples)
     if all(map(math.isfinite, (interval.value, interval.low, interval.high))):
         found[name] = interval
 
