@@ -21,6 +21,8 @@ ALLOWED = {
     # A split numbers the classes, groups and times that it is given in row_codes.
     "a reader of labels": {
         *(f"{DATA}/{name}.py" for name in ("targets", "class_labels", "row_codes")),
+        # `y` of scikit-learn has that library's rules: sorted classes that keep their type.
+        "packages/tabular/src/flambeau_tabular/sklearn/read_targets.py",
         "packages/core/src/flambeau/task/numerics.py",  # counts pairs of class numbers
         "packages/text/src/flambeau_text/language/kneser_ney.py",  # counts n-grams
     },

@@ -89,7 +89,8 @@ def forwarding(tree: ast.Module, text: str) -> Iterator[Finding]:
 def open_signatures(tree: ast.Module, text: str) -> Iterator[Finding]:
     """Yield functions for users with `**kwargs`: public functions and methods, constructors.
 
-    Except `log`, whose keywords are names that the user makes up.
+    Except `log`, whose keywords are names that the user makes up, and `set_params`, whose signature
+    is scikit-learn's.
     """
 
     def visit(body: list[ast.stmt]) -> Iterator[Finding]:
@@ -98,7 +99,8 @@ def open_signatures(tree: ast.Module, text: str) -> Iterator[Finding]:
                 yield from visit(node.body)
             elif isinstance(node, Function):
                 called_by_users = node.name in ("__init__", "__new__", "__call__")
-                public = called_by_users or (node.name != "log" and not node.name.startswith("_"))
+                named = node.name not in ("log", "set_params") and not node.name.startswith("_")
+                public = called_by_users or named
                 if node.args.kwarg is not None and public:
                     yield node.lineno, f"{node.name}(**{node.args.kwarg.arg})"
             elif isinstance(node, ast.If | ast.Try):

@@ -115,6 +115,8 @@ def test_equal_quantiles_count_once() -> None:
     assert constant == [5.0, 6.0]
     # Distinct as float64 but not as float32: a bin would have the width 0.
     assert ple_edges(np.array([[1.0], [1.0 + 1e-12]]), 2) == [[1.0, 2.0]]
+    # 1e9 + 1 is 1e9 in float32.
+    assert ple_edges(np.array([[1e9], [1e9]]), 2) == [[1e9, 1e9 + 1000]]
 
 
 @pytest.mark.parametrize(

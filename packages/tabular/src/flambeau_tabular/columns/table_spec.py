@@ -173,6 +173,8 @@ class TableSpec:
     def quantile_edges(self, n_bins: int) -> list[list[float]]:
         """Return for each number the edges of bins with equally many train rows, without repeats.
 
+        There are at least two edges, also for a number that is constant in train.
+
         Edges are those of ``numpy.quantile`` over the scaled train values if ``n_bins`` divides
         ``GRID``, and are interpolated between the stored quantiles otherwise.
         """
@@ -180,9 +182,13 @@ class TableSpec:
             raise InputError(f"n_bins has to be from 1 to {GRID}, got {n_bins}.")
         levels = np.linspace(0.0, 1.0, n_bins + 1)
         stored = np.linspace(0.0, 1.0, GRID + 1)
-        return [
+        found: list[list[float]] = [
             np.unique(np.interp(levels, stored, row).astype(np.float32)).tolist()
             for row in self.grid.double().numpy()
+        ]
+        return [
+            edges if len(edges) > 1 else [edges[0], edges[0] + max(1.0, 1e-6 * abs(edges[0]))]
+            for edges in found
         ]
 
     @property

@@ -52,7 +52,8 @@ def ple_edges(numbers: np.ndarray, n_bins: int = 48) -> list[list[float]]:
     for column in quantiles.T:
         # Two edges that are equal in float32 would be a bin of width 0.
         distinct: list[float] = np.unique(column.astype(np.float32)).astype(float).tolist()
-        edges.append(distinct if len(distinct) > 1 else [distinct[0], distinct[0] + 1.0])
+        low = distinct[0]
+        edges.append(distinct if len(distinct) > 1 else [low, low + max(1.0, 1e-6 * abs(low))])
     return edges
 
 
