@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from flambeau_tabular.columns import (
     read_frame,
     read_parquet_table,
 )
+from flambeau_tabular.columns.parquet_files import ParquetTable
 
 
 @pytest.fixture
@@ -92,3 +94,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'x' has the type list"):
         table.column("x")
     assert infer_kinds(table.drop(["x"]))["y"].kind == "number"
+
+
+def test_take_reads_only_the_blocks_with_the_rows(tmp_path: Path) -> None:
+    table = pa.table({"a": np.arange(1000), "b": [str(row % 7) for row in range(1000)]})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=130)
+    found = read_parquet_table(tmp_path / "rows.parquet")
+    for rows in ([5, 999, 130, 129, 131, 5], [], [*range(999, -1, -1)], [260]):
+        expected = table.take(pa.array(rows, pa.int64()))
+        assert found.take(rows).table.to_pydict() == expected.to_pydict()
+    source = found.table
+    assert isinstance(source, ParquetTable)
+    assert source.block_starts.tolist() == [*range(0, 1000, 130)]
+    read: list[list[int]] = []
+    inner = source.file.read_row_groups
+    source.file = SimpleNamespace(  # type: ignore[assignment]
+        metadata=source.file.metadata,
+        num_row_groups=source.file.num_row_groups,
+        read_row_groups=lambda blocks, *more, **named: (
+            read.append(list(blocks)) or inner(blocks, *more, **named)
+        ),
+    )
+    source.take([260, 261, 999])
+    assert read == [[2, 7], [2, 7]]

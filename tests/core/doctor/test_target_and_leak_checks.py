@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flambeau import Data, Learner, TensorData
 from flambeau.data.split import Split
-from flambeau.doctor import Finding
+from flambeau.doctor import Finding, TrainingSetup, leak_checks
 from flambeau.task import Classification, MultiLabel, Regression
 from flambeau.task.classification_metrics import Accuracy, ExactMatch
 from flambeau.task.regression_metrics import MeanAbsoluteError
@@ -166,11 +166,34 @@ def test_copies_of_train_rows_in_valid() -> None:
     x = draws(300, 5)
     x[250:260] = x[10:20]
     y = labels(x)
+    y[250:253] = 1 - y[10:13]
     data = TensorData.from_tensors(x, y, split=Split.from_indices(range(200), range(200, 300)))
     finding = only(Learner(data, quiet=True), "duplicates-across-parts")
     assert "row 250 is train row 10" in finding.what
-    assert finding.evidence == {"copies": 10, "compared": 100, "share": 0.1}
+    assert "3 of them with another target" in finding.what
+    measured = {"copies": 10, "compared": 100, "share": 0.1, "with another target": 3}
+    assert finding.evidence == measured
     assert finding.severity == "warning"
+
+
+@pytest.mark.parametrize("whole_numbers", [True, False])
+def test_copies_are_found_among_more_rows_than_are_compared(
+    whole_numbers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leak_checks, "_MOST_TRAIN", 500)
+    monkeypatch.setattr(leak_checks, "_MOST_OTHER", 500)
+    x = draws(12_000, 5)
+    if whole_numbers:
+        x = (x * 50).round()
+    x[10_000:10_400] = x[:4_000:10]  # the first 400 of 2,000
+    data = TensorData.from_tensors(
+        x, labels(x), split=Split.from_indices(range(10_000), range(10_000, 12_000))
+    )
+    learner = Learner(data, quiet=True)
+    setup = TrainingSetup(data, learner.plan.values, lambda: learner.built)
+    [finding] = leak_checks.duplicates_across_parts(setup)
+    assert 50 < finding.evidence["compared"] < 200
+    assert finding.evidence["share"] == pytest.approx(0.2, abs=0.12)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float64, torch.float16])

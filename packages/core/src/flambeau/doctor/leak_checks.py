@@ -20,6 +20,9 @@ from flambeau.wording import name_some
 # Rows, and values per row, that are compared; 100,000 rows take 0.1 s on a 2-core Xeon.
 _MOST_TRAIN, _MOST_OTHER, _MOST_VALUES = 100_000, 20_000, 64
 _MOST_CANDIDATES = 2_000
+# Values of a row that decide whether it is compared; rows whose values are read at once.
+_MARK_VALUES, _CHUNK = 6, 1 << 19
+_MIXER = 0x2545F4914F6CDD1D
 # Real data sets contain some copies: 1% is far above the share in Fashion-MNIST or CIFAR-10.
 _LEAST_SHARE, _LEAST_COPIES = 0.01, 2
 # Rows of few distinct values are equal by chance; skip the check if more copies are expected.
@@ -50,13 +53,21 @@ def duplicates_across_parts(setup: TrainingSetup) -> list[Finding]:
         pairs, compared = _copies(train, other)
         if len(pairs) < max(_LEAST_COPIES, _LEAST_SHARE * compared):
             continue
-        shown = name_some((f"row {here} is train row {there}" for here, there in pairs), most=3)
+        ids = ((_id_of(other, here), _id_of(train, there)) for here, there in pairs)
+        shown = name_some((f"row {here} is train row {there}" for here, there in ids), most=3)
+        differ = sum(not _same_targets(train, there, other, here) for here, there in pairs)
         found.append(
             Finding(
                 "duplicates-across-parts",
                 f"{len(pairs):,} of {compared:,} {part} rows have the same inputs as a train row "
-                f"({shown}), so the scores are too high.",
-                {"copies": len(pairs), "compared": compared, "share": len(pairs) / compared},
+                f"({shown}), {_count_differing(differ)} another target, so the scores are too "
+                "high.",
+                {
+                    "copies": len(pairs),
+                    "compared": compared,
+                    "share": len(pairs) / compared,
+                    "with another target": differ,
+                },
                 "Drop the copies before splitting, or keep them in one part: "
                 "split=Split.by_group(…) with one group for equal rows.",
                 severity="error" if len(pairs) > compared / 2 else "warning",
@@ -173,9 +184,20 @@ def _comparable(train: MemoryDataset, other: MemoryDataset) -> bool:
     )
 
 
+def _same_targets(train: MemoryDataset, row: int, other: MemoryDataset, other_row: int) -> bool:
+    return all(
+        name in other.targets and torch.equal(value[row], other.targets[name][other_row])
+        for name, value in train.targets.items()
+    )
+
+
+def _count_differing(count: int) -> str:
+    return f"{count:,} of them with" if count else "none of them with"
+
+
 def _copies(train: MemoryDataset, other: MemoryDataset) -> tuple[list[tuple[int, int]], int]:
-    """Return equal pairs (row of ``other``, train row) and how many rows were compared."""
-    rows, others = _spread(len(train), _MOST_TRAIN), _spread(len(other), _MOST_OTHER)
+    """Return equal pairs (position in ``other``, in train) and how many rows were compared."""
+    rows, others = _rows_to_compare(train, other)
     train_values = _some_values(train.inputs, rows)
     other_values = _some_values(other.inputs, others)
     if _chance_of_equal_rows(train_values) * len(train_values) > _BY_CHANCE:
@@ -192,8 +214,34 @@ def _copies(train: MemoryDataset, other: MemoryDataset) -> tuple[list[tuple[int,
     for candidate in true_positions(matches)[:_MOST_CANDIDATES]:
         row, other_row = int(rows[order[found_at[candidate]]]), int(others[candidate])
         if all(torch.equal(v[row], other.inputs[n][other_row]) for n, v in train.inputs.items()):
-            found.append((_id_of(other, other_row), _id_of(train, row)))
+            found.append((other_row, row))
     return found, len(others)
+
+
+def _rows_to_compare(train: MemoryDataset, other: MemoryDataset) -> tuple[Tensor, Tensor]:
+    """Return the rows of both parts that are compared: all if there are few.
+
+    Of many rows those with certain values are compared, so that both rows of a pair are among them.
+    """
+    step = -(-len(train) // _MOST_TRAIN)
+    if step > 1:
+        rows, others = _marked(train, step), _marked(other, step)
+        if len(train) // (2 * step) < len(rows) < 2 * _MOST_TRAIN and len(others):
+            return rows, others[:_MOST_OTHER]
+    # The values that were looked at are the same in too many rows.
+    return _spread(len(train), _MOST_TRAIN), _spread(len(other), _MOST_OTHER)
+
+
+def _marked(dataset: MemoryDataset, step: int) -> Tensor:
+    """Return about one of ``step`` rows, which depends only on some values of each row."""
+    found: list[Tensor] = []
+    for first in range(0, len(dataset), _CHUNK):
+        rows = torch.arange(first, min(first + _CHUNK, len(dataset)))
+        hashes = _row_hashes(_some_values(dataset.inputs, rows, _MARK_VALUES))
+        # The low bits of the hashes of whole numbers are 0, so all bits are mixed.
+        marks = ((hashes ^ (hashes >> 32)) * _MIXER) >> 33
+        found.append(rows[marks % step == 0])
+    return torch.cat(found)
 
 
 def _are_codes(dataset: MemoryDataset) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from flambeau.errors import InputError
 from flambeau.wording import first_line
@@ -85,20 +88,40 @@ class ParquetTable:
         Raises:
             InputError: The cells are not single values, or the file is damaged.
         """
+        return self._read(name, list(range(self.file.num_row_groups)))
+
+    def select(self, names: list[str]) -> ParquetTable:
+        """Return these columns only."""
+        return ParquetTable(self._path, list(names))
+
+    @cached_property
+    def block_starts(self) -> NDArray[np.int64]:
+        """The first row of each block (row group) of the file, ascending."""
+        sizes = [
+            self.file.metadata.row_group(at).num_rows for at in range(self.file.num_row_groups)
+        ]
+        return np.cumsum([0, *sizes[:-1]], dtype=np.int64)
+
+    def take(self, rows: Any) -> pa.Table:
+        """Return these rows, by position; blocks without such rows are not read."""
+        positions = np.asarray(rows, dtype=np.int64)
+        block_of = np.searchsorted(self.block_starts, positions, "right") - 1
+        blocks = np.unique(block_of)
+        lengths = np.diff(np.append(self.block_starts, self.num_rows))[blocks]
+        # The blocks that are read follow each other.
+        moved = self.block_starts[blocks] - (np.cumsum(lengths) - lengths)
+        at = pa.array(positions - moved[np.searchsorted(blocks, block_of)])
+        return pa.table({name: self._read(name, blocks.tolist()).take(at) for name in self._names})
+
+    def _read(self, name: str, blocks: list[int]) -> pa.ChunkedArray:
         try:
-            table = self.file.read([name], use_pandas_metadata=False)
+            if len(blocks) == self.file.num_row_groups:
+                table = self.file.read([name], use_pandas_metadata=False)
+            else:
+                table = self.file.read_row_groups(blocks, [name], use_pandas_metadata=False)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"Column {name!r} of {self._path} cannot be read: {first_line(error)}."
             ) from error
         # A column of structs is several columns of the file.
         return arrow_column(table.column(name), name, [])
-
-    def select(self, names: list[str]) -> ParquetTable:
-        """Return these columns only."""
-        return ParquetTable(self._path, list(names))
-
-    def take(self, rows: Any) -> pa.Table:
-        """Return these rows, by position."""
-        columns = {name: self.column(name).take(rows) for name in self._names}
-        return pa.table(columns)
