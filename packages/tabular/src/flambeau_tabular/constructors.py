@@ -16,6 +16,7 @@ from flambeau.errors import explains_arguments
 from flambeau_tabular.column_kind import Override
 from flambeau_tabular.from_arrays import columns_of_arrays, columns_of_targets
 from flambeau_tabular.options import TabularOptions, Target
+from flambeau_tabular.out_of_scope import argument_hint, one_path
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import Frame
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def _option_hint(name: str) -> str:
     known = name in TabularOptions.__dataclass_fields__
-    return f"Set it with options=TabularOptions({name}=…)." if known else ""
+    return f"Set it with options=TabularOptions({name}=…)." if known else argument_hint(name)
 
 
 @explains_arguments(_option_hint)
@@ -127,7 +128,7 @@ class TabularDataConstructors(Data):
         given = {"time": time, "group": group, "weight": weight, "kinds": kinds}
         chosen = (options or TabularOptions()).updated(given)
         request = SplitRequest(valid, test, split, seed, stratify, calibration)
-        return cls(**assemble(read_file(Path(path)), target, request, chosen))
+        return cls(**assemble(read_file(one_path(path)), target, request, chosen))
 
     @classmethod
     def from_parquet(  # noqa: PLR0913
@@ -157,7 +158,7 @@ class TabularDataConstructors(Data):
         given = {"time": time, "group": group, "weight": weight, "kinds": kinds}
         chosen = (options or TabularOptions()).updated(given)
         request = SplitRequest(valid, test, split, seed, stratify, calibration)
-        return cls(**assemble(read_file(Path(path)), target, request, chosen))
+        return cls(**assemble(read_file(one_path(path)), target, request, chosen))
 
     @classmethod
     def from_arrays(  # noqa: PLR0913

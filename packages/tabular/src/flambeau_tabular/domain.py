@@ -13,6 +13,7 @@ from flambeau_tabular.collab_preprocess import CollabPreprocessor
 from flambeau_tabular.data import TabularData
 from flambeau_tabular.demo import demo_data
 from flambeau_tabular.models import MODELS
+from flambeau_tabular.out_of_scope import REFUSED
 from flambeau_tabular.preprocess import TabularPreprocessor
 from flambeau_tabular.recognise import recognise
 from flambeau_tabular.rules import DATA_RULES
@@ -142,5 +143,6 @@ DOMAIN = Domain(
         "evaluate": EVALUATE_OPTIONS,
         "predict": PREDICT_OPTIONS,
     },
+    refused_options=REFUSED,
     demo=demo_data,
 )

@@ -12,6 +12,7 @@ from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import ArtefactError, InputError, did_you_mean, explains_arguments
 from flambeau_tabular.column_kind import ColumnKind, Override
+from flambeau_tabular.out_of_scope import argument_hint
 
 LogLinkTask = Literal["poisson", "gamma", "tweedie"]
 LOG_LINK_TASKS: tuple[str, ...] = get_args(LogLinkTask)
@@ -32,7 +33,7 @@ _READING = ("kinds", "drop", "time", "group", "weight", "exposure", "offset", "s
 _ROLES = ("time", "group", "weight", "exposure", "offset")
 
 
-@explains_arguments()
+@explains_arguments(argument_hint)
 @dataclass(frozen=True)
 class TabularOptions:
     """How a table is read. Direct arguments of a constructor override these values.

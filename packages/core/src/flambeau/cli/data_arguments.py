@@ -247,6 +247,8 @@ class UnknownOptionError(ArgumentError):
         hint = did_you_mean(name, [*own, *options]).replace("mean '", "mean '--")
         if not word.startswith("-"):
             hint = f"The {domain.name} data have one PATH; everything else is an option."
+        elif (refused := domain.refused_options.get(name.replace("-", "_"))) is not None:
+            hint = refused
         elif (key := name.replace("-", "_")) in {rule.key for rule in rules_of(domain)}:
             hint = f"Set a choice of the plan with --set {key}=VALUE."
         super().__init__(

@@ -129,6 +129,8 @@ class Domain:
             the options of the command by name, as text ("true" for an option without a value).
         cli_options: Options that the domain adds, by command (a name in ``COMMANDS``). To add
             options to all commands that read data: ``dict.fromkeys(DATA_COMMANDS, options)``.
+        refused_options: Options that the domain does not have, but that users may expect, by name
+            without dashes, with what to use instead.
         demo: ``demo(n_samples, seed) -> Data``, a small synthetic data set for ``flambeau demo
             NAME`` and the conformance kit; downloads nothing.
     """
@@ -145,6 +147,7 @@ class Domain:
     preprocessors: Mapping[str, Callable[..., Preprocessor]] = field(default_factory=dict[str, Any])
     recognise: Callable[[Path, Mapping[str, str]], Recognition | None] = _recognise_nothing
     cli_options: Mapping[str, tuple[CliOption, ...]] = field(default_factory=dict[str, Any])
+    refused_options: Mapping[str, str] = field(default_factory=dict[str, str])
     demo: Callable[[int, int], Data] | None = None
 
     def __post_init__(self) -> None:

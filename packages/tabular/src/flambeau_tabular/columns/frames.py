@@ -13,6 +13,7 @@ from flambeau.data.reading import Reading
 from flambeau.errors import InputError, did_you_mean
 from flambeau.wording import first_line, name_some
 from flambeau_tabular.columns.column_values import arrow_column
+from flambeau_tabular.out_of_scope import refuse_tables
 
 
 class ColumnSource(Protocol):
@@ -124,6 +125,7 @@ def read_frame(source: Any, name: str = "frame") -> Frame:
     """
     if isinstance(source, Frame):
         return source
+    refuse_tables(source, name)
     if isinstance(source, Mapping):
         return _from_mapping(source, name)
     if isinstance(source, list | tuple) and source and isinstance(source[0], Mapping):
