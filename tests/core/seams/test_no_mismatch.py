@@ -118,11 +118,16 @@ ARGUMENTS = {"epochs": 1, "cycles": 1, "lr": 1e-3, "phases": gradual_phases(), "
 
 
 def recipes() -> list[str]:
-    """Return the names of all training methods of the Learner."""
+    """Return the names of all training methods of the Learner.
+
+    ``fit_folds`` trains copies of the module with ``fit``, whose layers the hooks do not follow.
+    """
     return [
         name
         for name, verb in inspect.getmembers(Learner)
-        if name.startswith(("fit", "fine_tune", "gradual")) and inspect.isfunction(verb)
+        if name != "fit_folds"
+        and name.startswith(("fit", "fine_tune", "gradual"))
+        and inspect.isfunction(verb)
     ]
 
 

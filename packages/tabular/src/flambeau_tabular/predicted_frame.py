@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from flambeau_tabular.frame_rows import FrameRows
+
 LabelType = Literal["integer", "number", "boolean"]
 """Type of the class labels in the target column, if it is not text."""
 
@@ -56,8 +58,11 @@ def typed_labels(labels: Sequence[str | None], kind: LabelType | None) -> Any:
 def frame_like(items: Any, columns: Mapping[str, Any]) -> Any:
     """Return columns as a frame of the library of ``items``, with the index of a pandas frame.
 
-    Frames of other libraries than pandas and polars give a ``pyarrow.Table``.
+    Frames of other libraries than pandas and polars give a ``pyarrow.Table``, and so do rows of
+    such a frame. ``FrameRows`` of a pandas frame give a pandas frame.
     """
+    if (index := _index_of(items)) is not None:
+        items = index.to_series().to_frame()
     if hasattr(items, "iloc"):
         # A list, of which pandas infers the dtype of text.
         listed = {
@@ -69,3 +74,8 @@ def frame_like(items: Any, columns: Mapping[str, Any]) -> Any:
         return type(items)(listed, index=items.index)
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     return type(items)(table) if type(items).__module__.startswith("polars.") else table
+
+
+def _index_of(items: Any) -> Any | None:
+    """Return the index of rows of a pandas frame; None for anything else."""
+    return items.frame.index if isinstance(items, FrameRows) else None

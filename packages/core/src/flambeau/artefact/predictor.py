@@ -138,6 +138,7 @@ class Predictor:
                 it is unknown; the message says which.
         """
         from flambeau.artefact.difference import read_weights
+        from flambeau.artefact.ensemble_builders import with_ensembles
         from flambeau.artefact.model_tensors import load_weights
         from flambeau.artefact.rebuild import rebuild_model, rebuild_preprocessor
         from flambeau.artefact.task_spec import rebuild_task, with_calibration
@@ -145,7 +146,7 @@ class Predictor:
         folder = export_folder(path)
         record = ExportRecord.read(folder)
         try:
-            domain = get_domain(record.domain)
+            domain = with_ensembles(get_domain(record.domain))
         except DomainError as error:
             raise ArtefactError(f"Cannot load {folder}: {error}") from error
         preprocessor = rebuild_preprocessor(folder, record, domain)

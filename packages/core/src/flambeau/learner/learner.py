@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from flambeau.data.data import Data
 from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
-from flambeau.errors import explains_arguments
+from flambeau.errors import InputError, explains_arguments
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part, unwrapped
 from flambeau.learner.planning import argument_hint, check_arguments, make_plan, with_options
@@ -36,9 +37,11 @@ from flambeau.training.state import Position
 from flambeau.wording import count_of, describe_values
 
 if TYPE_CHECKING:
+    from flambeau.data.split import Split
     from flambeau.doctor import Diagnosis
     from flambeau.inspect import Summary
     from flambeau.learner.calibrating import CalibrationResult
+    from flambeau.learner.fold_result import FoldResult
     from flambeau.learner.start import Start
     from flambeau.report.interpretation import Interpretation
     from flambeau.tuning.auto_run import Clock
@@ -220,6 +223,73 @@ class Learner(RecipeMethods):
         auto = create_auto_run(minutes, self.plan, clock)
         auto.first_row = len(self.history.rows)
         return self._fit(Request(placeholder_phases, auto=auto))
+
+    def fit_folds(
+        self,
+        k: int | Sequence[Split] = 5,
+        seeds: int | Sequence[int] = 1,
+        *,
+        recipe: str = "fit",
+        epochs: int | None = None,
+        steps: int | None = None,
+        lr: float | None = None,
+        resume: bool = False,
+    ) -> FoldResult:
+        """Train a new model on each fold of the train and valid samples, and with each seed.
+
+        Each model equals that of ``Learner(fold, plan=learner.plan, seed=seed)`` for a fold of
+        ``data.folds(k)``: its preprocessing is fitted on the train samples of the fold, its dropout
+        is drawn with the seed. This learner is not trained; test and calibration are not used.
+
+        Args:
+            k: Number of folds; or a split for each.
+            seeds: Models for each fold; or their seeds.
+            recipe: Training method: "fit", "one_cycle", "flat_cos", "fine_tune" or "gradual".
+            epochs: As for this method.
+            steps: As for this method.
+            lr: As for this method.
+            resume: Continue what an interrupted call with the same arguments left in the folder of
+                the learner. Without a folder nothing is written.
+
+        Returns:
+            Predictions for the samples that were held out, their scores with intervals, and the
+            ensemble of the models.
+
+        Raises:
+            InputError: The data cannot be split anew, or the learner's module is already trained.
+        """
+        from flambeau.learner.fold_runs import FoldRequest, fit_folds, seeds_of
+
+        given = {"epochs": epochs, "steps": steps, "lr": lr}
+        arguments = {name: value for name, value in given.items() if value is not None}
+        request = FoldRequest(k, seeds_of(seeds, self.seed), recipe, arguments, resume)
+        return fit_folds(self._setup(), self._member, request)
+
+    def _member(
+        self, data: Data, seed: int, folder: Path | None, shared: BuiltPlan | None
+    ) -> Learner:
+        """Return an untrained learner with the same plan for one model of ``fit_folds``."""
+        model, task = copy.deepcopy((self._given.model, self._given.task))
+        if model is not None and self._position.step:
+            raise InputError(
+                f"The module {type(model).__name__} was trained on rows that the folds hold out. "
+                "Give a new Learner a module that is not trained on these data."
+            )
+        training, callbacks = self.training, self.callbacks
+        member = Learner(
+            data,
+            model,
+            task=task,
+            plan=self.plan,
+            training=training,
+            callbacks=callbacks,
+            seed=seed,
+            folder=folder,
+            quiet=self.quiet,
+        )
+        member._shared, member._user_keys = shared, self._user_keys
+        member._examined = self._examined or shared is not None
+        return member
 
     def resume(self, path: str | Path | None = None) -> History:
         """Continue an interrupted run with the steps that remained when it was interrupted.

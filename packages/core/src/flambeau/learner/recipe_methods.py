@@ -20,6 +20,15 @@ from flambeau.training.optim.groups import parameter_groups
 if TYPE_CHECKING:
     from flambeau.tuning.upcoming import Recipe
 
+RECIPES: Mapping[str, str] = {
+    "fit": "fit",
+    "one_cycle": "fit_one_cycle",
+    "flat_cos": "fit_flat_cos",
+    "fine_tune": "fine_tune",
+    "gradual": "gradual_unfreeze",
+}
+"""Training methods of the Learner by the name of their recipe."""
+
 
 @explains_arguments(argument_hint)
 class RecipeMethods(ABC):

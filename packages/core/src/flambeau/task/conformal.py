@@ -151,9 +151,18 @@ def class_sets(probabilities: Tensor, quantile: float) -> Tensor:
 
 def ordered_sets(probabilities: Tensor, quantile: float) -> list[list[int]]:
     """Return the class numbers in the set of each sample, the most probable class first."""
-    members = class_sets(probabilities, quantile).cpu()
+    return in_order(probabilities, class_sets(probabilities, quantile))
+
+
+def in_order(probabilities: Tensor, members: Tensor) -> list[list[int]]:
+    """Return the class numbers in each set, the most probable class first.
+
+    Args:
+        probabilities: ``(n, classes)``.
+        members: Which classes are in each set, bool ``(n, classes)``.
+    """
     order: list[list[int]] = to_list(probabilities.argsort(dim=1, descending=True, stable=True))
-    is_member: list[list[bool]] = to_list(members)
+    is_member: list[list[bool]] = to_list(members.cpu())
     return [[at for at in row if is_in[at]] for row, is_in in zip(order, is_member, strict=True)]
 
 

@@ -124,7 +124,7 @@ def _numbers(task: Regression, outputs: Tensor, n: int) -> Columns:
         return _named(example, values)
     from flambeau.task.conformal import widened
 
-    ends = widened(*task._ends(outputs.detach()), list(task.interval_quantiles().values()))
+    ends = widened(*task.interval_ends(outputs.detach()), list(task.interval_quantiles().values()))
     prefixes = [""] if len(task.names) == 1 else [f"{name}." for name in task.names]
     keys = [f"{prefix}{end}" for end in ("low", "high") for prefix in prefixes]
     found = IntervalEstimate(example.values, dict.fromkeys(keys, 0.0))

@@ -146,6 +146,10 @@ class LogLinkTask(Regression):
         values = as_real(self._columns(outputs, "outputs"))
         return values.exp() * self._center_on(values)
 
+    def interval_ends(self, outputs: Any) -> tuple[Tensor, Tensor]:
+        values = self._in_target_units(outputs)
+        return values, values
+
     def constant_outputs(self, targets: Tensor, weights: Tensor) -> Tensor:
         """Return the outputs that predict the mean of the targets, without their offset."""
         values = targets.reshape(len(targets), -1).double()

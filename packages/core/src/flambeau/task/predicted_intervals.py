@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from torch import Tensor
@@ -118,14 +118,19 @@ def fit_intervals(task: Any, pairs: Iterable[tuple[Any, Batch]]) -> dict[str, An
         raise InputError("There are no calibration samples, from which to compute intervals.")
     weight = torch.cat(weights)
     used = weight > 0
-    numbers = None
-    if groups:
-        number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-        numbers = torch.tensor([number_of[group] for group in groups])[used]
+    numbers = group_numbers(groups)[used] if groups else None
     return {
         name: dict(ConformalScores.of(torch.cat(each)[used], weight[used], numbers).arguments())
         for name, each in scores.items()
     }
+
+
+def group_numbers(groups: Sequence[Any]) -> Tensor:
+    """Return a number for the group of each row, int64 ``(rows,)``."""
+    import torch
+
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return torch.tensor([number_of[group] for group in groups])
 
 
 def checked_scores(values: Any) -> dict[str, Any]:

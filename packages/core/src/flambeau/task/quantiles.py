@@ -194,7 +194,7 @@ class QuantileRegression(Regression):
         for name, metric in chosen.items():
             update_metric(name, metric, quantiles, targets, weights)
 
-    def _ends(self, outputs: Any) -> tuple[Tensor, Tensor]:
+    def interval_ends(self, outputs: Any) -> tuple[Tensor, Tensor]:
         quantiles = self._in_units(outputs)
         return quantiles[..., 0], quantiles[..., -1]
 

@@ -357,7 +357,7 @@ class Regression(PredictsIntervals):
     def interval_scores(self, outputs: Any, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor]:
         from flambeau.task.conformal import interval_scores
 
-        low, high = self._ends(outputs)
+        low, high = self.interval_ends(outputs)
         targets = self._matching_targets(batch.target, low)
         scores = interval_scores(targets, low, high)
         weights = batch.sample_weight
@@ -367,7 +367,7 @@ class Regression(PredictsIntervals):
             scores = scores.nan_to_num(0.0)
         return dict(zip(self.names, scores.T, strict=True)), counted
 
-    def _ends(self, outputs: Any) -> tuple[Tensor, Tensor]:
+    def interval_ends(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """Return the ends of the intervals before calibration, ``(batch, values)`` each.
 
         Both are the prediction, without the smearing factor, which is fitted on the same samples.
@@ -385,7 +385,9 @@ class Regression(PredictsIntervals):
             return estimates
         from flambeau.task.conformal import widened
 
-        ends = widened(*self._ends(outputs.detach()), list(self.interval_quantiles().values()))
+        ends = widened(
+            *self.interval_ends(outputs.detach()), list(self.interval_quantiles().values())
+        )
         prefixes = [""] if len(self.names) == 1 else [f"{name}." for name in self.names]
         keys = [f"{prefix}{end}" for end in ("low", "high") for prefix in prefixes]
         found = to_rows(torch.cat(ends, dim=1))

@@ -1,0 +1,100 @@
+"""``fit_folds`` on tables: equal to separate fits, and predictions on the index of the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from flambeau import Learner
+from flambeau_tabular import TabularData
+
+N = 203  # folds of unequal sizes
+
+
+def frame() -> pd.DataFrame:
+    draws = np.random.default_rng(0)
+    age = draws.normal(40, 12, N)
+    town = draws.choice([f"town {at}" for at in range(60)], N)  # some are in one fold only
+    job = draws.choice(["clerk", "nurse", "pilot"], N)
+    columns = {"age": age, "town": town, "job": job}
+    columns["pay"] = 900 * age + 20_000 * (job == "pilot") + draws.normal(0, 5_000, N)
+    columns["high"] = np.where(columns["pay"] > 45_000, "yes", "no")
+    return pd.DataFrame(columns, index=[f"row {at}" for at in range(N)])
+
+
+def data(target: str) -> TabularData:
+    dropped = "pay" if target == "high" else "high"
+    return TabularData.from_df(frame().drop(columns=dropped), target, valid=0.2, test=0.1)
+
+
+@pytest.mark.parametrize("target", ["high", "pay"])
+def test_models_equal_separate_fits_of_50_steps_in_float64(target: str) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        choices = {
+            "batch_size": 32,
+            "head": {"dropout": 0.0},
+            "keep_best": None,
+            "hidden": [16, 16],
+        }
+        whole = Learner(data(target), choices=choices, quiet=True)
+        found = whole.fit_folds(4, seeds=2, steps=50)
+        members = iter(found.members)
+        sizes, vocabularies = set(), set()
+        for fold in data(target).folds(4):
+            for seed in (0, 1):
+                separate = Learner(fold, plan=whole.plan, seed=seed, quiet=True)
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)  # categories become unknown ones at random
+                    separate.fit(steps=50)
+                member, state = next(members), separate.model.state_dict()
+                assert member.model.state_dict().keys() == state.keys()
+                for name, value in member.model.state_dict().items():
+                    assert value.dtype == torch.float64 or not value.is_floating_point()
+                    assert torch.allclose(value, state[name], rtol=0, atol=1e-9), name
+                expected = separate.evaluate("valid")
+                assert member.scores == pytest.approx(expected, abs=1e-9)
+                spec = separate.built.preprocessor
+                assert member.preprocessor.vocabulary_digest() == spec.vocabulary_digest()
+                sizes.add((len(fold.split.train), len(fold.split.valid)))
+                vocabularies.add(spec.vocabulary_digest())
+        assert len(sizes) > 1
+        assert len(vocabularies) == 4
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_nothing_of_a_fold_is_measured_on_its_valid_rows() -> None:
+    table = frame()
+    used = data("pay").folds(4)[0].split
+    changed = table.copy()
+    changed.iloc[used.valid, 0] = -1e6
+    changed.iloc[used.valid, 1] = "elsewhere"
+    options = {"target": "pay", "valid": 0.2, "test": 0.1}
+    choices = {"batch_size": 32, "keep_best": None}
+    models = []
+    for each in (table, changed):
+        one = TabularData.from_df(each.drop(columns="high"), **options)
+        result = Learner(one, choices=choices, quiet=True).fit_folds([used], steps=5)
+        models.append((result.members[0].preprocessor.vocabulary_digest(), result.members[0].model))
+    (digest, model), (other_digest, other) = models
+    assert digest == other_digest
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("target", ["high", "pay"])
+def test_held_out_predictions_have_the_index_of_their_rows(target: str) -> None:
+    whole = data(target)
+    found = Learner(whole, choices={"keep_best": None}, quiet=True).fit_folds(3, epochs=2)
+    rows = np.sort(np.concatenate([whole.split.train, whole.split.valid]))
+    predictions = found.predictions
+    assert isinstance(predictions, pd.DataFrame)
+    assert list(predictions.index) == [f"row {at}" for at in rows]
+    column = predictions["yes" if target == "high" else "pay"]
+    expected = found.held_out.outputs[:, -1].numpy()
+    assert np.allclose(column, expected, rtol=1e-12)
+    assert found.held_out.rows.tolist() == rows.tolist()
