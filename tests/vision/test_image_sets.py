@@ -254,3 +254,14 @@ def test_plain_data_of_images_name_the_class_for_images() -> None:
         grey = TensorData.from_tensors(torch.rand(24, *shape), torch.arange(24) % 2)
         reason = Learner(grey, quiet=True).plan["architecture"].reason
         assert ("ImageData.from_arrays" in reason) is is_named
+
+
+def test_the_numbers_of_class_to_idx_name_the_labels() -> None:
+    train, valid = Pairs(), Pairs()
+    train.classes = valid.classes = None
+    train.class_to_idx, valid.class_to_idx = {"dog": 1, "cat": 0}, {"cat": 0, "dog": 1}
+    data = ImageData.from_datasets(train, valid=valid)
+    assert data.facts()["class_names"] == ["cat", "dog"]
+    valid.class_to_idx = {"cat": 1, "dog": 0}
+    with pytest.raises(InputError, match="two meanings"):
+        ImageData.from_datasets(train, valid=valid)

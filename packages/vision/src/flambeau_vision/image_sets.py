@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from flambeau.data.class_numbering import class_numbering
 from flambeau.data.split_request import SplitRequest, consecutive_rows
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.hugging_face import is_hugging_face
@@ -117,42 +118,41 @@ def _read_base(
         values: Any = base[label]
         feature: Any = base.features[label]
         names = getattr(feature, "names", getattr(getattr(feature, "feature", None), "names", None))
+        name_of = None if names is None else dict(enumerate(map(str, names)))
         column: str | int = image
     else:
         column = 0 if image is None else image
-        names = getattr(base, "classes", None)
+        name_of = class_numbering(base, part)
         values = getattr(base, "targets", None) if label is None else None
         if values is None or len(values) != len(base):
             key = (1 if image is None else "label") if label is None else label
             values = _labels_of(base, indices, key, part)
     found = {index: _plain(values[index]) for index in indices}
     numbers = [number for value in found.values() for number in _as_list(value)]
-    if names is None or not all(isinstance(number, int) for number in numbers):
+    if name_of is None or not all(isinstance(number, int) for number in numbers):
         return column, found, None
-    _check_numbers(found, len(names), part)
-    return (
-        column,
-        {
-            index: [str(names[n]) for n in value] if isinstance(value, list) else str(names[value])
-            for index, value in found.items()
-        },
-        [str(name) for name in names],
-    )
+    _check_numbers(found, name_of, part)
+    named = {
+        index: [name_of[n] for n in value] if isinstance(value, list) else name_of[value]
+        for index, value in found.items()
+    }
+    return column, named, [name_of[number] for number in sorted(name_of)]
 
 
-def _check_numbers(labels: Mapping[int, Any], n_classes: int, part: str) -> None:
+def _check_numbers(labels: Mapping[int, Any], name_of: Mapping[int, str], part: str) -> None:
     """Raise an InputError if a label is no class number: -1 marks samples without a label."""
     wrong = {
         index: value
         for index, value in labels.items()
-        if any(not 0 <= number < n_classes for number in _as_list(value))
+        if any(number not in name_of for number in _as_list(value))
     }
     if wrong:
         first = next(iter(wrong))
         raise InputError(
-            f"{len(wrong):,} of {len(labels):,} labels of {part} are outside 0..{n_classes - 1} "
-            f"(sample {first}: {wrong[first]}). Data sets mark samples without a label by -1: "
-            "leave them out, for example with torch.utils.data.Subset."
+            f"{len(wrong):,} of {len(labels):,} labels of {part} are outside "
+            f"{min(name_of)}..{max(name_of)} (sample {first}: {wrong[first]}). Data sets mark "
+            "samples without a label by -1: leave them out, for example with "
+            "torch.utils.data.Subset."
         )
 
 

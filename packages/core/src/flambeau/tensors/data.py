@@ -195,7 +195,7 @@ class TensorData(BaseTensorData):
         Raises:
             ArgumentError: A data set is not map-style, or a column does not exist.
             InputError: A sample does not match ``n_inputs``, ``inputs`` or ``targets``; or a
-                ``ClassLabel`` column has other names than in train.
+                ``ClassLabel`` column, ``classes`` or ``class_to_idx`` differ from those of train.
 
         Example:
             >>> import torch
@@ -208,7 +208,7 @@ class TensorData(BaseTensorData):
 
         class_names = resolve_class_names(class_names, None)
         layout = BatchLayout(n_inputs, as_names(inputs), as_names(targets))
-        given = given_parts(train, valid, test, calibration)
+        given = given_parts(train, valid, test, calibration, class_names)
         parts = {part: dataset_of(part, each, layout) for part, each in given.items()}
         check_label_names(given, layout, class_names)
         named = class_names or (None if n_classes else class_label_names(train, layout))
@@ -276,7 +276,7 @@ class TensorData(BaseTensorData):
 
             task, class_names = targets_like(like, task, class_names)
         return UserData.from_loaders(
-            given_parts(train, valid, test, calibration),
+            given_parts(train, valid, test, calibration, class_names),
             layout=BatchLayout(n_inputs, as_names(inputs), as_names(targets)),
             task=task,
             class_names=resolve_class_names(class_names, n_classes),

@@ -234,10 +234,20 @@ class _RawSamples(Sequence[Any]):
         return next(iter(inputs.values())) if len(inputs) == 1 else inputs
 
 
-def given_parts(train: Any, valid: Any, test: Any, calibration: Any) -> dict[str, Any]:
-    """Return the given data sets or loaders by part, without those that are None."""
+def given_parts(
+    train: Any, valid: Any, test: Any, calibration: Any, class_names: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the given data sets or loaders by part, without those that are None.
+
+    Raises:
+        InputError: The data sets or ``class_names`` number classes differently.
+    """
+    from flambeau.data.class_numbering import check_parts
+
     others = {"valid": valid, "test": test, "calibration": calibration}
-    return {"train": train} | {part: each for part, each in others.items() if each is not None}
+    found = {"train": train} | {part: each for part, each in others.items() if each is not None}
+    check_parts(found, class_names)
+    return found
 
 
 def as_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
