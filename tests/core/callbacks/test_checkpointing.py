@@ -175,9 +175,7 @@ def test_a_full_disk_ends_the_run_with_on_error_raise(
 def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ArgumentError, match=r"Unknown on_error='rais'. Did you mean 'raise'"):
         Checkpointing(on_error="rais")
-    with pytest.raises(
-        InputError, match="every_s must be a positive number of seconds or None, not 0"
-    ):
+    with pytest.raises(InputError, match="must be a finite number, above 0, not 0"):
         Checkpointing(every_s=0)
-    with pytest.raises(InputError, match="keep must be at least 1 checkpoint, not 0"):
+    with pytest.raises(InputError, match="whole number of checkpoints, at least 1, not 0"):
         Checkpointing(keep=0)

@@ -103,7 +103,7 @@ def test_an_unknown_direction_is_refused(new_state: NewState) -> None:
 
 
 def test_invalid_arguments_are_refused(new_state: NewState) -> None:
-    with pytest.raises(InputError, match="at least 1 evaluation, not 0"):
+    with pytest.raises(InputError, match="whole number of evaluations, at least 1, not 0"):
         EarlyStopping(patience=0)
     with pytest.raises(InputError, match=r"at least 0, not -0\.1"):
         EarlyStopping(min_delta=-0.1)

@@ -300,7 +300,7 @@ def test_a_missing_layout_names_the_argument_to_give(
     ],
 )
 def test_invalid_layouts_raise(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ArgumentError, match=message):
+    with pytest.raises((ArgumentError, InputError), match=message):
         BatchLayout(**options)
 
 

@@ -312,7 +312,7 @@ def test_invalid_arguments() -> None:
     with pytest.raises(TypeError, match="callbacks is one callback; give a list"):
         Learner(data(), callbacks=EarlyStopping())  # type: ignore[arg-type]
     for options, message in (
-        ({"accumulate": 1.5}, "accumulate is 1.5; give a whole number"),
+        ({"accumulate": 1.5}, "accumulate must be a whole number of micro-batches"),
         ({"nonfinite": "rais"}, "Did you mean 'raise'"),
         ({"controllers": ReduceOnPlateau()}, r"give a tuple: controllers=\(controller,\)"),
         ({"average": "ema"}, r"give EMA\(\), SWA\(\) or None"),

@@ -84,7 +84,7 @@ def test_mlp_groups_hold_every_parameter_once() -> None:
     [
         ({"n_inputs": 0, "n_outputs": 2}, r"\[0, 256, 128, 2\], but must be positive"),
         ({"n_inputs": 2, "n_outputs": 2, "hidden": (4, 0)}, "must be positive"),
-        ({"n_inputs": 2, "n_outputs": 2, "dropout": 1.0}, "dropout is 1.0"),
+        ({"n_inputs": 2, "n_outputs": 2, "dropout": 1.0}, "dropout must be"),
     ],
 )
 def test_mlp_invalid_sizes_raise(arguments: dict[str, Any], words: str) -> None:

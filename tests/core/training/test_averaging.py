@@ -202,7 +202,9 @@ def test_an_average_that_was_never_started() -> None:
 
 
 def test_shares() -> None:
-    with pytest.raises(InputError, match=r"decay of EMA must be at least 0 and below 1, not 1\.0"):
+    with pytest.raises(
+        InputError, match=r"decay of EMA must be .* at least 0 and below 1, not 1\.0"
+    ):
         EMA(decay=1.0)
-    with pytest.raises(InputError, match=r"start of SWA must be at least 0 and below 1, not -0\.1"):
+    with pytest.raises(InputError, match=r"start of SWA must be .*, not -0\.1"):
         SWA(start=-0.1)

@@ -11,8 +11,8 @@ from flambeau.errors import ArgumentError, InputError
 def checked_count(value: object, name: str, *, at_least: int = 1, unit: str = "") -> int:
     """Return a whole number as ``int``.
 
-    Accepted are numbers of Python, NumPy and torch (also arrays without dimensions) whose value is
-    whole, such as 1e3; not True, False or text.
+    Accepted are integers of Python, NumPy and torch, also arrays without dimensions, and whole
+    fractions; not floats, True, False or text.
 
     Args:
         value: The argument.
@@ -26,9 +26,9 @@ def checked_count(value: object, name: str, *, at_least: int = 1, unit: str = ""
     """
     wanted = f"a whole number{f' of {unit}' if unit else ''}, at least {at_least}"
     number = _plain_number(value, name, wanted)
-    if not math.isfinite(number) or number != int(number) or number < at_least:
+    if not isinstance(number, int) or number < at_least:
         raise InputError(f"{name} must be {wanted}, not {value!r:.60}.")
-    return int(number)
+    return number
 
 
 def checked_number(
@@ -76,6 +76,18 @@ def checked_flag(value: object, name: str) -> bool:
     return found
 
 
+def checked_seed(value: object) -> int:
+    """Return a seed as ``int``.
+
+    Raises:
+        ArgumentError: It is not a whole number.
+    """
+    seed = as_plain(value)
+    if type(seed) is not int:
+        raise ArgumentError(f"seed is {value!r:.60}, but it must be a whole number.")
+    return seed
+
+
 def as_plain(value: object) -> Any:
     """Return numbers and flags of other types as those of Python; other values unchanged.
 
@@ -90,14 +102,17 @@ def as_plain(value: object) -> Any:
     if isinstance(scalar, bool | int | str):
         return scalar
     # Fractions, decimals and floats of other libraries; their modules are not imported here.
-    return float(scalar) if hasattr(scalar, "as_integer_ratio") else scalar
+    if isinstance(scalar, float) or not hasattr(scalar, "as_integer_ratio"):
+        return scalar
+    is_whole = getattr(scalar, "denominator", 0) == 1
+    return int(scalar) if is_whole else float(scalar)
 
 
 def _is_complex(value: Any) -> bool:
     return "complex" in str(getattr(value, "dtype", ""))
 
 
-def _plain_number(value: object, name: str, wanted: str) -> float:
+def _plain_number(value: object, name: str, wanted: str) -> int | float:
     number = as_plain(value)
     if isinstance(number, bool) or not isinstance(number, int | float):
         hint = ""

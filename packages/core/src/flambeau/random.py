@@ -13,6 +13,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+from flambeau.checked_arguments import checked_seed
+
 _GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64, the increment of splitmix64
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
@@ -21,9 +23,14 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 def key(seed: int, purpose: str, *counters: int) -> int:
     """Return a 63-bit pseudorandom integer that depends only on the arguments.
 
+    Raises:
+        ArgumentError: The seed is not a whole number: 3.0 or "3" would not be the seed 3.
+
     >>> key(0, "shuffle", 3) == key(0, "shuffle", 3) != key(0, "shuffle", 4)
     True
     """
+    if type(seed) is not int:
+        seed = checked_seed(seed)
     text = "/".join([str(seed), purpose, *map(str, counters)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

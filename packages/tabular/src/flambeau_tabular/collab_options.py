@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from flambeau.checked_arguments import checked_count
 from flambeau.errors import InputError, did_you_mean, explains_arguments
 
 LeaveLast = Literal["valid", "test"]
@@ -49,8 +50,8 @@ class CollabOptions:
             if value is not None and value not in get_args(known):
                 hint = did_you_mean(str(value), get_args(known))
                 raise InputError(f"Unknown {name}={value!r}. {hint}")
-        if self.min_count is not None and (type(self.min_count) is not int or self.min_count < 1):
-            raise InputError(f"min_count={self.min_count!r} has to be a whole number from 1 on.")
+        if self.min_count is not None:
+            object.__setattr__(self, "min_count", checked_count(self.min_count, "min_count"))
 
 
 @dataclass(frozen=True)

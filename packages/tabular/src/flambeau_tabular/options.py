@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
+from flambeau.checked_arguments import checked_count
 from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import ArtefactError, InputError, did_you_mean, explains_arguments
@@ -102,8 +103,8 @@ class TabularOptions:
             raise InputError(
                 f"Unknown scaling={self.scaling!r}. {did_you_mean(self.scaling, get_args(Scaling))}"
             )
-        if self.min_count is not None and (type(self.min_count) is not int or self.min_count < 1):
-            raise InputError(f"min_count={self.min_count!r} has to be a whole number from 1 on.")
+        if self.min_count is not None:
+            object.__setattr__(self, "min_count", checked_count(self.min_count, "min_count"))
         if self.exposure is not None and self.offset is not None:
             raise InputError(
                 f"exposure={self.exposure!r} and offset={self.offset!r}: the offset is the "

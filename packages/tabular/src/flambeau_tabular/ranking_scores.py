@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flambeau.checked_arguments import checked_count
 from flambeau.errors import ArgumentError, InputError
 from flambeau_tabular.collab_data import CollabData
 from flambeau_tabular.models.category_embedding import FIRST_VALUE
@@ -105,8 +106,7 @@ def ranking_scores(
         raise ArgumentError(f"The learner has {type(data).__name__}, not CollabData.")
     if part not in _EARLIER:
         raise ArgumentError(f"part is {part!r}, but must be one of {', '.join(_EARLIER)}.")
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InputError(f"k is {k!r}, but it has to be a whole number of items from 1 on.")
+    k = checked_count(k, "k", unit="items")
     relevant_from = _threshold(data, relevant_from)
     wanted = _relevant(data, part, relevant_from)
     recommender = Recommender.from_learner(learner, _EARLIER[part])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flambeau.artefact.predictor import Predictor
+from flambeau.checked_arguments import checked_count
 from flambeau.data.batch import Batch
 from flambeau.data.split import PARTS
 from flambeau.errors import ArgumentError, ArtefactError, InputError
@@ -139,8 +140,7 @@ class Recommender:
             InputError: ``k`` is below 1, a user is missing, or it is not known what users know.
         """
         single = isinstance(users, str | int | float | np.generic)
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k is {k!r}, but it has to be a whole number of items from 1 on.")
+        k = checked_count(k, "k", unit="items")
         if exclude_seen and self._seen is None:
             raise InputError(
                 "It is not known which items the users know: an export contains it only with "

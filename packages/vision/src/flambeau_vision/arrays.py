@@ -9,10 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flambeau.data.masked_arrays import refuse_masked
+from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
 from flambeau.data.split import Rows
 from flambeau.errors import InputError
-from flambeau_vision.decode import refuse_unclear_range, sixteen_bits_to_uint8, used_bits
+from flambeau_vision.decode import (
+    in_native_order,
+    refuse_unclear_range,
+    sixteen_bits_to_uint8,
+    used_bits,
+)
 from flambeau_vision.resize import Layout
 
 
@@ -34,8 +39,56 @@ def check_same_shape(images: Mapping[str, Tensor]) -> None:
         )
 
 
+def largest_of_floats(images: Any) -> float | None:
+    """Return the largest value of images of floats; None for images of other types."""
+    if isinstance(images, Tensor):
+        return float(images.float().max()) if _has_floats(images) else None
+    array = np.asarray(images)
+    return float(array.max()) if array.dtype.kind == "f" and array.size else None
+
+
+def check_same_range(images: Mapping[str, Any]) -> None:
+    """Raise if the floats of a part are in 0..1 and those of train in 0..255, or the reverse.
+
+    Whole numbers 0 and 1 can be dark pixels of 0..255; they are not refused.
+
+    Args:
+        images: Part → array or tensor of images.
+
+    Raises:
+        InputError: The ranges differ; the message gives both.
+    """
+    ranges = {part: largest_of_floats(each) for part, each in images.items()}
+    train = ranges["train"]
+    for part, largest in ranges.items():
+        if train is None or largest is None or (largest <= 1.0) == (train <= 1.0):
+            continue
+        if largest <= 1.0 and _is_whole(images[part]):
+            continue
+        raise InputError(
+            f"The {part} images have float values up to {largest:g}, but those of train up to "
+            f"{train:g}, so one of them is in 0..1 and the other in 0..255. Scale all parts by one "
+            "factor, or give uint8 pixels."
+        )
+
+
+def _has_floats(images: Tensor) -> bool:
+    return images.layout == torch.strided and images.is_floating_point() and images.numel() > 0
+
+
+def _is_whole(images: Any) -> bool:
+    array = images.detach() if isinstance(images, Tensor) else np.asarray(images)
+    return bool((array % 1 == 0).all())
+
+
 def to_uint8_images(
-    images: Any, layout: str | None, channels: int, part: str, bits: int = 16
+    images: Any,
+    layout: str | None,
+    channels: int,
+    part: str,
+    bits: int = 16,
+    *,
+    is_unit: bool | None = None,
 ) -> Tensor:
     """Return uint8 ``(n, channels, height, width)``; shares the memory of ``images`` if possible.
 
@@ -45,6 +98,7 @@ def to_uint8_images(
         channels: Number of channels; 1 allows 1 to 4, inferred from the shape.
         part: The part's name, for messages.
         bits: Number of significant bits of 16-bit pixels; see `flambeau_vision.decode.decode`.
+        is_unit: Whether floats are in 0..1, else in 0..255; None decides by their largest value.
 
     Raises:
         InputError: The shape, layout or value range is invalid or ambiguous.
@@ -53,8 +107,11 @@ def to_uint8_images(
         f"The {part} images differ in size. Use ImageData.from_items, which accepts images of any "
         "size."
     )
+    name = f"The array of {part} images"
+    refuse_masked(name, images)
+    if isinstance(images, Tensor):
+        refuse_unreadable(f"of {part} images", images)
     try:
-        refuse_masked(f"The array of {part} images", images)
         array = images if isinstance(images, Tensor) else np.asarray(images)
     except ValueError as error:  # a list of arrays of several shapes
         raise InputError(several) from error
@@ -65,7 +122,7 @@ def to_uint8_images(
             f"The {part} images have shape {tuple(array.shape)}; give (n, H, W), (n, H, W, C) "
             "or (n, C, H, W)."
         )
-    pixels = _to_uint8(array, part, bits)
+    pixels = _to_uint8(array, part, bits, is_unit)
     if pixels.ndim == 3:
         return pixels.unsqueeze(1)
     channels_first = _is_channels_first(pixels.shape, layout, channels)
@@ -103,24 +160,33 @@ def bits_of_rows(images: Any, rows: Rows) -> int | None:
         images = images.numpy() if images.dtype == torch.uint16 else None
     elif not isinstance(images, np.ndarray):
         images = np.asarray(images) if isinstance(images, Sequence) else None
-    if images is None or images.dtype != np.uint16:
+    if images is None or in_native_order(images[:0]).dtype != np.uint16:
         return None
     return max((used_bits(images[int(row)]) for row in rows), default=16)
 
 
-def _to_uint8(array: Tensor | np.ndarray, part: str, bits: int) -> Tensor:
+def _to_uint8(
+    array: Tensor | np.ndarray, part: str, bits: int, is_unit: bool | None = None
+) -> Tensor:
+    name = f"The array of {part} images"
     if isinstance(array, Tensor) and array.dtype == torch.uint16:
         array = array.detach().cpu().numpy()
     if isinstance(array, np.ndarray):
+        array = in_native_order(array)
         if array.dtype == np.uint16:
             return torch.from_numpy(sixteen_bits_to_uint8(array, bits))
         if array.dtype == np.bool_:
             return torch.from_numpy(array.astype(np.uint8) * np.uint8(255))
-        # torch warns when it shares read-only memory.
-        array = torch.from_numpy(array if array.flags.writeable else array.copy())
+        # torch warns when it shares read-only memory, and has no negative strides.
+        is_shared = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+        array = torch.from_numpy(array if is_shared else array.copy())
     array = array.detach().cpu()
     if array.dtype == torch.uint8:
         return array
+    if array.is_complex():
+        raise InputError(f"{name} has complex pixels ({array.dtype}). Give their magnitude.")
+    if array.dtype in (torch.uint32, torch.uint64):
+        array = array.long()  # torch has few operations for them
     low, high = float(array.min()), float(array.max())
     if not (low >= 0.0 and high <= 255.0):
         raise InputError(
@@ -130,5 +196,6 @@ def _to_uint8(array: Tensor | np.ndarray, part: str, bits: int) -> Tensor:
         )
     if not array.is_floating_point():
         return array.to(torch.uint8)
-    refuse_unclear_range(f"The array of {part} images", array, high)
-    return (array * 255.0 if high <= 1.0 else array).round().to(torch.uint8)
+    refuse_unclear_range(name, array, high)
+    is_unit = high <= 1.0 if is_unit is None else is_unit
+    return (array * 255.0 if is_unit else array).round().to(torch.uint8)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
 from flambeau.errors import InputError
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
@@ -108,7 +109,7 @@ def used_bits(image: Image | NDArray[Any]) -> int:
         values = np.array(image)
     else:
         return 8
-    if values.dtype != np.uint16 or not values.size:
+    if in_native_order(values).dtype != np.uint16 or not values.size:
         return 8
     return max(8, int(values.max()).bit_length())
 
@@ -187,10 +188,18 @@ def channel_counts(channels: int | None) -> tuple[int, ...]:
     return (channels,) if channels not in (None, 1, 3) else (1, 2, 3, 4)
 
 
+def in_native_order(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array in the byte order of the machine, and long doubles as doubles."""
+    dtype = np.dtype(np.float64) if array.dtype.char == "g" else array.dtype.newbyteorder("=")
+    return array.astype(dtype, copy=False)
+
+
 def as_array(item: Any) -> NDArray[Any]:
     """Return an array or a tensor as an array, without a copy if NumPy has its dtype."""
+    refuse_masked(item_name(item), item)
     if not hasattr(item, "detach"):
-        return np.asarray(item)
+        return in_native_order(np.asarray(item))
+    refuse_unreadable(item_name(item), item)
     tensor = item.detach().cpu()
     if tensor.is_floating_point() and tensor.element_size() < 4:  # NumPy has no bfloat16
         tensor = tensor.float()

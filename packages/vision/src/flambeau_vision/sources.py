@@ -25,7 +25,14 @@ from flambeau.data.tables import Table
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.columns import as_sample_weights
-from flambeau_vision.arrays import bits_of_rows, check_same_shape, layout_of, to_uint8_images
+from flambeau_vision.arrays import (
+    bits_of_rows,
+    check_same_range,
+    check_same_shape,
+    largest_of_floats,
+    layout_of,
+    to_uint8_images,
+)
 from flambeau_vision.assemble import (
     BITS,
     WEIGHT,
@@ -226,10 +233,14 @@ def read_arrays(
     pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
     layout = options.layout if layout is None else layout
+    largest = largest_of_floats(images)
+    is_unit = None if largest is None else largest <= 1.0
     tensors = {
-        part: to_uint8_images(pair[0], layout, channels or 1, part) for part, pair in pairs.items()
+        part: to_uint8_images(pair[0], layout, channels or 1, part, is_unit=is_unit)
+        for part, pair in pairs.items()
     }
     check_same_shape(tensors)
+    check_same_range({part: pair[0] for part, pair in pairs.items()})
     options = options.updated({"layout": layout_of(images, tensors["train"])})
     found = {part: list_labels(pair[1]) for part, pair in pairs.items()}
     labels_of = {part: labels for part, (labels, _) in found.items()}

@@ -18,6 +18,7 @@ from flambeau.artefact.export_format import (
     ExportRecord,
     export_folder,
 )
+from flambeau.checked_arguments import checked_count
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import PredictsTables, Preprocessor
 from flambeau.device import best_device, is_out_of_memory
@@ -99,8 +100,7 @@ class Predictor:
     ) -> None:
         if batch_size is None:
             batch_size = 1024 if isinstance(preprocessor, PredictsTables) else 64
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, not {batch_size}.")
+        batch_size = checked_count(batch_size, "batch_size", unit="samples")
         self.preprocessor = preprocessor
         self.task = task
         self.batch_size = batch_size

@@ -9,12 +9,12 @@ from typing import Literal
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint, save_checkpoint
 from flambeau.artefact.serialization import check_packable
+from flambeau.checked_arguments import checked_count, checked_number
 from flambeau.errors import (
     ArgumentError,
     ArtefactError,
     FlambeauError,
     FlambeauWarning,
-    InputError,
     NonFiniteError,
     StorageError,
     did_you_mean,
@@ -57,12 +57,9 @@ class Checkpointing(Callback):
         keep: int = 2,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        if every_s is not None and not every_s > 0:
-            raise InputError(
-                f"every_s must be a positive number of seconds or None, not {every_s}."
-            )
-        if keep < 1:
-            raise InputError(f"keep must be at least 1 checkpoint, not {keep}.")
+        if every_s is not None:
+            every_s = checked_number(every_s, "every_s (seconds)", above=0)
+        keep = checked_count(keep, "keep", unit="checkpoints")
         if on_error not in _ON_ERROR:
             raise ArgumentError(
                 f"Unknown on_error={on_error!r}. {did_you_mean(str(on_error), _ON_ERROR)}"

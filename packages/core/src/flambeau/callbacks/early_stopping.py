@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from flambeau.errors import InputError
+from flambeau.checked_arguments import checked_count, checked_flag, checked_number
 from flambeau.task.metrics import Mode
 from flambeau.training.events import Callback
-from flambeau.training.optim.controller import checked_mode, last_score, mode_of
+from flambeau.training.optim.controller import checked_column, checked_mode, last_score, mode_of
 from flambeau.training.state import TrainState
 
 
@@ -30,8 +30,8 @@ class EarlyStopping(Callback):
 
     Raises:
         InputError: An argument is out of range, or, during the run, ``monitor`` is not a column.
-        ArgumentError: At the start of a run: it is not known whether higher values of ``monitor``
-            are better.
+        ArgumentError: An argument has a wrong type; or, at the start of a run, it is not known
+            whether higher values of ``monitor`` are better.
     """
 
     def __init__(
@@ -42,14 +42,10 @@ class EarlyStopping(Callback):
         restore_best: bool = True,
         mode: Mode | None = None,
     ) -> None:
-        if patience < 1:
-            raise InputError(f"patience must be at least 1 evaluation, not {patience}.")
-        if not min_delta >= 0.0:
-            raise InputError(f"min_delta must be at least 0, not {min_delta}.")
-        self.monitor = monitor
-        self.patience = patience
-        self.min_delta = min_delta
-        self.restore_best = restore_best
+        self.monitor = checked_column(monitor)
+        self.patience = checked_count(patience, "patience", unit="evaluations")
+        self.min_delta = checked_number(min_delta, "min_delta", at_least=0)
+        self.restore_best = checked_flag(restore_best, "restore_best")
         self.mode: Mode | None = checked_mode(mode)
         self.best: float | None = None
         self.best_epoch = 0

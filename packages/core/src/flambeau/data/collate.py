@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.checked_arguments import checked_count
 from flambeau.data.batch import Batch
 from flambeau.data.checked_weights import checked_weights
-from flambeau.data.masked_arrays import refuse_masked
+from flambeau.data.readable_arrays import refuse_masked
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class BatchLayout:
         targets: For dicts: keys of the targets; may be empty.
 
     Raises:
-        ArgumentError: Both ``n_inputs`` and ``inputs`` are given, or the keys are a single string.
+        ArgumentError: Both ``n_inputs`` and ``inputs`` are given, or the keys are a single string
+            or a set.
+        InputError: ``n_inputs`` is below 1.
     """
 
     n_inputs: int | None = None
@@ -66,8 +69,8 @@ class BatchLayout:
             raise ArgumentError(f"targets={self.targets!r} also needs inputs=(…).")
         if self.inputs is not None and not self.inputs:
             raise ArgumentError("inputs=() is empty, but a model needs at least one input.")
-        if self.n_inputs is not None and self.n_inputs < 1:
-            raise ArgumentError(f"n_inputs is {self.n_inputs}, but must be at least 1.")
+        if self.n_inputs is not None:
+            object.__setattr__(self, "n_inputs", checked_count(self.n_inputs, "n_inputs"))
 
     def inputs_and_targets(self, sample: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the inputs and targets of a sample or batch by name, not converted.

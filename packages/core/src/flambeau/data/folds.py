@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flambeau.checked_arguments import as_plain
 from flambeau.data.row_codes import number_times, number_values
 from flambeau.errors import ArgumentError, SplitError
 from flambeau.wording import name_some
@@ -24,7 +25,7 @@ def check_k(n: int, k: int) -> None:
         ArgumentError: ``k`` is not a whole number.
         SplitError: There are fewer than two folds, or fewer rows than folds.
     """
-    if not isinstance(k, int | np.integer) or isinstance(k, bool):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+    if type(as_plain(k)) is not int:
         raise ArgumentError(f"k is {k!r:.60}. Give the number of folds as an int, such as 5.")
     if k < 2:
         raise SplitError(f"k={k} folds are too few. Give at least 2, so that each has train rows.")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from flambeau import random as keyed
+from flambeau.checked_arguments import as_plain
 from flambeau.data.row_codes import name_rows, number_times, number_values
 from flambeau.errors import ArgumentError, SplitError
 from flambeau.wording import name_some
@@ -465,14 +466,15 @@ def _counts(n: int, valid: float, test: float, calibration: float) -> tuple[int,
 
 def _count(n: int, name: str, size: float) -> int:
     """Return the number of rows for the size of a part: a fraction or a number of rows."""
-    if type(size) not in (int, float) and not isinstance(size, np.integer | np.floating):
+    size = as_plain(size)
+    if type(size) not in (int, float):
         raise ArgumentError(
             f"{name} is {size!r:.60} of type {type(size).__name__}. Give a fraction below 1 "
             "(0.2) or a number of rows (int); TensorData.from_tensors also takes a tuple "
             "(inputs, targets)."
         )
-    if isinstance(size, int | np.integer):
-        count = int(size)
+    if isinstance(size, int):
+        count = size
     elif 0 <= size < 1:
         count = max(1, round(n * size)) if size > 0 else 0
     else:

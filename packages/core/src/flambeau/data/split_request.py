@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from flambeau.checked_arguments import as_plain
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.errors import ArgumentError, SplitError
 
@@ -45,6 +46,10 @@ class SplitRequest:
     calibration: Any = 0.0
     scored: str | None = None
     default_valid: float = 0.2
+
+    def __post_init__(self) -> None:
+        for part in _DRAWN:
+            object.__setattr__(self, part, as_plain(self._size(part)))
 
     @property
     def for_training(self) -> bool:

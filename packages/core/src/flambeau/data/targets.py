@@ -36,8 +36,8 @@ from flambeau.data.label_values import (
     doubts_about_values,
     has_decimal_commas,
 )
-from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.ordered_names import ordered_categories, ordered_names
+from flambeau.data.readable_arrays import refuse_masked
 from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.tables import to_list

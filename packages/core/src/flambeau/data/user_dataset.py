@@ -12,8 +12,8 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.collate import BatchLayout, as_batch
 from flambeau.data.loader import LoaderOptions
-from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.own_generators import OwnGenerators
+from flambeau.data.readable_arrays import refuse_masked
 from flambeau.data.user_loader import UserLoader, count_samples, known_batches
 from flambeau.data.worker_loader import WorkerLoader, name_positions
 from flambeau.errors import InputError

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from flambeau.checked_arguments import as_plain, checked_seed
 from flambeau.data.data import Data
 from flambeau.data.split import PARTS
 from flambeau.distributed import processes
@@ -94,8 +95,7 @@ def check_arguments(
             "domain's data class (ImageData.from_folder), or with TensorData.from_tensors, "
             "from_datasets or from_loaders."
         )
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise ArgumentError(f"seed is {seed!r}, but it must be a whole number.")
+    checked_seed(seed)
     if isinstance(callbacks, Callback):
         raise ArgumentError(
             f"callbacks is one callback; give a list: callbacks=[{type(callbacks).__name__}(…)]."
@@ -207,8 +207,10 @@ def decide(plan: Plan, choices: Mapping[str, Any]) -> Plan:
     if choices.get("steps") is not None:
         # No longer the user's: they follow the steps.
         plan = plan.with_choice(replace(plan["epochs"], source="rule"))
-    for key, value in choices.items():
-        if value != plan[key].value:
+    for key, given in choices.items():
+        value = as_plain(given)
+        # Arrays cannot be compared as a whole, and are refused by the plan.
+        if isinstance(value, np.ndarray | torch.Tensor) or value != plan[key].value:
             plan = plan.override(key, value)
     return plan
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self, cast
 
+from flambeau.checked_arguments import checked_count, checked_number
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.phases.bn_policy import BATCH_NORM_POLICIES, BatchNormPolicy
 from flambeau.phases.schedule import Schedule, checked_schedules
@@ -52,10 +53,13 @@ class Phase:
             )
         for key in ("epochs", "steps", "evaluate_every"):
             value: object = getattr(self, key)
-            if value is not None and (type(value) is not int or value < 1):
-                raise InputError(
-                    f"{key} of a phase must be a whole number, at least 1, not {value!r}."
-                )
+            if value is not None:
+                object.__setattr__(self, key, checked_count(value, f"{key} of a phase"))
+        scales = {
+            name: checked_number(value, f"The lr scale of {name!r}", at_least=0)
+            for name, value in self.lr_scales.items()
+        }
+        object.__setattr__(self, "lr_scales", scales)
         if self.bn not in BATCH_NORM_POLICIES:
             raise ArgumentError(
                 f"Unknown batch norm policy {self.bn!r}. "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flambeau.checked_arguments import checked_count, checked_number
 from flambeau.errors import InputError
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule, checked_schedules
@@ -96,13 +97,13 @@ def sgdr(
         Loshchilov and Hutter, "SGDR", 2017 (arXiv 1608.03983), equation 5, with a lowest rate of 0
         in the last step of each cycle.
     """
-    for name, value in (("cycles", cycles), ("cycle_mult", cycle_mult)):
-        if type(value) is not int or value < 1:
-            raise InputError(f"{name} must be a whole number, at least 1, not {value!r}.")
+    cycles = checked_count(cycles, "cycles")
+    cycle_mult = checked_count(cycle_mult, "cycle_mult")
+    epochs = checked_count(values["epochs"], "epochs")
     falling = Schedule("cosine", values["lr"], {"warmup": 0.0})
     return [
         Phase(
-            values["epochs"] * cycle_mult**cycle,
+            epochs * cycle_mult**cycle,
             {"lr": falling},
             trainable=trainable,
             bn=values["bn"],
@@ -139,10 +140,7 @@ def fine_tune(
         appendix A.
     """
     _require_groups("fine_tune", groups)
-    if type(freeze_epochs) is not int or freeze_epochs < 0:
-        raise InputError(
-            f"freeze_epochs must be a whole number, or 0 to omit the phase, not {freeze_epochs!r}."
-        )
+    freeze_epochs = checked_count(freeze_epochs, "freeze_epochs", at_least=0)
     peak = values["lr"]
     head = Phase(
         max(1, freeze_epochs),
@@ -228,8 +226,7 @@ def layerwise_lr_scales(groups: Sequence[str], decay: float) -> dict[str, float]
     Raises:
         InputError: ``decay`` is not above 0 and at most 1.
     """
-    if not 0 < decay <= 1:
-        raise InputError(f"layer_decay must be a number above 0 and at most 1, not {decay!r}.")
+    decay = checked_number(decay, "layer_decay", above=0, at_most=1)
     last = len(groups) - 1
     return {name: decay ** (last - index) for index, name in enumerate(groups)}
 

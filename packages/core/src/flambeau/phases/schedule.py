@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
 
+from flambeau.checked_arguments import checked_number
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 Option = float | Sequence[float]
@@ -220,8 +221,7 @@ class Schedule:
     options: Mapping[str, Option] = field(default_factory=dict[str, Option])
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.peak):
-            raise InputError(f"A schedule's peak must be a finite number, not {self.peak}.")
+        object.__setattr__(self, "peak", checked_number(self.peak, "A schedule's peak"))
         if not isinstance(self.shape, str):
             if not callable(self.shape):
                 raise ArgumentError(

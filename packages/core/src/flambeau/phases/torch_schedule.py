@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from flambeau.checked_arguments import checked_count, checked_number
 from flambeau.errors import ArgumentError, InputError
 from flambeau.phases.schedule import Schedule
 
@@ -37,8 +38,8 @@ def torch_schedule(
         >>> [round(schedule(epoch / 3), 3) for epoch in range(4)]
         [0.1, 0.1, 0.01, 0.01]
     """
-    if type(length) is not int or length < 1:
-        raise InputError(f"length must be a number of epochs or steps, at least 1, not {length!r}.")
+    length = checked_count(length, "length", unit="epochs or steps")
+    lr = checked_number(lr, "lr", at_least=0)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr, momentum=_MOMENTUM)
     scheduler = _made(make, optimizer)
     if isinstance(scheduler, ReduceLROnPlateau):

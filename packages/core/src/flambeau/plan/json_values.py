@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from flambeau.checked_arguments import as_plain
 from flambeau.errors import PlanError
 from flambeau.plan.choice import Choice
 
@@ -33,16 +34,17 @@ def plain(value: object, what: str) -> Any:
     return _copy(value, what, "")
 
 
-def without_numpy(value: object) -> Any:
-    """Return ``value`` with Python values in place of NumPy scalars, also in lists and dicts."""
-    if isinstance(value, np.generic):
-        return cast("Any", value).item()
+def as_python(value: object) -> Any:
+    """Return ``value`` with Python values in place of other scalars, also in lists and dicts.
+
+    These are scalars of NumPy and torch, arrays without dimensions, fractions and decimals.
+    """
     if isinstance(value, list | tuple):
-        return [without_numpy(item) for item in cast("list[object]", value)]
+        return [as_python(item) for item in cast("list[object]", value)]
     if isinstance(value, Mapping):
         entries = cast("Mapping[object, object]", value)
-        return {key: without_numpy(item) for key, item in entries.items()}
-    return value
+        return {key: as_python(item) for key, item in entries.items()}
+    return as_plain(value)
 
 
 def checked(choice: Choice) -> Choice:

@@ -16,11 +16,11 @@ from flambeau.plan import table
 from flambeau.plan.choice import Choice
 from flambeau.plan.json_values import (
     as_json,
+    as_python,
     checked,
     from_json,
     how_to_override,
     plain,
-    without_numpy,
 )
 from flambeau.plan.order import dependents, name_of, order
 from flambeau.plan.rule import Rule
@@ -327,7 +327,7 @@ def _given_by_user(user: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, 
                 f"The plan has no key {key!r} (value: {given!r:.60}). {did_you_mean(key, known)}"
             )
         choice = given if isinstance(given, Choice) else _user_choice(key, given)
-        choice = replace(choice, value=without_numpy(choice.value))
+        choice = replace(choice, value=as_python(choice.value))
         if choice.key != key:
             raise PlanError(
                 f"The choice passed as {key!r} has the key {choice.key!r}. Pass it under its own "

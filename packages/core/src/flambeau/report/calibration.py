@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from flambeau.checked_arguments import checked_count
 from flambeau.errors import InputError
 from flambeau.report.intervals import Interval, weighted_wilson
 from flambeau.report.text_table import as_count
@@ -88,8 +89,7 @@ def calibration(
         raise InputError(
             "Some probabilities are not between 0 and 1. Apply a softmax to logits first."
         )
-    if n_bins < 1:
-        raise InputError(f"n_bins is {n_bins}, but must be at least 1.")
+    n_bins = checked_count(n_bins, "n_bins")
     weights = None if weights is None else weights.double().cpu()
     if targets.shape == p.shape:
         return calibration_from_sums(label_calibration(p, targets > 0.5, n_bins, weights))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flambeau import random as keyed
+from flambeau.checked_arguments import checked_count, checked_number
 from flambeau.errors import InputError
 from flambeau.task.numerics import distinct
 
@@ -131,8 +132,7 @@ def bootstrap(
     """
     _check_level(level)
     n = _length(columns)
-    if resamples < 1:
-        raise InputError(f"resamples is {resamples}, but must be at least 1.")
+    resamples = checked_count(resamples, "resamples")
     # On the CPU, where the random numbers are the same on every machine.
     columns = tuple(column.cpu() for column in columns)
     value = float(statistic(*(column.unsqueeze(0) for column in columns)))
@@ -273,8 +273,7 @@ def percentiles(values: Tensor, level: float = 0.95) -> tuple[float, float]:
 
 
 def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}, but must be between 0 and 1, such as 0.95.")
+    checked_number(level, "level", above=0, below=1)
 
 
 def _length(columns: tuple[Tensor, ...]) -> int:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flambeau.checked_arguments import checked_number
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task.class_validation import (
@@ -155,11 +156,9 @@ class Classification(PredictsIntervals):
         calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.classes = checked_class_names(classes, type(self).__name__, minimum=2)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(
-                f"label_smoothing must be at least 0 and below 1, not {label_smoothing}."
-            )
-        self.label_smoothing = float(label_smoothing)
+        self.label_smoothing = checked_number(
+            label_smoothing, "label_smoothing", at_least=0, below=1
+        )
         self.class_weights = None
         if class_weights is not None:
             self.class_weights = checked_class_weights(class_weights, len(self.classes))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flambeau.checked_arguments import checked_count
 from flambeau.errors import InputError
 from flambeau.task.metrics import ShareMetric, SumMetric
 from flambeau.task.numerics import as_real, per_sample, predicted_labels, real_dtype
@@ -84,9 +85,7 @@ class TopKAccuracy(ShareMetric):
 
     def __init__(self, k: int = 5, ignore_index: int | None = None) -> None:
         super().__init__()
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}.")
-        self.k = k
+        self.k = checked_count(k, "k", unit="outputs")
         self.ignore_index = ignore_index
 
     def arguments(self) -> Mapping[str, Any]:

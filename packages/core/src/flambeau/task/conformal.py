@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flambeau.checked_arguments import as_plain
 from flambeau.data.tables import to_list
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task.numerics import distinct
@@ -119,7 +120,8 @@ def check_level(level: float) -> None:
     Raises:
         ArgumentError: It is not a number between 0 and 1.
     """
-    if not isinstance(level, int | float) or isinstance(level, bool) or not 0 < level < 1:  # pyright: ignore[reportUnnecessaryIsInstance] users err
+    number = as_plain(level)
+    if not isinstance(number, int | float) or isinstance(number, bool) or not 0 < number < 1:
         raise ArgumentError(
             f"interval is {level!r:.40}, but must be a share between 0 and 1: 0.9 for intervals "
             "that contain the target in 90% of all cases."

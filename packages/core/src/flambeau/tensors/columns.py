@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flambeau.data.checked_weights import checked_weights
 from flambeau.data.collate import widened_target
-from flambeau.data.masked_arrays import refuse_masked
+from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
 from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def as_sample_weights(values: Array) -> Tensor:
 
 def _checked(name: str, value: object) -> Array:
     if isinstance(value, Tensor):
-        return _checked_tensor(name, value)
+        refuse_unreadable(repr(name), value)
+        return value
     if isinstance(value, list):
         return _checked(name, _from_list(name, cast("list[Any]", value)))
     if not isinstance(value, np.ndarray):
@@ -169,25 +170,6 @@ def _shape_of(row: object) -> tuple[int, ...]:
         return tuple(np.shape(cast(Any, row)))
     except ValueError:  # ragged inside
         return (len(cast("list[object]", row)),)
-
-
-def _checked_tensor(name: str, tensor: Tensor) -> Tensor:
-    fix = ""
-    if tensor.is_meta:
-        fix = "it is on the meta device, so it has no values. Create it on a real device"
-    elif tensor.is_nested:
-        fix = "its rows have different sizes. Pad them: torch.nested.to_padded_tensor(tensor, 0.0)"
-    elif tensor.layout != torch.strided:
-        fix = f"its layout is {tensor.layout}. Convert it: tensor.to_dense()"
-    elif tensor.dtype == torch.complex32 or (
-        tensor.is_floating_point() and tensor.dtype.itemsize < 2
-    ):
-        fix = f"torch has few operations for {tensor.dtype}. Convert it: tensor.to(torch.float32)"
-    elif tensor.is_quantized:
-        fix = f"it is quantised ({tensor.dtype}). Convert it: tensor.dequantize()"
-    if fix:
-        raise InputError(f"Rows cannot be selected from the tensor {name!r}: {fix}.")
-    return tensor
 
 
 def _without_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from flambeau.checked_arguments import checked_number
 from flambeau.errors import InputError
 
 
@@ -48,8 +49,7 @@ class MLP(nn.Module):
         widths = [n_inputs, *hidden, n_outputs]
         if min(widths) < 1:
             raise InputError(f"The widths of an MLP are {widths}, but must be positive.")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}, but must be at least 0 and below 1.")
+        dropout = checked_number(dropout, "dropout", at_least=0, below=1)
         self.n_inputs = n_inputs
         body: list[nn.Module] = []
         for before, after in pairwise(widths[:-1]):

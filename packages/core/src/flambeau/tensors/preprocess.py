@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.data.masked_arrays import refuse_masked
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
 from flambeau.errors import InputError
 from flambeau.tensors.columns import as_columns, as_tensors, native_array
 from flambeau.wording import name_some
@@ -130,6 +130,8 @@ class TensorPreprocessor(Preprocessor):
 
     def is_single(self, item: object) -> bool:
         """Return whether ``item`` is one sample: it has as many dimensions as a sample."""
+        if isinstance(item, Tensor):
+            refuse_unreadable("to predict", item)
         if isinstance(item, str | bytes):
             return True  # not a sequence of characters; encode raises an error for it
         if isinstance(item, Mapping):
@@ -357,7 +359,15 @@ def _checked_spec(name: str, spec: object) -> dict[str, Any]:
 
 def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
     dtype = dtype_of(spec["dtype"])
-    refuse_masked(f"Item {index} for {name!r}", value)
+    what = f"Item {index} for {name!r}"
+    refuse_masked(what, value)
+    if isinstance(value, Tensor):
+        refuse_unreadable(what, value)
+    if not dtype.is_complex and _is_complex(value):
+        raise InputError(
+            f"{what} is complex ({value.dtype}), but the model was trained on real numbers. Give "
+            "them as the train data."
+        )
     try:
         tensor = torch.as_tensor(_as_in_training(name, value), dtype=dtype).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -371,6 +381,10 @@ def _cast(name: str, index: int, value: Any, spec: Mapping[str, Any]) -> Tensor:
             f"trained on shape {tuple(spec['shape'])}. Prepare it as the train data."
         )
     return tensor
+
+
+def _is_complex(value: Any) -> bool:
+    return "complex" in str(getattr(value, "dtype", ""))
 
 
 def _as_in_training(name: str, value: Any) -> Any:

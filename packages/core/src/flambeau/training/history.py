@@ -34,6 +34,7 @@ class History:
         loss_interval: Steps per entry of ``step_losses``: 1, or a power of two in a long run.
         modes: "min" if smaller values of a column are better, "max" if larger ones are; only for
             the columns for which the task of the last run defines it.
+        first_row: Index of the first row of the last fit.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class History:
         self.step_losses: array[float] = array("d")
         self.modes: dict[str, Mode] = {"train_loss": "min", "valid_loss": "min"}
         self.loss_interval = 1
+        self.first_row = 0
         self._incomplete: array[float] = array("d")  # losses of steps that make no full entry yet
 
     def __repr__(self) -> str:
@@ -57,16 +59,21 @@ class History:
         """The names of the columns, in the order in which rows have them."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row))
 
-    def column(self, name: str) -> list[float]:
+    def column(self, name: str, *, last_fit: bool = False) -> list[float]:
         """Return the numbers of one column; rows without the column are skipped.
 
         A history without rows returns an empty list for every name.
 
+        Args:
+            name: The column.
+            last_fit: Only the rows of the last fit, from ``first_row`` on.
+
         Raises:
             ArgumentError: No row has the column, or its values are text.
         """
-        values = [row[name] for row in self.rows if name in row]
-        if self.rows and not values:
+        rows = self.rows[self.first_row :] if last_fit else self.rows
+        values = [row[name] for row in rows if name in row]
+        if rows and not values:
             raise ArgumentError(
                 f"The history has no column {name!r}. {did_you_mean(name, self.names)}"
             )
@@ -109,6 +116,7 @@ class History:
             "step_losses": _padded(self.step_losses),
             "n_step_losses": len(self.step_losses),
             "loss_interval": self.loss_interval,
+            "first_row": self.first_row,
             "incomplete": _padded(self._incomplete),
             "n_incomplete": len(self._incomplete),
         }
@@ -118,6 +126,7 @@ class History:
         self.rows[:] = state["rows"]
         self.step_losses = array("d", state["step_losses"][: state["n_step_losses"]])
         self.loss_interval = int(state["loss_interval"])
+        self.first_row = int(state.get("first_row", 0))  # earlier releases did not write it
         self._incomplete = array("d", state["incomplete"][: state["n_incomplete"]])
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, cast
 
 from torch.optim import Optimizer
 
+from flambeau.checked_arguments import checked_count, checked_flag, checked_number
 from flambeau.data.transform import Transform
 from flambeau.errors import (
     ArgumentError,
-    InputError,
     check_signature,
     did_you_mean,
     explains_arguments,
@@ -65,11 +65,9 @@ class TrainingOptions:
     doctor: bool = True
 
     def __post_init__(self) -> None:
-        if type(self.accumulate) is not int or self.accumulate < 1:
-            raise InputError(
-                f"accumulate is {self.accumulate!r}; give a whole number of micro-batches, at "
-                "least 1."
-            )
+        count = checked_count(self.accumulate, "accumulate", unit="micro-batches")
+        object.__setattr__(self, "accumulate", count)
+        object.__setattr__(self, "doctor", checked_flag(self.doctor, "doctor"))
         if self.nonfinite not in _NONFINITE:
             raise ArgumentError(
                 f"Unknown value {self.nonfinite!r} of nonfinite. "
@@ -101,8 +99,9 @@ class TrainingOptions:
             )
         if self.average is not None and not hasattr(self.average, "running"):
             raise ArgumentError(f"average is {self.average!r}; give EMA(), SWA() or None.")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise InputError(f"clip_norm must be a positive norm or None, not {self.clip_norm}.")
+        if self.clip_norm is not None:
+            clip_norm = checked_number(self.clip_norm, "clip_norm (None does not clip)", above=0)
+            object.__setattr__(self, "clip_norm", clip_norm)
 
     def _check_functions(self) -> None:
         names = ("model", "micro_batches", "task", "step")

@@ -130,7 +130,7 @@ class Run:
         if self.update.needs_closure:
             check_closure(self.optimizers, self.precision.name, options.nonfinite)
         self.average = running_average(options.average, self.optimizers.values())
-        history.modes = column_modes(task)
+        history.modes, history.first_row = column_modes(task), len(history.rows)
         self.best = BestWeights(*_best_monitor(settings, history.modes))
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
         if components.valid is not None and options.train_step is not train_step:

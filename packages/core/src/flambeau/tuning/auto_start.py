@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flambeau.checked_arguments import checked_number
 from flambeau.data.loader import not_resumable_reason
 from flambeau.device import num_threads
 from flambeau.errors import ArgumentError
@@ -42,8 +42,9 @@ def create_auto_run(minutes: float | None, plan: Plan, clock: Clock) -> AutoRun:
         clock: Returns seconds from any starting point.
 
     Raises:
-        ArgumentError: ``minutes`` is not a finite number above 0, or the user chose the steps
-            between two evaluations.
+        ArgumentError: ``minutes`` is not a number, or the user chose the steps between two
+            evaluations.
+        InputError: ``minutes`` is not above 0 or not finite.
     """
     every = plan["evaluate_every"]
     if every.value is not None and every.source == "user":
@@ -54,11 +55,7 @@ def create_auto_run(minutes: float | None, plan: Plan, clock: Clock) -> AutoRun:
     if minutes is None and plan.values.get("auto") is not None:
         return AutoRun(None, clock)
     minutes = _USUAL_MINUTES if minutes is None else minutes
-    is_number = type(minutes) in (int, float) and math.isfinite(minutes)
-    if not is_number or minutes <= 0:
-        raise ArgumentError(
-            f"minutes is {minutes!r}, but the time budget must be a finite number above 0."
-        )
+    minutes = checked_number(minutes, "minutes", above=0)
     return AutoRun(60.0 * minutes, clock)
 
 

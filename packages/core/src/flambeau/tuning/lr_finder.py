@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flambeau.checked_arguments import checked_count
 from flambeau.data.batch import Batch
 from flambeau.data.loader import StepCounts, not_resumable_reason
 from flambeau.distributed import processes
@@ -108,6 +109,7 @@ def find(start: Start, max_steps: int = MAX_STEPS) -> LearningRate:
         1506.01186), section 3.3. The short runs are specific to this
         library; ``docs/findings/learning-rate.md`` compares them with grid searches.
     """
+    max_steps = checked_count(max_steps, "max_steps", unit="steps")
     if max_steps < MIN_STEPS:
         raise InputError(
             f"max_steps is {max_steps}, but lr_find needs at least {MIN_STEPS} steps. Increase it, "

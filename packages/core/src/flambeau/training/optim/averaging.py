@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
+from flambeau.checked_arguments import checked_flag, checked_number
 from flambeau.errors import InputError, ResumeError, TrainingError
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.optim.fused_step import with_inner
@@ -42,8 +43,9 @@ class EMA:
     warmup: bool = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.decay < 1.0:
-            raise InputError(f"The decay of EMA must be at least 0 and below 1, not {self.decay}.")
+        decay = checked_number(self.decay, "The decay of EMA", at_least=0, below=1)
+        object.__setattr__(self, "decay", decay)
+        object.__setattr__(self, "warmup", checked_flag(self.warmup, "The warmup of EMA"))
 
     def running(self) -> RunningEMA:
         """Return a new average with the same settings."""
@@ -67,8 +69,8 @@ class SWA:
     start: float = 0.75
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.start < 1.0:
-            raise InputError(f"The start of SWA must be at least 0 and below 1, not {self.start}.")
+        start = checked_number(self.start, "The start of SWA", at_least=0, below=1)
+        object.__setattr__(self, "start", start)
 
     def running(self) -> RunningSWA:
         """Return a new average with the same settings."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from flambeau.checked_arguments import checked_count, checked_number
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.metrics import Mode
 from flambeau.task.task import Task
@@ -24,7 +25,8 @@ class Controller(Protocol):
         """Return new values by name; other values do not change.
 
         Args:
-            history: All rows so far, including that of the last evaluation.
+            history: All rows so far, including that of the last evaluation; those of the current
+                fit start at ``history.first_row``.
             progress: Finished fraction of the run, 0 to 1.
         """
         ...
@@ -41,6 +43,15 @@ def checked_mode(mode: Mode | None) -> Mode | None:
             f'mode is {mode!r}; give "min", "max" or None (the direction of the metric).'
         )
     return mode
+
+
+def checked_column(monitor: str) -> str:
+    """Return the name of a column of the history after checking its type."""
+    if not isinstance(monitor, str):  # pyright: ignore[reportUnnecessaryIsInstance] users err
+        raise ArgumentError(
+            f'monitor is {monitor!r:.60}; give a column of the history, monitor="valid_loss".'
+        )
+    return monitor
 
 
 def column_modes(task: Task) -> dict[str, Mode]:
@@ -99,6 +110,7 @@ class ReduceOnPlateau:
     """A controller that multiplies a value by ``factor`` when a score no longer improves.
 
     Use a constant schedule in the phase: the value of a controller overrides that of a schedule.
+    Only the evaluations of the current fit count.
 
     Attributes:
         monitor: Column of the history.
@@ -126,13 +138,16 @@ class ReduceOnPlateau:
     mode: Mode | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.factor < 1.0:
-            raise InputError(f"factor must be between 0 and 1, not {self.factor}.")
-        if self.patience < 0 or self.cooldown < 0:
-            raise InputError(
-                f"patience and cooldown are counts of evaluations, at least 0, not {self.patience} "
-                f"and {self.cooldown}."
-            )
+        checked: dict[str, float] = {
+            "factor": checked_number(self.factor, "factor", above=0, below=1),
+            "patience": checked_count(self.patience, "patience", at_least=0, unit="evaluations"),
+            "cooldown": checked_count(self.cooldown, "cooldown", at_least=0, unit="evaluations"),
+            "threshold": checked_number(self.threshold, "threshold", at_least=0, below=1),
+            "min_value": checked_number(self.min_value, "min_value"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        checked_column(self.monitor)
         checked_mode(self.mode)
 
     def update(self, history: History, progress: float) -> dict[str, float]:
@@ -144,7 +159,7 @@ class ReduceOnPlateau:
         """
         last_score(history, self.monitor)
         mode = mode_of(self.monitor, history.modes, self.mode)
-        if not self._reduces_now(history.column(self.monitor), mode):
+        if not self._reduces_now(history.column(self.monitor, last_fit=True), mode):
             return {}
         old = last_score(history, self.name)
         new = max(old * self.factor, self.min_value)
