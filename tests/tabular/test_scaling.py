@@ -160,6 +160,23 @@ def test_edges_are_quantiles_of_the_train_rows(n_bins: int) -> None:
     np.testing.assert_allclose(scaled.quantile_edges(n_bins)[0], wanted, rtol=1e-6)
 
 
+def test_edges_of_distinct_values_are_added() -> None:
+    """Of 48 bins of rows two are left here for values that are not 0."""
+    draws = np.random.default_rng(0)
+    gain = np.where(draws.random(4000) < 0.02, np.round(draws.lognormal(8, 1, 4000), -2), 0.0)
+    spec = TableSpec.fit(pa.table({"x": gain}), None, NUMBER, SpecOptions(scaling="none"))
+    [rows], [both] = spec.quantile_edges(48), spec.quantile_edges(48, distinct=True)
+    assert len(rows) == 3
+    quantiles = np.quantile(np.unique(gain), np.linspace(0, 1, 49)).astype(np.float32)
+    assert set(both) <= {*quantiles.tolist(), *rows}
+    assert len(both) > 30
+    assert np.diff(both).min() >= 1e-3 * (both[-1] - both[0])
+    # Where all values differ, both quantiles are the same.
+    even = TableSpec.fit(pa.table({"x": skewed()}), None, NUMBER)
+    assert even.quantile_edges(48) == even.quantile_edges(48, distinct=True)
+    assert even.quantile_edges(7) == even.quantile_edges(7, distinct=True)
+
+
 def test_the_number_of_bins_is_checked() -> None:
     spec = TableSpec.fit(pa.table({"x": skewed()}), None, NUMBER)
     assert len(spec.quantile_edges(7)[0]) == 8  # between stored quantiles

@@ -34,7 +34,7 @@ def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) 
         **select_values(values, "number_embedding"),
     }
     if values.get("number_embedding") == "ple":
-        inputs["ple_edges"] = spec.quantile_edges(values.get("ple_bins", 48))
+        inputs["ple_edges"] = spec.quantile_edges(values.get("ple_bins", 48), distinct=True)
     arguments: dict[str, Any] = {
         "inputs": inputs,
         "n_outputs": n_outputs,

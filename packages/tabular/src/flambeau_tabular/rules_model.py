@@ -74,8 +74,8 @@ def _number_embedding(facts: TabularFacts, values: Values) -> Choice:
         "none": "Your module gets the scaled numbers.",
         "pbld": "Each number enters as itself and three learned periodic features of it (RealMLP), "
         "so that the network can bend at any value.",
-        "ple": "Each number enters by its position among the quantiles of the train rows (TabM), "
-        "so that the network can bend at each of them.",
+        "ple": "Each number enters by its position among the quantiles of the train rows (TabM) "
+        "and of its distinct values, so that the network can bend at each of them.",
     }
     return Choice(
         "number_embedding",

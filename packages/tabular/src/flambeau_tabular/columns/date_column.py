@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flambeau.errors import InputError
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.moments import Moments, as_moments
-from flambeau_tabular.columns.scaling import Scaler, quantile_grid
+from flambeau_tabular.columns.scaling import Scaler, quantile_grids
 from flambeau_tabular.options import Scaling
 
 _SECOND = 1_000_000
@@ -125,7 +125,7 @@ class DateColumn:
             # A missing cell is in the centre of the circle.
             scaler = Scaler("none", 0.0, 1.0, 0.0) if is_cycle else Scaler.fit(ordered, scaling)
             parts.append((part, scaler))
-            grids.append(quantile_grid(scaler.apply(ordered)))
+            grids.append(quantile_grids(scaler.apply(ordered)))
         share = 1.0 - len(known) / len(missing)
         column = cls(name, tuple(parts), low, high, share, bool(moments.zoned), style, clipped)
         return column, np.stack(grids)

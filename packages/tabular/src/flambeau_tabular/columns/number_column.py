@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flambeau.errors import InputError
 from flambeau_tabular.columns.cells import LARGEST, as_numbers
 from flambeau_tabular.columns.column_check import ColumnCheck
-from flambeau_tabular.columns.scaling import Scaler, quantile_grid
+from flambeau_tabular.columns.scaling import Scaler, quantile_grids
 from flambeau_tabular.options import Scaling
 
 
@@ -50,7 +50,7 @@ class NumberColumn:
         *,
         clipped: bool = False,
     ) -> tuple[NumberColumn, NDArray[np.float32]]:
-        """Return the column fitted on these rows, and the quantiles ``(1, GRID + 1)`` of them.
+        """Return the column fitted on these rows, and its quantiles ``(1, 2, GRID + 1)``.
 
         Raises:
             InputError: A cell is not a number, or all are missing.
@@ -67,7 +67,7 @@ class NumberColumn:
         scaler = Scaler.fit(known, scaling)
         missing = 1.0 - len(known) / len(numbers)
         column = cls(name, scaler, float(known[0]), float(known[-1]), missing, clipped)
-        return column, quantile_grid(scaler.apply(known))[None]
+        return column, quantile_grids(scaler.apply(known))[None]
 
     @property
     def number_names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from flambeau.errors import InputError
 from flambeau_tabular.options import Scaling
 
 GRID = 240
-"""Number of bins between the quantiles of `quantile_grid`; many numbers of bins divide it."""
+"""Number of bins between the quantiles of `quantile_grids`; many numbers of bins divide it."""
 
 # Quantiles that a scaler keeps: one per 30 rows, within these bounds (Gorishniy et al., 2021).
 _ROWS_PER_QUANTILE, _FEWEST, _MOST = 30, 10, 1000
@@ -84,10 +84,14 @@ class Scaler:
         return cls(**{**values, "quantiles": tuple(values["quantiles"])})
 
 
-def quantile_grid(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return ``GRID + 1`` evenly spaced quantiles of sorted numbers."""
+def quantile_grids(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return evenly spaced quantiles of sorted numbers, and of their distinct values.
+
+    The result is ``(2, GRID + 1)``.
+    """
     levels = np.linspace(0.0, 1.0, GRID + 1)
-    return sorted_quantiles(scaled, levels).astype(np.float32)
+    both = (scaled, np.unique(scaled))
+    return np.stack([sorted_quantiles(each, levels) for each in both]).astype(np.float32)
 
 
 def sorted_quantiles(ordered: NDArray[Any], levels: Any) -> NDArray[np.float64]:

@@ -32,6 +32,8 @@ from flambeau_tabular.columns.text_column import TextColumn
 
 # Numbers are computed in float64 and need ten times the memory of their cells for a moment.
 _CHUNK_ROWS = 1 << 17
+# Smallest distance of an edge for distinct values from others, relative to the range.
+_LEAST_WIDTH = 1e-3
 
 Column = NumberColumn | DateColumn | CategoryColumn | TextColumn
 _CLASSES: dict[str, type[Column]] = {
@@ -50,7 +52,8 @@ class TableSpec:
 
     Attributes:
         columns: The fitted columns, sorted by name.
-        grid: Quantiles of each number in train after scaling, float32 ``(m, GRID + 1)``.
+        grid: Quantiles of each number in train after scaling, and of its distinct values, float32
+            ``(m, 2, GRID + 1)``.
 
     Example:
         >>> table = pa.table({"age": [20, 30, 40], "job": ["clerk", "nurse", None]})
@@ -103,7 +106,7 @@ class TableSpec:
             columns.append(column)
             if grid is not None:
                 grids.append(grid)
-        grid = np.concatenate(grids) if grids else np.zeros((0, GRID + 1), np.float32)
+        grid = np.concatenate(grids) if grids else np.zeros((0, 2, GRID + 1), np.float32)
         return cls(tuple(columns), torch.from_numpy(grid))
 
     def encode(
@@ -170,22 +173,31 @@ class TableSpec:
                 for column in self.columns
             }
 
-    def quantile_edges(self, n_bins: int) -> list[list[float]]:
+    def quantile_edges(self, n_bins: int, *, distinct: bool = False) -> list[list[float]]:
         """Return for each number the edges of bins with equally many train rows, without repeats.
 
         There are at least two edges, also for a number that is constant in train.
 
         Edges are those of ``numpy.quantile`` over the scaled train values if ``n_bins`` divides
         ``GRID``, and are interpolated between the stored quantiles otherwise.
+
+        Args:
+            n_bins: Number of bins.
+            distinct: Whether to add the edges of bins with equally many distinct values. If one
+                value is that of most rows, nearly all bins of rows end there, and the other values
+                share the few that are left. Added edges are at least a thousandth of the range
+                away from others; if all values differ, there are none.
         """
         if not 1 <= n_bins <= GRID:
             raise InputError(f"n_bins has to be from 1 to {GRID}, got {n_bins}.")
         levels = np.linspace(0.0, 1.0, n_bins + 1)
         stored = np.linspace(0.0, 1.0, GRID + 1)
-        found: list[list[float]] = [
-            np.unique(np.interp(levels, stored, row).astype(np.float32)).tolist()
-            for row in self.grid.double().numpy()
-        ]
+        found: list[list[float]] = []
+        for grids in self.grid.double().numpy():
+            rows, values = (
+                np.unique(np.interp(levels, stored, grid).astype(np.float32)) for grid in grids
+            )
+            found.append((_merged(rows, values) if distinct else rows).tolist())
         return [
             edges if len(edges) > 1 else [edges[0], edges[0] + max(1.0, 1e-6 * abs(edges[0]))]
             for edges in found
@@ -282,6 +294,16 @@ class TableSpec:
                 FlambeauWarning,
                 stacklevel=3,
             )
+
+
+def _merged(edges: NDArray[np.float32], more: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return sorted edges with those of ``more`` that are not too close to another."""
+    least = (edges[-1] - edges[0]) * _LEAST_WIDTH
+    added: list[float] = []
+    for edge in more.tolist():
+        if np.abs(edges - edge).min() >= least and (not added or edge - added[-1] >= least):
+            added.append(edge)
+    return np.union1d(edges, np.array(added, np.float32))
 
 
 def _encode_numbers(
