@@ -1,6 +1,8 @@
 """Named inputs reach the arguments of the same names, whatever their order."""
 
+import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel
 
 from flambeau import Learner, TensorData, TrainingOptions
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.inspect import record_outputs
 from flambeau.task.model_call import bind_inputs, call_model
 
@@ -131,3 +133,74 @@ def test_the_order_of_a_dict_does_not_matter(kind: str) -> None:
     [found] = learner.predict([{"second": 4.0, "first": 1.0}])
     assert found.probabilities["1"] == pytest.approx(float(expected))
     assert torch.allclose(seen["last"][0].softmax(1)[0, 1], expected)
+
+
+class AnyArguments(nn.Module):
+    """A wrapper that passes everything on."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *values: Any, **named: Any) -> Any:
+        return self.inner(*values, **named)
+
+
+class OnlyKeywords(nn.Module):
+    def forward(self, **named: Any) -> Any:
+        return named
+
+
+class Weighted(nn.Module):
+    """Has another result for each order of the inputs."""
+
+    def forward(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+        return first + 10.0 * second + 100.0 * third
+
+
+def with_partial() -> nn.Module:
+    model = Bert()
+    model.forward = partial(model.forward, token_type_ids=None)  # type: ignore[method-assign]
+    return model
+
+
+def scripted(kind: str) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        if kind == "traced":
+            return torch.jit.trace(Weighted(), (IDS, MASK, TYPES))
+        made = torch.jit.script(Weighted())
+        return torch.jit.freeze(made.eval()) if kind == "frozen" else made
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        AnyArguments(Bert()),
+        torch.compile(AnyArguments(Bert()), backend="eager"),
+        DataParallel(AnyArguments(Bert())),
+        with_partial(),
+    ],
+    ids=["wrapper", "compiled", "parallel", "partial"],
+)
+def test_wrappers_pass_inputs_on_by_name(model: nn.Module) -> None:
+    assert call_model(model, {"attention_mask": 2, "input_ids": 1}) == (1, 2, None)
+    assert call_model(OnlyKeywords(), {"b": 2, "a": 1}) == {"b": 2, "a": 1}
+
+
+@pytest.mark.parametrize("kind", ["scripted", "traced", "frozen", "fx"])
+def test_compiled_graphs_get_inputs_by_name(kind: str) -> None:
+    model = torch.fx.symbolic_trace(Weighted()) if kind == "fx" else scripted(kind)
+    inputs = {"third": TYPES, "first": IDS, "second": MASK}
+    assert call_model(model, inputs) == Weighted()(IDS, MASK, TYPES)
+
+
+def test_a_name_that_the_wrapped_model_lacks_is_named() -> None:
+    second = torch.arange(20.0)
+    data = TensorData.from_tensors({"b": second, "first": torch.ones(20)}, second.long() % 2)
+    choices = {"probe": "off", "normalisation": "none"}
+    options = TrainingOptions(doctor=False)
+    model = AnyArguments(Difference())
+    learner = Learner(data, model, choices=choices, training=options, quiet=True)
+    with pytest.raises(ArgumentError, match=r"on by name, but .*unexpected keyword argument 'b'"):
+        learner.fit(1, lr=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -168,6 +169,7 @@ def test_a_gan_in_any_order_equals_a_loop_with_zero_grad(order: str, raw: bool) 
     torch.testing.assert_close(mine.state_dict(), theirs.state_dict())
 
 
+@pytest.mark.filterwarnings(r"ignore:\[summed-loss\]")
 @pytest.mark.parametrize("divisor", [1.0, 8.0])
 def test_retain_graph_allows_a_second_backward_pass(divisor: float) -> None:
     def step(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
@@ -278,3 +280,40 @@ def test_skipped_updates_are_not_mistaken_for_missing_ones() -> None:
         return StepResult(loss, batches[0].weight)
 
     learner(linear(), train_step=step, nonfinite="skip").fit(1, lr=0.1)
+
+
+@pytest.mark.parametrize(("order", "mixes"), [("gd", True), ("dg", False), ("dgd", True)])
+def test_gradients_that_loss_backward_mixes_are_reported(order: str, mixes: bool) -> None:
+    def step(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
+        [batch] = batches
+        for name in order:
+            loss = model.loss(name, batch.input)
+            loss.backward()
+            step.update(loss, name)
+        return StepResult(loss.detach(), batch.weight)
+
+    def optimizers(model: Any, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+        return {name: SGD(getattr(model, name).parameters(), values["lr"]) for name in "dg"}
+
+    one = learner(Gan(), NoScore(), train_step=step, optimizer=optimizers)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        one.fit_phases(phases(None))
+    found = [str(each.message) for each in caught]
+    assert [text.startswith("[raw-backward]") for text in found] == [True] * mixes
+    assert all("the gradients of 'd' are the sum of both losses" in text for text in found)
+
+
+def test_one_backward_pass_for_several_updates_is_not_reported() -> None:
+    def step(model: Any, batches: Sequence[Batch], task: Task, step: Step) -> StepResult:
+        [batch] = batches
+        loss = model.loss("g", batch.input)
+        loss.backward()
+        for name in "dg":
+            step.update(loss, name)
+        return StepResult(loss.detach(), batch.weight)
+
+    def optimizers(model: Any, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+        return {name: SGD(getattr(model, name).parameters(), values["lr"]) for name in "dg"}
+
+    learner(Gan(), NoScore(), train_step=step, optimizer=optimizers).fit_phases(phases(None))

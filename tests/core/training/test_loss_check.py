@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,7 +14,8 @@ from torch import Tensor, nn
 
 from flambeau import Batch, Learner, Task, TensorData, TrainingOptions
 from flambeau.data.split import Split
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError
+from flambeau.training.state import StepResult
 
 N = 16
 X = torch.randn(N + 8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -264,3 +268,146 @@ def test_losses_that_cannot_train_are_named(
         Learner(
             data, nn.Linear(3, 2), task=task, training=TrainingOptions(doctor=False), quiet=True
         ).fit(1)
+
+
+class TwoHeads(nn.Module):
+    """Returns two outputs in some structure."""
+
+    def __init__(self, structure: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 1).double(), nn.Linear(3, 1).double()
+        self.structure = structure
+
+    def forward(self, x: Tensor) -> Any:
+        return self.structure(self.a(x), self.b(x))
+
+
+class ModelOutput(OrderedDict[str, Tensor]):
+    """Entries that are attributes too, as those of transformers."""
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
+
+
+def model_output(a: Tensor, b: Tensor) -> ModelOutput:
+    made = ModelOutput()
+    made["a"], made["b"] = a, b
+    return made
+
+
+class Heads(Task):
+    def __init__(self, heads: Callable[[Any], tuple[Tensor, Tensor]], reduction: str) -> None:
+        self.heads, self.reduction = heads, reduction
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+        losses = [F.mse_loss(each, batch.target, reduction="none") for each in self.heads(outputs)]
+        total = torch.stack(losses).sum(0)
+        return (total.mean() if self.reduction == "mean" else total.sum()), float(len(batch))
+
+
+def attributes(outputs: Any) -> tuple[Tensor, Tensor]:
+    return outputs.a, outputs.b
+
+
+STRUCTURES: list[tuple[Any, Any]] = [
+    (lambda a, b: (a, b), lambda o: o),
+    (lambda a, b: {"a": a, "b": [b]}, lambda o: (o["a"], o["b"][0])),
+    (lambda a, b: SimpleNamespace(a=a, b=b), attributes),
+    (model_output, attributes),
+]
+
+
+@pytest.mark.parametrize(("structure", "heads"), STRUCTURES)
+def test_means_of_several_outputs_are_named(structure: Any, heads: Any) -> None:
+    def run(reduction: str) -> None:
+        made = learner(Heads(heads, reduction))
+        data = made.data
+        choices = {"batch_size": N, "probe": "off"}
+        options = TrainingOptions(doctor=False)
+        Learner(
+            data,
+            TwoHeads(structure),
+            task=Heads(heads, reduction),
+            choices=choices,
+            training=options,
+            quiet=True,
+        ).fit(1, lr=0.01)
+
+    run("sum")
+    with pytest.raises(InputError, match="is the mean over its 4 samples"):
+        run("mean")
+
+
+class OwnLosses(Task):
+    loss_factors: ClassVar[dict[str, float]] = {"a": 1.0, "b": 0.5}
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, tuple[Tensor, float]]:
+        n = float(len(batch))
+        return {
+            "a": (F.mse_loss(outputs, batch.target, reduction="sum"), n),
+            "b": (F.l1_loss(outputs, batch.target), n),
+        }
+
+
+class SumWithoutWeight(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        return F.mse_loss(outputs, batch.target, reduction="sum"), 1.0
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (OwnLosses(), r"OwnLosses.losses\['b'\] returned .* is the mean over its 4 samples"),
+        (SumWithoutWeight(), "the sum over its 4 samples, with the weight 1, and the same weight"),
+    ],
+)
+def test_other_wrong_weights_are_named(task: Task, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        learner(task).fit(1)
+
+
+class Squares(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        return F.mse_loss(outputs, batch.target, reduction="sum"), float(len(batch))
+
+
+class MeanSquares(Task):
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        return F.mse_loss(outputs, batch.target), float(len(batch))
+
+
+def step_with(divide: bool, returned: str) -> Any:
+    def train_step(model: nn.Module, micro_batches: Any, task: Any, step: Any) -> Any:
+        [batch] = micro_batches
+        total, weight = task.loss(task.forward(model, batch, step.context), batch)
+        step.backward(total, weight if divide else 1.0)
+        step.update(total)
+        loss = total if returned == "sum" else total / weight
+        return loss if returned != "result" else StepResult(total.detach(), weight)
+
+    return train_step
+
+
+def test_a_train_step_that_returns_the_sum_is_refused() -> None:
+    for returned in ("sum", "result"):
+        with pytest.raises(ArgumentError, match=r"the sum of the losses with the weight 16, but"):
+            learner(Squares(), train_step=step_with(True, returned)).fit(1)
+
+
+def test_a_train_step_that_uses_the_sum_is_reported() -> None:
+    with pytest.warns(FlambeauWarning, match=r"\[summed-loss\].* 16 times as long"):
+        learner(Squares(), train_step=step_with(False, "mean")).fit(1)
+
+
+def test_a_train_step_with_the_mean_gets_no_warning() -> None:
+    own = learner(Squares(), train_step=step_with(True, "mean"))
+    usual = learner(Squares())
+    own.fit(2)
+    usual.fit(2)
+    assert own.history.column("train_loss") == pytest.approx(usual.history.column("train_loss"))
+
+
+def test_the_task_of_a_train_step_is_checked_where_it_scores() -> None:
+    with pytest.raises(InputError, match=r"MeanSquares.loss .* is the mean over its 4 samples"):
+        learner(MeanSquares(), train_step=step_with(True, "mean")).fit(1)

@@ -498,12 +498,12 @@ def test_carried_state_starts_with_an_epoch_of_the_train_set(tmp_path: Path) -> 
     whole.fit(steps=2 * STEPS, evaluate_every=4)
     assert task.seen == expected
     for stop in (5, 6):
-        stopped, before = run(tmp_path / str(stop), Stop(stop))
+        stopped, _ = run(tmp_path / str(stop), Stop(stop))
         with pytest.raises(KeyboardInterrupt):
             stopped.fit(steps=2 * STEPS, evaluate_every=4)
         resumed, after = run(tmp_path / str(stop))
         resumed.resume()
-        assert before.seen + after.seen == expected
+        assert after.seen == expected  # a checkpoint contains the attribute
 
 
 def test_an_interval_without_targets_is_no_epoch_without_targets() -> None:

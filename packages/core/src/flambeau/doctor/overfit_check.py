@@ -54,7 +54,7 @@ def cannot_overfit(setup: TrainingSetup) -> Finding | None:
 def _train_copy(setup: TrainingSetup, batch: Batch, lr: float) -> list[float]:
     """Train a copy of the model on ``batch`` alone and return the loss of each step."""
     losses: list[float] = []
-    with preserved_with_seed(setup.model, setup.seed), torch.enable_grad():
+    with preserved_with_seed(setup.model, setup.seed, setup.task), torch.enable_grad():
         model, task = copy.deepcopy(setup.model).train(), copy.copy(setup.task)
         for module in model.modules():
             if "Dropout" in type(module).__name__:

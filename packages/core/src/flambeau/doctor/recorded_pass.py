@@ -58,7 +58,7 @@ def record_forward_pass(
         if isinstance(module, _HOOKED) or hasattr(module, "running_mean")
     ]
     try:
-        with preserved_with_seed(model, context.seed), torch.enable_grad():
+        with preserved_with_seed(model, context.seed, task), torch.enable_grad():
             outputs = task.forward(model.train(), batch, context)
     finally:
         for hook in hooks:
@@ -79,7 +79,7 @@ def max_gradients(
         if parameter.requires_grad:
             names.append(name)
             trainable.append(parameter)
-    with preserved_with_seed(model, context.seed), torch.enable_grad():
+    with preserved_with_seed(model, context.seed, task), torch.enable_grad():
         total, _ = task.loss(task.forward(model.train(), batch, context), batch)
         if not trainable or not total.requires_grad:
             return dict.fromkeys(names)
@@ -95,9 +95,9 @@ def max_gradients(
 
 
 @contextmanager
-def preserved_with_seed(model: nn.Module, seed: int) -> Generator[None]:
-    """Seed the generators in the ``with`` block; restore them and the model at its end."""
-    with preserve(model), TemporarySeed().at(keyed.key(seed, "doctor")):
+def preserved_with_seed(model: nn.Module, seed: int, *objects: object) -> Generator[None]:
+    """Seed the generators in the ``with`` block; restore them, model and objects at its end."""
+    with preserve(model, *objects), TemporarySeed().at(keyed.key(seed, "doctor")):
         yield
 
 

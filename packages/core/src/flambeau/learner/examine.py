@@ -65,7 +65,7 @@ def check_task_loss(checked: TrainingSetup) -> None:
     model, task = checked.model, copy(checked.task)
     if any(map(is_compiled, model.modules())):  # another batch size would compile it again
         return
-    with preserved_with_seed(model, checked.seed), torch.no_grad():
+    with preserved_with_seed(model, checked.seed, checked.task), torch.no_grad():
         try:
             batch = small_batch(task, checked.full_batch)
             batch = checked.built.preprocessor.on_device(batch.to(checked.built.device))

@@ -205,12 +205,12 @@ def examine(setup: Setup, plan: Plan, run: Run) -> None:
         InputError: ``task.loss`` does not return a sum and its weight, or ``task.host_weight``
             returns another weight.
     """
-    checks_loss = setup.position.step == 0 and run.options.train_step is train_step
-    if not (checks_loss or setup.examines):
-        return
-    from flambeau.training.loss_check import needs_check
+    is_default = run.options.train_step is train_step
+    checks_loss = setup.position.step == 0 and (is_default or run.components.valid is not None)
+    from flambeau.training.loss_check import needs_check, scores_by_loss
 
-    checks_loss = checks_loss and needs_check(run.components.task)
+    task = run.components.task
+    checks_loss = checks_loss and needs_check(task) and (is_default or scores_by_loss(task))
     if not (checks_loss or setup.examines):
         return
     from flambeau.learner.examine import check_task_loss, training_setup

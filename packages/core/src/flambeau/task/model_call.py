@@ -39,8 +39,9 @@ class Binding:
 def call_model(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
     """Return ``model(…)`` with the inputs as its arguments.
 
-    If the inputs have the names of arguments of the model's ``forward``, they are passed by name.
-    If no name matches, they are passed in their order. Inputs that come from a tuple have no names.
+    If the inputs have the names of arguments of the model's ``forward``, they are passed by name;
+    also if ``forward`` has only ``*args`` and ``**kwargs``, as that of a wrapper. If no name
+    matches, they are passed in their order. Inputs that come from a tuple have no names.
 
     Raises:
         InputError: Some names match and others do not.
@@ -84,15 +85,15 @@ def _bind(forward: Callable[..., Any], skipped: int, names: tuple[str, ...], mod
     in_order = Binding(names)
     if all(_GENERATED.fullmatch(name) for name in names):
         return in_order
-    try:
-        parameters = list(inspect.signature(forward).parameters.values())[skipped:]
-    except (TypeError, ValueError):  # a function of C++ without a signature
+    kinds = _arguments(forward, skipped)
+    if kinds is None:
         return in_order
-    kinds = {each.name: each.kind for each in parameters}
     takes_any = inspect.Parameter.VAR_KEYWORD in kinds.values()
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     known = [name for name, kind in kinds.items() if kind not in variable]
     unknown = [name for name in names if name not in known]
+    if takes_any and not known:  # a wrapper: forward(self, *args, **kwargs)
+        return Binding((), names)
     if len(unknown) == len(names):
         return in_order
     if unknown and not takes_any:
@@ -108,6 +109,19 @@ def _bind(forward: Callable[..., Any], skipped: int, names: tuple[str, ...], mod
         positional.append(name)
     keywords = tuple(name for name in names if name not in positional)
     return Binding(tuple(positional), keywords)
+
+
+def _arguments(forward: Callable[..., Any], skipped: int) -> dict[str, Any] | None:
+    """Return the arguments of a function with their kinds; None if they are not known."""
+    try:
+        parameters = list(inspect.signature(forward).parameters.values())[skipped:]
+    except (TypeError, ValueError):  # a function of C++
+        schema = getattr(forward, "schema", None)  # of a traced or frozen torch.jit module
+        if schema is None:
+            return None
+        names: list[str] = [each.name for each in schema.arguments[1:]]
+        return dict.fromkeys(names, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {each.name: each.kind for each in parameters}
 
 
 def of_ensemble(outputs: object) -> TypeGuard[EnsembleOutputs]:

@@ -163,6 +163,12 @@ def _wrong_call(
     binding = bind_inputs(state.model, tuple(inputs))
     try:
         signature.bind(*binding.positional, **dict.fromkeys(binding.keywords))
+        if "unexpected keyword argument" in str(error) and binding.keywords:
+            return ArgumentError(
+                f"{kind}.forward{signature} passes the inputs {', '.join(inputs)} on by name, but "
+                f"{type_and_first_line(error)}. Give the inputs the names of the arguments, or "
+                "override the task's forward to call the model."
+            )
     except TypeError:
         shown = (*binding.positional, *(f"{name}=" for name in binding.keywords))
         return ArgumentError(

@@ -112,8 +112,13 @@ def train_epoch(run: Run) -> None:
     on_step_start, on_step_end = run.dispatch.on_step_start, run.dispatch.on_step_end
     update, average, losses = run.update, run.average, run.losses
     steps_before, total_steps = state.fit_step - position.epoch_step, state.total_steps
+    first_step = position.epoch_step  # not 0 in a resumed run
     set_train_modes(model, run.trainable, state.phase.bn)
     run.start_update_check()
+    if run.update_check is not None:
+        from flambeau.training.step_loss_check import checks_loss, with_loss_check
+
+        train_step = with_loss_check(train_step, update) if checks_loss(run) else train_step
     for micro_batches in run.steps(run.grouped_batches()):
         context.step = position.step
         run.set_values(micro_batches)
@@ -151,7 +156,7 @@ def train_epoch(run: Run) -> None:
             break
     run.end_steps()
     if run.update_check is not None:
-        run.update_check.end_epoch(position.epoch_step)
+        run.update_check.end_epoch(position.epoch_step - first_step)
 
 
 def described(batches: Sequence[Batch]) -> str:

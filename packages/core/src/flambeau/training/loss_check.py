@@ -7,8 +7,9 @@ different weight, each update would be too large or too small by a constant fact
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, MutableMapping
+from copy import copy
+from dataclasses import is_dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
+from flambeau.nested import map_tensors, tensors_in
 from flambeau.task.numerics import HALF_DTYPES
 from flambeau.task.task import Task
 
 _ROWS = 4  # samples whose losses are compared with the loss of all of them
 _TOLERANCE = 1e-3  # of losses and weights; half precision outputs are exact to 1e-2
+
+_Compute = Callable[[Any, Batch], tuple[Tensor, float | Tensor]]
 
 
 def _sum_and_weight(
@@ -82,7 +86,7 @@ def check_loss(task: Task, outputs: Any, batch: Batch, result: object) -> None:
             )
         promises = {"host_weight": task.host_weight(batch)}
         promises["target_weight"] = _number(task.target_weight(batch))
-        _check_sum(task, outputs, batch, float(total), returned)
+        _check_sum(f"{type(task).__name__}.loss", task.loss, outputs, batch, (total, returned))
         _check_sample_weights(task, outputs, batch)
     for method, promised in promises.items():
         if promised is not None and not math.isclose(promised, returned, rel_tol=_TOLERANCE):
@@ -106,6 +110,13 @@ def _check_losses(task: Task, outputs: Any, batch: Batch) -> None:
             known = _number(promised.get(name))
             if known is not None and not math.isclose(known, returned, rel_tol=_TOLERANCE):
                 raise _wrong_weight(task, "loss_weights", known, "losses", returned, len(batch))
+            if not isinstance(task, CombinedTask):
+                method = f"{type(task).__name__}.losses[{name!r}]"
+                _check_sum(method, _loss_of(task, name), outputs, batch, result)
+
+
+def _loss_of(task: Task, name: str) -> _Compute:
+    return lambda outputs, batch: task.losses(outputs, batch)[name]
 
 
 def _number(weight: Tensor | float | None) -> float | None:
@@ -124,36 +135,81 @@ def _wrong_weight(
     )
 
 
-def _check_sum(task: Task, outputs: Any, batch: Batch, total: float, weight: float) -> None:
-    """Raise an error if the loss of the batch is the mean of the losses of its samples.
+def _check_sum(
+    name: str, compute: _Compute, outputs: Any, batch: Batch, result: tuple[Tensor, float | Tensor]
+) -> None:
+    """Raise an error if a loss is the mean over the samples, or a sum with a constant weight.
 
     It is not checked if the outputs do not have one row per sample.
+
+    Args:
+        name: The method, for the message.
+        compute: Returns the loss and its weight for outputs and batch.
+        outputs: Outputs of the model: tensors in any structure.
+        batch: The samples.
+        result: ``compute(outputs, batch)``.
     """
     n = len(batch)
-    if not isinstance(outputs, Tensor) or outputs.ndim == 0 or len(outputs) != n or n < 2:
-        return
     columns = (*batch.targets.values(), *batch.masks.values())
-    if any(value.ndim == 0 or len(value) != n for value in columns):
+    if n < 2 or any(value.ndim == 0 or len(value) != n for value in columns):
         return
+    total, weight = map(float, result)
     sums: list[float] = []
     weights: list[float] = []
-    for row in range(n):
-        part, part_weight = task.loss(outputs[row : row + 1], batch.rows(slice(row, row + 1)))
-        sums.append(float(part))
-        weights.append(float(part_weight))
-    whole = math.fsum(weights)
-    if min(weights) <= 0 or not math.isclose(whole, weight, rel_tol=_TOLERANCE):
+    try:
+        for row in range(n):
+            rows = slice(row, row + 1)
+            found = compute(_rows_of(outputs, rows, n), batch.rows(rows))
+            sums.append(float(found[0]))
+            weights.append(float(found[1]))
+    except Exception:  # noqa: BLE001 - a loss of several samples, or outputs of another structure
+        return
+    whole, added = math.fsum(weights), math.fsum(sums)
+    if min(weights) <= 0:
+        return
+    is_sum = math.isclose(total, added, rel_tol=_TOLERANCE)
+    if is_sum and added and all(each == weight for each in weights):
+        raise InputError(
+            f"{name} returned {total:.4g}, the sum over its {n} samples, with the weight "
+            f"{weight:g}, and the same weight for each single sample. The sum would not be divided "
+            f"by the number of samples, so steps would be {n} times as long for {n} times as many "
+            "samples. Return the number of samples (or target tokens) as weight: float(len(batch))."
+        )
+    if not math.isclose(whole, weight, rel_tol=_TOLERANCE):
         return
     mean = math.fsum(s * w for s, w in zip(sums, weights, strict=True)) / whole
-    tolerance = 1e-2 if outputs.dtype in HALF_DTYPES else _TOLERANCE
-    is_mean = math.isclose(total, mean, rel_tol=tolerance)
-    if is_mean and not math.isclose(total, math.fsum(sums), rel_tol=0.1):
-        name = type(task).__name__
+    is_half = any(value.dtype in HALF_DTYPES for value in tensors_in(outputs))
+    is_mean = math.isclose(total, mean, rel_tol=1e-2 if is_half else _TOLERANCE)
+    if is_mean and not math.isclose(total, added, rel_tol=0.1):
         raise InputError(
-            f"{name}.loss returned {total:.4g} with the weight {weight:g}, but {total:.4g} is the "
+            f"{name} returned {total:.4g} with the weight {weight:g}, but {total:.4g} is the "
             f"mean over its {n} samples, and it would be divided by the weight once more. Return "
             f'the sum of the losses (reduction="sum"; here {mean * weight:.4g}) with that weight.'
         )
+
+
+def _rows_of(value: Any, rows: slice, n: int) -> Any:
+    """Return some rows of outputs with ``n`` rows: tensors in containers, or in attributes.
+
+    Raises:
+        ValueError: A tensor does not have one row per sample.
+    """
+
+    def part(tensor: Tensor) -> Tensor:
+        if not tensor.ndim or len(tensor) != n:
+            raise ValueError(f"a tensor of shape {tuple(tensor.shape)}")
+        return tensor[rows]
+
+    if isinstance(value, tuple | list | Tensor) or type(value) is dict or is_dataclass(value):
+        return map_tensors(part, value)
+    few = copy(value)
+    if isinstance(value, MutableMapping):  # a class of its own, such as ModelOutput of transformers
+        for key, each in cast("Mapping[Any, Any]", value).items():
+            few[key] = map_tensors(part, each)
+    else:
+        for key, each in cast("dict[str, Any]", vars(value)).items():
+            setattr(few, key, map_tensors(part, each))
+    return few
 
 
 def _check_sample_weights(task: Task, outputs: Any, batch: Batch) -> None:
@@ -183,6 +239,13 @@ def needs_check(task: Task) -> bool:
         return True
     parts: Mapping[str, Task] = getattr(task, "tasks", {}) if task.loss_factors else {}
     return any(map(needs_check, parts.values()))
+
+
+def scores_by_loss(task: Task) -> bool:
+    """Return whether an evaluation uses ``task.loss``, and so needs a sum and its weight."""
+    kind = type(task)
+    methods = (kind.evaluate, kind.update, kind.update_loss)
+    return all(method.__module__.startswith("flambeau.") for method in methods)
 
 
 def small_batch(task: Task, batch: Batch) -> Batch:

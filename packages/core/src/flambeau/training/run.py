@@ -22,7 +22,6 @@ from flambeau.data.loader import (
 from flambeau.errors import NonFiniteError, TrainingError
 from flambeau.phases.bn_policy import BatchNormPolicy
 from flambeau.phases.phase import Phase, not_savable_reason
-from flambeau.task.metrics import Mode
 from flambeau.task.task import StepContext
 from flambeau.task.task_module import trained_module
 from flambeau.training.accumulation import grouped_batches
@@ -34,13 +33,13 @@ from flambeau.training.interrupt import Interrupt
 from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.optim.averaging import running_average
-from flambeau.training.optim.controller import ReduceOnPlateau, column_modes, mode_of
+from flambeau.training.optim.controller import column_modes
 from flambeau.training.optim.optimizer import checked_optimizers, default_factory, no_decay_ids
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions
-from flambeau.training.run_state.best import BestWeights, best_monitor
-from flambeau.training.run_state.checkpoint_content import capture
+from flambeau.training.run_state.best import BestWeights, run_monitor
+from flambeau.training.run_state.checkpoint_content import capture, states_of_objects
 from flambeau.training.start_checks import (
     check_can_score,
     check_closure,
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from flambeau.training.logged_values import LoggedValues
     from flambeau.training.nonfinite.locate import NonFiniteSource
     from flambeau.training.planner import Planner
+    from flambeau.training.run_state.object_state import ObjectStates
     from flambeau.training.step_intervals import Intervals
     from flambeau.training.update_check import UpdateCheck
 
@@ -131,7 +131,9 @@ class Run:
             check_closure(self.optimizers, self.precision.name, options.nonfinite)
         self.average = running_average(options.average, self.optimizers.values())
         history.modes, history.first_row = column_modes(task), len(history.rows)
-        self.best = BestWeights(*_best_monitor(settings, history.modes))
+        self.best = BestWeights(
+            *run_monitor(options, settings.callbacks, settings.planner, history.modes)
+        )
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
         if components.valid is not None and options.train_step is not train_step:
             check_can_score(task)
@@ -215,7 +217,9 @@ class Run:
         if self.options.train_step is not train_step:
             from flambeau.training.update_check import UpdateCheck
 
-            self.update_check = self.update_check or UpdateCheck(self.trained, self.update)
+            self.update_check = self.update_check or UpdateCheck(
+                self.trained, self.update, self.step
+            )
             self.update_check.start_epoch()
 
     # Overridden for several processes (``RankedRun``)
@@ -326,6 +330,11 @@ class Run:
         from flambeau.training.logged_values import LoggedValues
 
         return LoggedValues(self.components.task, skip_nonfinite=self.options.nonfinite == "skip")
+
+    @cached_property
+    def objects(self) -> ObjectStates:
+        """The state of the objects that the user passed, for checkpoints."""
+        return states_of_objects(self)
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:
@@ -480,21 +489,3 @@ def _build_values(
     for controller in options.controllers:
         values.track(getattr(controller, "name", ""))
     return values
-
-
-def _best_monitor(settings: RunSettings, modes: Mapping[str, Mode]) -> tuple[str | None, Mode]:
-    """Return the column of the history that selects the best epoch, and "min" or "max".
-
-    The user's choice takes precedence over the planner's.
-
-    Raises:
-        ArgumentError: The user's choices contradict each other, or it is not known whether smaller
-            or larger values of the column are better.
-    """
-    for controller in settings.options.controllers:
-        if isinstance(controller, ReduceOnPlateau):
-            mode_of(controller.monitor, modes, controller.mode)
-    chosen = best_monitor(settings.options.keep_best, settings.callbacks, modes)
-    if chosen is not None or settings.planner is None:
-        return chosen or (None, "min")
-    return settings.planner.monitor, settings.planner.mode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from flambeau.training.optim.clip import gradients_of, optimized_parameters
 from flambeau.training.optim.precision import Precision
 from flambeau.training.state import StepResult, TrainState
 from flambeau.training.update import Update
+
+if TYPE_CHECKING:
+    from flambeau.training.gradient_watch import GradientWatch
 
 
 class Step:
@@ -40,6 +43,7 @@ class Step:
         optimizers: Optimizers by name, for operations besides ``update`` (``zero_grad`` of another
             network).
         micro_batches: The micro-batches of the current step.
+        watch: Reports mixed gradients of several optimizers; None after the first epoch.
     """
 
     n_ranks = 1
@@ -52,6 +56,8 @@ class Step:
         self._state = state
         self._update = update
         self._has_leftovers = False
+        self._has_backward = False
+        self.watch: GradientWatch | None = None
         self.micro_batches: Sequence[Batch] = ()
         self._precision = precision
         self.device = precision.device
@@ -66,6 +72,8 @@ class Step:
         if self._has_leftovers:
             self._update.clear()
             self._has_leftovers = False
+            if self.watch is not None:
+                self.watch.cleared()
 
     def backward(self, loss: Tensor, divisor: float = 1.0, *, retain_graph: bool = False) -> None:
         """Add the gradients of ``loss / divisor`` to the parameters' gradients.
@@ -95,7 +103,8 @@ class Step:
             )
         if self._has_leftovers:
             self.start()
-        self._update.check_loss(loss)
+        self._has_backward = True
+        self._update.check_loss(loss, divisor)
         self._precision.backward(loss, divisor, retain_graph=retain_graph)
         if self.context.carry is not None:
             self.context.carry = detach(self.context.carry)
@@ -108,13 +117,33 @@ class Step:
             name: Name of the optimizer to step; None for all optimizers.
 
         Raises:
-            ArgumentError: No optimizer has this name.
+            ArgumentError: No optimizer has this name; or the gradients are not from ``backward``,
+                although the precision scales the loss (fp16).
+
+        Warns:
+            FlambeauWarning: [raw-backward] ``loss.backward()`` has added gradients to those that
+                an update of another optimizer has left.
         """
+        if not self._has_backward:
+            self._check_scale()
+        if self.watch is not None:
+            self.watch.check(name)
         self._update.unscale(name)
         for listener in self._listeners:
             listener(self._state)
         self._update(loss, name)
         self._has_leftovers = name is not None
+        if self.watch is not None:
+            self.watch.updated(name)
+
+    def _check_scale(self) -> None:
+        """Refuse gradients of ``loss.backward()`` in a precision that scales the loss."""
+        if self._precision.scales_loss:
+            raise ArgumentError(
+                "step.update was called without step.backward. In fp16 the loss is multiplied by a "
+                "scale, and step.update divides the gradients by it, so gradients of "
+                "loss.backward() would be too small. Call step.backward(loss)."
+            )
 
     @property
     def needs_closure(self) -> bool:

@@ -37,6 +37,7 @@ class Update:
             it; the model keeps the weights before that step.
         needs_closure: Whether an optimizer needs a function that computes the loss (LBFGS, SAM);
             call ``with_closure`` for it.
+        first_backward: The loss of the first backward pass, divided as its gradients are.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Update:
         self.needs_closure = any(step.needs_closure for step in self._all)
         self._model = model
         self._checks_loss = True
+        self.first_backward: Tensor | None = None
         self._mask: Tensor | None = None  # of the next update
         self._skipped: Tensor | bool = False  # the last one, unless the guard skipped it
         self._updated: set[str | None] = set()
@@ -257,7 +259,7 @@ class Update:
             if unexplained.isdisjoint(map(id, optimized_parameters([self._steps[name].optimizer])))
         ]
 
-    def check_loss(self, loss: Tensor) -> None:
+    def check_loss(self, loss: Tensor, divisor: float) -> None:
         """Check once that the optimizers have all parameters outside the model that the loss uses.
 
         Raises:
@@ -267,7 +269,7 @@ class Update:
             from flambeau.training.optim.task_parameters import check_loss_parameters
 
             self._checks_loss = False
-
+            self.first_backward = loss.detach() / divisor
             check_loss_parameters(loss, [step.optimizer for step in self._all], self._model)
 
     def skip(self) -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from flambeau.errors import FlambeauWarning, TrainingError
 from flambeau.task.numerics import as_real
+from flambeau.training.gradient_watch import GradientWatch
+from flambeau.training.step import Step
 from flambeau.training.update import Update
 
 
@@ -19,9 +21,11 @@ class UpdateCheck:
     Args:
         trained: The model, together with the parameters of the task.
         update: The operation behind ``step.update()``, which counts its calls.
+        step: Its gradients are watched in the first epoch if there are several optimizers.
     """
 
-    def __init__(self, trained: nn.Module, update: Update) -> None:
+    def __init__(self, trained: nn.Module, update: Update, step: Step) -> None:
+        self._step = step
         self._trained = trained
         self._update = update
         self._is_done = False
@@ -31,6 +35,8 @@ class UpdateCheck:
         """Remember the parameters before the first step."""
         if not self._is_done:
             self._before = self._sums()
+            if len(self._step.optimizers) > 1:
+                self._step.watch = GradientWatch(self._step.optimizers)
 
     def end_epoch(self, steps: int) -> None:
         """Check the updates of the first epoch.
@@ -45,6 +51,9 @@ class UpdateCheck:
             FlambeauWarning: An optimizer was never used, or weights changed without ``step.update``
                 although there are settings that it applies.
         """
+        if self._step.watch is not None:
+            self._step.watch.close()
+            self._step.watch = None
         if self._is_done or not steps or self._before is None:
             return
         self._is_done = True
@@ -68,8 +77,9 @@ class UpdateCheck:
         if direct and (settings := self._update.settings_without_effect()):
             _warn(
                 f"[direct-update] The train_step updates {', '.join(map(repr, direct))} without "
-                f"step.update, so {' and '.join(settings)} have no effect on it. Call "
-                f"step.update(loss, {direct[0]!r}) in place of optimizer.step(), or turn them off: "
+                f"step.update, so {' and '.join(settings)} have no effect on it, and its "
+                f"gradients are not cleared. Call step.update(loss, {direct[0]!r}) in place of "
+                "optimizer.step(), or call optimizer.zero_grad() and turn them off: "
                 'TrainingOptions(nonfinite="off", clip_norm=None).'
             )
 

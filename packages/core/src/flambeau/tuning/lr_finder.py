@@ -30,6 +30,7 @@ from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import RunSettings
+from flambeau.training.run_state.checkpoint_content import user_objects
 from flambeau.training.run_state.preserve import capture_optimizer, preserve
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.lr_curve import Level, Sweep, has_diverged, level_of, lowest, why_unusable
@@ -229,7 +230,9 @@ class _Search:
         watch = _LossRecorder(n)
         values = {**start.components.values, "bn_statistics": "off"}
         components = replace(start.components, valid=None, values=values)
-        with preserve(trained_module(components.model, components.task), weights=True):
+        trained = trained_module(components.model, components.task)
+        objects = user_objects(components, options).values()
+        with preserve(trained, components.task, *objects, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = make_run(components, settings, History(), position)
             run.warns_of_empty_steps = False  # the fit that follows does

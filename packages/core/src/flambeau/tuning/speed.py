@@ -12,6 +12,7 @@ import torch
 from flambeau.data.loader import Loader
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
+from flambeau.task.task_module import trained_module
 from flambeau.training.components import Components
 from flambeau.training.events import Callback
 from flambeau.training.history import History
@@ -19,6 +20,7 @@ from flambeau.training.loop import evaluate, train_epoch
 from flambeau.training.options import TrainingOptions
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
+from flambeau.training.run_state.checkpoint_content import user_objects
 from flambeau.training.run_state.preserve import preserve
 from flambeau.training.state import Position, TrainState
 from flambeau.tuning.budget import Speed
@@ -60,7 +62,9 @@ def measure_speed(
         # Fresh statistics are part of few evaluations, so they are not part of the measured one.
         values={**components.values, "bn_statistics": "off"},
     )
-    with preserve(components.model, weights=True):
+    trained = trained_module(components.model, components.task)
+    objects = user_objects(components, options).values()
+    with preserve(trained, components.task, *objects, weights=True):
         run = make_run(shortened, settings, History(), Position())
         try:
             run.start_phase()

@@ -29,6 +29,8 @@ from flambeau.training.history import History
 from flambeau.training.loop import train_epoch
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run, RunSettings
+from flambeau.training.run_state.checkpoint_content import user_objects
+from flambeau.training.run_state.preserve import preserve_objects
 from flambeau.training.state import Position
 from flambeau.tuning.memory import metered
 
@@ -191,12 +193,13 @@ class Trial:
             nonfinite=nonfinite,
         )
         phase = replace(self.phase, epochs=1, steps=None, evaluate_every=None)
-        run = Run(components, RunSettings(options, (phase,)), History(), Position())
-        run.start_phase()
-        try:
-            yield run
-        finally:
-            run.release()
+        with preserve_objects(*user_objects(self.components, options).values()):
+            run = Run(components, RunSettings(options, (phase,)), History(), Position())
+            run.start_phase()
+            try:
+                yield run
+            finally:
+                run.release()
 
 
 class _Times(Loader):

@@ -119,7 +119,7 @@ def find_nonfinite_source(
             return NonFiniteSource(
                 "parameter", f"the parameter {name!r} was not finite before the step"
             )
-    with preserve(model):
+    with preserve(model, task):
         _set_generators(model, record)
         weights: list[float] = []
         for batch in batches:

@@ -117,7 +117,7 @@ def _measure_or_none(run: Run) -> _GapMeasurement | None:
 def _measure(run: Run) -> _GapMeasurement:
     model, task, state = run.components.model, run.components.task, run.state
     trained, evaluated, weight, samples, count = 0.0, 0.0, 0.0, 0, 0
-    with preserve(model), torch.no_grad(), run.step.autocast():
+    with preserve(model, task), torch.no_grad(), run.step.autocast():
         set_train_modes(model, run.trainable, state.phase.bn)
         in_training = [
             module for module in layers_with_statistics(model).values() if module.training

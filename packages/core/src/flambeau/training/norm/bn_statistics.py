@@ -117,7 +117,7 @@ def measure_statistics(
         for name, module in layers.items()
     ]
     try:
-        with preserve(model), torch.no_grad(), autocast():
+        with preserve(model, task), torch.no_grad(), autocast():
             model.eval()
             for batch in first_batches(components, epoch, at_most):
                 _set_training(layers, len(batch) > 1)

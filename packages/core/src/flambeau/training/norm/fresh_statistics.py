@@ -106,7 +106,7 @@ def _measured(run: Run) -> _Statistics:
     layers = _trained_layers(run)
     momenta = {name: layer.momentum for name, layer in layers.items()}
     used = False
-    with preserve(model), torch.no_grad(), run.step.autocast():
+    with preserve(model, components.task), torch.no_grad(), run.step.autocast():
         try:
             model.eval()
             for layer in layers.values():

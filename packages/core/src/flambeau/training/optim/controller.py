@@ -18,7 +18,7 @@ from flambeau.training.history import History
 class Controller(Protocol):
     """An object that sets named values after each evaluation.
 
-    ``update`` must depend on its arguments alone: controllers have no state in a checkpoint.
+    Attributes are saved in checkpoints, so ``update`` may depend on them.
     """
 
     def update(self, history: History, progress: float) -> Mapping[str, float]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import nn
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.task.metrics import Mode
-from flambeau.training.optim.controller import mode_of
+from flambeau.training.optim.controller import ReduceOnPlateau, mode_of
 from flambeau.training.run_state.module_state import copied_state, load_state
+
+if TYPE_CHECKING:
+    from flambeau.training.options import TrainingOptions
+    from flambeau.training.planner import Planner
 
 
 class RestoresBest(Protocol):
@@ -58,6 +62,29 @@ def best_monitor(
             "the run, or omit keep_best."
         )
     return next(iter(found.values()), None)
+
+
+def run_monitor(
+    options: TrainingOptions,
+    callbacks: Iterable[object],
+    planner: Planner | None,
+    modes: Mapping[str, Mode],
+) -> tuple[str | None, Mode]:
+    """Return the column of the history that selects the best epoch of a run, and "min" or "max".
+
+    The user's choice takes precedence over the planner's.
+
+    Raises:
+        ArgumentError: The user's choices contradict each other, or it is not known whether smaller
+            or larger values of the column are better.
+    """
+    for controller in options.controllers:
+        if isinstance(controller, ReduceOnPlateau):
+            mode_of(controller.monitor, modes, controller.mode)
+    chosen = best_monitor(options.keep_best, callbacks, modes)
+    if chosen is not None or planner is None:
+        return chosen or (None, "min")
+    return planner.monitor, planner.mode
 
 
 class BestWeights:

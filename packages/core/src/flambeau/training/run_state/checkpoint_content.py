@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,7 @@ from flambeau.errors import ResumeError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import not_savable_reason
 from flambeau.task.task_module import task_module
+from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.run_state.module_state import complete_state, load_state
 from flambeau.training.run_state.optimizer_state import (
     load_state_by_name,
@@ -23,7 +24,10 @@ from flambeau.training.run_state.optimizer_state import (
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
+    from flambeau.training.components import Components
+    from flambeau.training.options import TrainingOptions
     from flambeau.training.run import Run
+    from flambeau.training.run_state.object_state import ObjectStates
 
 
 def capture(run: Run) -> dict[str, Any]:
@@ -36,6 +40,9 @@ def capture(run: Run) -> dict[str, Any]:
     names, model = parameter_names(state.model, state.task), complete_state(state.model)
     parameters = task_module(state.task)
     savable = not not_savable_reason(phases)
+    objects = run.objects.state_dict()
+    if run.objects.not_savable and not state.not_resumable_reason:
+        state.not_resumable_reason = not_savable_objects(run.objects.not_savable)
     return {
         "plan": dict(run.settings.plan()),
         "phases": [phase.as_json() for phase in phases] if savable else None,
@@ -64,6 +71,8 @@ def capture(run: Run) -> dict[str, Any]:
             {"type": type(callback).__name__, "state": callback.state_dict()}
             for callback in run.settings.callbacks
         ],
+        "objects": objects,
+        "not_savable": run.objects.not_savable,
         "generators": generator_states(),
         "planner": run.settings.planner and run.settings.planner.state_dict(),
     }
@@ -84,11 +93,17 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
             f"The run cannot continue with the same train batches: {why_not} learner.load(path) "
             "loads the weights of its checkpoint."
         )
+    if tree.get("not_savable"):
+        raise ResumeError(
+            f"The run cannot continue: {not_savable_objects(tree['not_savable'])} "
+            "learner.load(path) loads the weights of its checkpoint."
+        )
     load_state(state.model, {"state_dict": tree["model"], **tree["unlisted"]})
     load_state(state.task, tree["task"])
     parameters = task_module(state.task)
     if parameters is not None:
         parameters.load_state_dict(tree["task_parameters"])
+    run.objects.load_state_dict(tree.get("objects", {}))
     run.adapted = bool(tree.get("adapted", False))
     run.update.save_statistics()
     # Before the phases: whether weight decay is controlled decides how parameters are grouped.
@@ -117,6 +132,42 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
         setattr(state.position, name, value)
     _restore_callbacks(run, tree["callbacks"])
     restore_generators(tree["generators"])
+
+
+def states_of_objects(run: Run) -> ObjectStates:
+    """Return the states of the objects that a user passed, and of attributes of the model."""
+    objects = {
+        "model": run.components.model,
+        "task": run.components.task,
+        **user_objects(run.components, run.options),
+        **{f"optimizers[{name!r}]": each for name, each in run.optimizers.items()},
+    }
+    from flambeau.training.run_state.object_state import ObjectStates
+
+    return ObjectStates(
+        objects,
+        known=(*run.trained.parameters(), *run.components.model.buffers()),
+        by_parts=[each for made in run.optimizers.values() for each in with_inner(made)],
+    )
+
+
+def user_objects(components: Components, options: TrainingOptions) -> dict[str, object]:
+    """Return the objects besides model, task and optimizers that may have state, by name."""
+    return {
+        "train_step": options.train_step,
+        **{f"controllers[{i}]": each for i, each in enumerate(options.controllers)},
+        **{f"transforms[{i}]": each for i, each in enumerate(options.transforms)},
+        **{f"augment[{i}]": each for i, each in enumerate(components.augment)},
+        "on_device": components.on_device,
+    }
+
+
+def not_savable_objects(found: Sequence[str]) -> str:
+    """Return why a run cannot be resumed whose objects have a state that cannot be saved."""
+    return (
+        f"{'; '.join(found[:3])}, whose position cannot be saved. Use a counter or a random "
+        "generator in its place, which checkpoints contain."
+    )
 
 
 def _fingerprint(run: Run) -> dict[str, Any]:

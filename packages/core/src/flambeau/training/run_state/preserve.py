@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from typing import cast
@@ -17,19 +17,21 @@ Restore = Callable[[], None]
 
 
 @contextmanager
-def preserve(model: nn.Module, *, weights: bool = False) -> Generator[ExitStack]:
+def preserve(model: nn.Module, *objects: object, weights: bool = False) -> Generator[ExitStack]:
     """Restore the model at the end of the ``with`` block, also after an error or Ctrl-C.
 
     These are restored: buffers (the same tensors with the same bits, persistent or not), the mode
     of every module, ``requires_grad`` of every parameter, and the global generators of torch (CPU
     and CUDA), NumPy and Python. With ``weights`` the parameters, their gradients and the extra
     state of modules (``get_extra_state``) are restored too, so that the block may train the model;
-    this keeps a copy of all of them in memory.
+    this keeps a copy of all of them in memory. Other attributes of user-defined modules, such as
+    counters, are restored in any case.
 
     Loaders have no state to restore: their position is an argument of ``batches``.
 
     Args:
         model: Any module.
+        objects: Other objects whose state the block may change: task, transforms, train step.
         weights: Whether the block may change parameters and gradients.
 
     Yields:
@@ -49,9 +51,20 @@ def preserve(model: nn.Module, *, weights: bool = False) -> Generator[ExitStack]
         stack.enter_context(preserve_generators())
         stack.callback(_capture_modes(model))
         stack.callback(_capture_tensors(model, weights=weights))
+        stack.callback(_capture_objects(model, objects))
         if weights:
             stack.callback(_capture_extra_state(model))
         yield stack
+
+
+@contextmanager
+def preserve_objects(*objects: object) -> Generator[None]:
+    """Restore the state of user-defined objects at the end of the ``with`` block."""
+    restore = _capture_objects(nn.Module(), objects)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def capture_optimizer(optimizer: Optimizer) -> Restore:
@@ -123,6 +136,15 @@ def _capture_tensors(model: nn.Module, *, weights: bool) -> Restore:
                 value.grad = gradient
 
     return restore
+
+
+def _capture_objects(model: nn.Module, objects: Sequence[object]) -> Restore:
+    from flambeau.training.run_state.object_state import ObjectStates
+
+    named = {"model": model, **{str(index): each for index, each in enumerate(objects)}}
+    states = ObjectStates(named, known=(*model.parameters(), *model.buffers()), copies=True)
+    state = states.state_dict()
+    return lambda: states.load_state_dict(state)
 
 
 def _capture_extra_state(model: nn.Module) -> Restore:

@@ -104,6 +104,7 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
     stateful = [state.model, state.task, task_module(state.task)]
     before = [(each, copied_state(each)) for each in stateful if each is not None]
     history = state.history.state_dict()
+    objects = deepcopy(run.objects.state_dict())
     callbacks = [(each, deepcopy(each.state_dict())) for each in run.settings.callbacks]
     generators = generator_states()
     try:
@@ -111,6 +112,7 @@ def restore_or_roll_back(run: Run, tree: Mapping[str, Any]) -> None:
     except Exception as error:
         for each, values in before:
             load_state(each, values)
+        run.objects.load_state_dict(objects)
         state.history.load_state_dict(history)
         for callback, values in callbacks:
             callback.load_state_dict(values)
