@@ -156,7 +156,7 @@ def test_names_that_are_not_text_become_text() -> None:
     frame = read_frame(pd.DataFrame([[1, 2, 3]], columns=[0, "b", ("c", 1)]))
     assert frame.column_names == ["0", "b", "('c', 1)"]
     assert "2 column names are not text" in frame.readings[0].what
-    with pytest.raises(InputError, match="several columns named '0'"):
+    with pytest.raises(InputError, match="2 columns named '0'"):
         read_frame(pd.DataFrame([[1, 2]], columns=[0, "0"]))
 
 
@@ -188,7 +188,21 @@ def test_names_that_are_not_text_become_text() -> None:
 )
 def test_cells_that_are_not_single_values_are_refused(values: Any, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        read_frame({"c": values, "d": [1, 2]})
+        read_frame({"c": values, "d": np.arange(len(values))}).column("c")
+
+
+def test_a_column_that_cannot_be_read_is_an_error_only_if_it_is_used() -> None:
+    frame = read_frame(pd.DataFrame([[1, [1], 2, 3]], columns=["a", "lists", "twice", "twice"]))
+    assert frame.column_names == ["a", "lists", "twice"]
+    for some in (frame, frame.take([0]), frame.take([0, 0]).drop(["none"])):
+        assert some.column("a")[0].as_py() == 1
+        with pytest.raises(InputError, match="'lists' has a list in row 0"):
+            some.column("lists")
+        with pytest.raises(InputError, match="2 columns named 'twice'"):
+            some.column("twice")
+    assert frame.drop(["lists", "twice"]).take([0]).table.to_pylist() == [{"a": 1}]
+    with pytest.raises(InputError, match=r"no column 'list'\. Did you mean 'lists'"):
+        frame.column("list")
 
 
 @pytest.mark.parametrize(
@@ -200,8 +214,9 @@ def test_cells_that_are_not_single_values_are_refused(values: Any, message: str)
         (pd.Series([1]), "A Series is a single column"),
         (pa.chunked_array([[1]]), "A ChunkedArray is a single column"),
         ({"a": [1], "b": [1, 2]}, "different lengths: a 1, b 2"),
-        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "several columns named 'a'"),
-        (pa.table([[1], [2]], names=["a", "a"]), "several columns named 'a'"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "2 columns named 'a'"),
+        (pa.table([[1], [2]], names=["a", "a"]), "2 columns named 'a'"),
+        (pd.DataFrame({"a": [[1]], "b": [{}]}), "Column 'a' has a list in row 0"),
     ],
 )
 def test_what_is_not_a_table_is_refused(source: Any, message: str) -> None:

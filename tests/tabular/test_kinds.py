@@ -231,7 +231,7 @@ def test_a_table_without_rows_or_columns_is_refused() -> None:
         infer_kinds(read_frame({"x": []}))
     with pytest.raises(InputError, match="The table has no train rows"):
         infer_kinds(read_frame({"x": [1]}), np.zeros(0, np.int64))
-    with pytest.raises(InputError, match="The table has no columns"):
+    with pytest.raises(InputError, match="The table has no input columns"):
         infer_kinds(read_frame(pd.DataFrame(index=range(3))))
 
 

@@ -76,6 +76,14 @@ def test_columns_are_read_when_they_are_needed(path: Path, monkeypatch: pytest.M
     assert set(read) == {"n"}
 
 
+def test_no_column_stays_in_memory(path: Path) -> None:
+    table = read_parquet_table(path)
+    before = pa.total_allocated_bytes()
+    for name in table.column_names:
+        table.column(name)
+    assert pa.total_allocated_bytes() == before
+
+
 def test_rows_and_columns_of_a_file(frame: pd.DataFrame, path: Path) -> None:
     taken = read_parquet_table(path).drop(["n"]).take([499, 3])
     assert taken.column_names == ["job", "a.b", "day"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flambeau.data import Split
+from flambeau.data.row_codes import number_values
 from flambeau.errors import ArgumentError, SplitError
 
 PARTS = ("train", "valid", "test")
@@ -391,3 +392,23 @@ def test_missing_values_of_pandas_are_named() -> None:
             Split.by_group(values)
         with pytest.raises(SplitError, match="no value in row 1"):
             Split.by_time(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([100, -100, 100, 7] * 60, np.int8),
+        np.array([5, 3, 5], np.uint64),
+        np.array([2**62 + 1, 2**62, 2**62 + 1]),
+        np.array([-(2**63), -(2**63) + 2, -(2**63)]),
+        np.array([2**63, 2**64 - 1, 2**63], np.uint64),
+        np.array([3, 1_000_000, 3]),
+        np.array([0, 0, 0], np.uint8),
+    ],
+)
+def test_counted_codes_are_those_of_sorting(values: np.ndarray) -> None:
+    codes, distinct = number_values(values, "groups")
+    expected, ranks = np.unique(values, return_inverse=True)
+    np.testing.assert_array_equal(distinct, expected)
+    np.testing.assert_array_equal(codes, ranks)
+    assert distinct.dtype == values.dtype

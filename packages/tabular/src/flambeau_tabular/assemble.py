@@ -24,7 +24,8 @@ from flambeau_tabular.columns import (
     read_frame,
     read_parquet_table,
 )
-from flambeau_tabular.columns.cells import dictionary_codes
+from flambeau_tabular.columns.cells import dictionary_codes, value_type
+from flambeau_tabular.columns.column_source import read_columns, readable_names
 from flambeau_tabular.columns.frames import is_table
 from flambeau_tabular.options import TabularOptions, Target
 from flambeau_tabular.predicted_frame import label_type_of
@@ -88,8 +89,8 @@ def assemble(
     if options.embargo is not None and options.time is None:
         raise InputError("embargo needs time=…, the column from which it is measured.")
     for name in (*options.drop, *(options.kinds or {})):
-        frame.column(name)  # raises for a column that does not exist
-    column, found = _part_column(frame, request, (*names, *options.roles.values()))
+        frame.check_name(name)
+    column, found = _part_column(frame, request, (*names, *options.roles.values(), *options.drop))
     if column is not None:
         cells = frame.column(column).to_pylist()
         given = {**given, **rows_by_part(read_part_column(cells, column, frame.name))}
@@ -157,10 +158,18 @@ def with_separate_parts(frame: Frame, request: SplitRequest) -> tuple[Frame, Map
                 f"The {part} frame has no column {missing[0]!r}, which the train frame has. Give "
                 "the same columns in each frame."
             )
-    tables = [each.table.select(names) for each in (frame, *parts.values())]
+    sources = [each.table for each in (frame, *parts.values())]
+
+    def joined(name: str) -> pa.ChunkedArray:
+        parts = [source.column(name) for source in sources]
+        if len({part.type for part in parts}) > 1:  # text beside categories
+            parts = [part.cast(value_type(part)) for part in parts]
+        tables = [pa.table({name: part}) for part in parts]
+        return pa.concat_tables(tables, promote_options="permissive").column(0)
+
     try:
-        table = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowInvalid as error:
+        table = read_columns((name, lambda name=name: joined(name)) for name in names)
+    except pa.ArrowException as error:
         raise InputError(
             f"The frames of {' and '.join(parts)} have columns of other types than the train "
             f"frame: {error}. Give the same types in each frame."
@@ -197,7 +206,8 @@ def _part_column(
         return [*found, None] if (codes < 0).any() else found
 
     # Every distinct cell once is enough to recognise the column, and few of them to exclude it.
-    columns = {name: _later(distinct, name) for name in frame.column_names if name not in others}
+    names = [name for name in readable_names(frame.table) if name not in others]
+    columns = {name: _later(distinct, name) for name in names}
     found = find_part_column(Table(columns, frame.name))
     return (None, ()) if found is None else (found[0], (found[1],))
 

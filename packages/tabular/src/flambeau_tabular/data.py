@@ -303,7 +303,7 @@ class TabularData(TabularDataConstructors):
         encoded = preprocessor.spec.encode(self._frame, rows)
         targets = self._targets.select(rows).values
         weights = None if self._structure.weights is None else self._weights(rows)
-        ids = torch.from_numpy(np.array(rows))
+        ids = torch.from_numpy(rows)
         offsets = self._offsets(rows)
         return MemoryDataset(
             encoded.inputs(),

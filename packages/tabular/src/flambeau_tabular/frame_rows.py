@@ -37,8 +37,11 @@ class FrameRows(Sequence[Any]):
             return FrameRows(self.frame.take(np.arange(len(self))[at]))
         if not -len(self) <= at < len(self):
             raise IndexError(f"row {at} of {len(self)}")
+        from flambeau_tabular.columns.column_source import readable_names
+
         row = self.frame.take([at % len(self)])
-        return {name: row.column(name)[0].as_py() for name in row.column_names}
+        names = readable_names(row.table)
+        return {name: row.column(name)[0].as_py() for name in names}
 
 
 def as_frame(items: Any) -> Frame:

@@ -94,7 +94,12 @@ class TabularOptions:
     def __post_init__(self) -> None:
         if isinstance(self.drop, str):
             raise InputError(f"drop={self.drop!r} is a string. Give a list: [{self.drop!r}].")
-        object.__setattr__(self, "drop", tuple(self.drop))
+        for role in _ROLES:  # columns of pandas may have numbers as names
+            if (name := getattr(self, role)) is not None:
+                object.__setattr__(self, role, str(name))
+        object.__setattr__(self, "drop", tuple(map(str, self.drop)))
+        if self.kinds is not None:
+            object.__setattr__(self, "kinds", {str(key): kind for key, kind in self.kinds.items()})
         if self.classes is not None:
             object.__setattr__(self, "classes", ordered_names(self.classes, "classes"))
         if self.task is not None and self.task not in TASKS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,14 @@ from flambeau.errors import InputError
 from flambeau.wording import name_some
 from flambeau_tabular.columns import Frame
 from flambeau_tabular.columns.category_column import is_numeric
-from flambeau_tabular.columns.cells import as_numbers, dictionary_codes, is_text, pc, value_type
+from flambeau_tabular.columns.cells import (
+    LARGEST,
+    as_numbers,
+    dictionary_codes,
+    is_text,
+    pc,
+    value_type,
+)
 from flambeau_tabular.options import TabularOptions
 
 _MOST_CLASSES = 20
@@ -35,9 +42,7 @@ def target_names(frame: Frame, target: str | Sequence[str] | None) -> tuple[str,
     Raises:
         InputError: There is none, or the table has no such column.
     """
-    names = (
-        (target,) if isinstance(target, str) else tuple(in_order(target or (), "target", "column"))
-    )
+    names = _names(frame, target)
     if not names:
         raise InputError(
             f"No target is given. Name the column to predict: target={suggested_target(frame)!r}. "
@@ -45,7 +50,25 @@ def target_names(frame: Frame, target: str | Sequence[str] | None) -> tuple[str,
         )
     for name in names:
         frame.column(name)
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"target names a column twice: {name_some(map(repr, names))}. Name it once."
+        )
     return names
+
+
+def _names(frame: Frame, target: Any) -> tuple[str, ...]:
+    """Return the names of the target columns, which may be numbers or tuples in pandas."""
+    if target is None or isinstance(target, str):
+        return () if not target else (target,)
+    if isinstance(target, int | tuple) and str(target) in frame.column_names:
+        return (str(target),)
+    if isinstance(target, list | tuple | set | Mapping):
+        return tuple(map(str, in_order(target, "target", "column")))
+    raise InputError(
+        f"target is a {type(target).__name__}. Give the name of the column to predict, or a list "
+        f"of names. The columns are {name_some(map(repr, frame.column_names), 20)}."
+    )
 
 
 def suggested_target(frame: Frame) -> str:
@@ -92,6 +115,8 @@ def targets_of(frame: Frame, names: Sequence[str], options: TabularOptions) -> T
     """
     for name in names:
         _refuse_infinite(frame.column(name), name)
+        if options.task != "classification":
+            _refuse_dates(frame.column(name), name)
     if len(names) > 1:
         return _read_columns(frame, names, options)
     cells = frame.column(names[0])
@@ -154,6 +179,12 @@ def _whole_amounts(cells: pa.ChunkedArray) -> Reading | None:
     if distinct <= _MOST_CLASSES:
         return None
     low, high = (pc.min_max(cells)[end].as_py() for end in ("min", "max"))
+    if max(-low, high) >= 2**53 and len(np.unique(as_numbers(cells, ""))) < distinct:
+        raise InputError(
+            f"{distinct:,} distinct whole numbers from {low:,} to {high:,} differ in digits that "
+            "floats do not have. Subtract a constant from the column, or, if the numbers are "
+            "classes, convert it to text."
+        )
     return Reading(
         "task",
         f"{distinct:,} distinct whole numbers from {low:,} to {high:,} in {len(cells):,} rows are "
@@ -219,9 +250,26 @@ def _is_missing(cells: pa.ChunkedArray) -> NDArray[np.bool_]:
 def _refuse_infinite(cells: pa.ChunkedArray, name: str) -> None:
     if not pa.types.is_floating(value_type(cells)):
         return
-    infinite = np.flatnonzero(np.isinf(as_numbers(cells, name)))
-    if len(infinite):
+    numbers = as_numbers(cells, name)
+    rows = np.flatnonzero(np.abs(numbers) > LARGEST)  # False for NaN
+    if len(rows):
+        how = "infinite" if np.isinf(numbers[rows[0]]) else f"beyond ±{LARGEST:g}"
         raise InputError(
-            f"The target {name!r} is infinite in {len(infinite):,} rows, the first is row "
-            f"{infinite[0]}. Correct these cells or drop the rows."
+            f"The target {name!r} is {how} in {len(rows):,} rows, the first is row {rows[0]}. "
+            "Correct these cells or drop the rows."
         )
+
+
+def _refuse_dates(cells: pa.ChunkedArray, name: str) -> None:
+    kind = value_type(cells)
+    if pa.types.is_duration(kind) or pa.types.is_time(kind):
+        what, instead = "durations", "seconds: frame[column].dt.total_seconds()"
+    elif pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        what, instead = "dates", "days since a date: (frame[column] - pd.Timestamp(…)).dt.days"
+    else:
+        return
+    raise InputError(
+        f"The target {name!r} consists of {what} ({kind}), but a model predicts numbers or "
+        f"classes. Give {instead}. If each of them is a class, pass "
+        "TabularOptions(task='classification'), on the command line --task classification."
+    )

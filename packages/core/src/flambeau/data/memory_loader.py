@@ -19,7 +19,8 @@ DEVICE_SHARE = 0.25
 """Data are stored on the device if they need less than this fraction of its free memory."""
 
 _N_STAGING_BUFFERS = 3  # one for the batch in use, one being copied, one being gathered
-_CHUNK = 1024  # number of batches whose index views are created in one call
+# Most batches, and about the most rows, whose index views are created in one call.
+_CHUNK, _CHUNK_ROWS = 1024, 1 << 20
 
 
 class MemoryDataset:
@@ -310,21 +311,20 @@ class MemoryLoader(Loader):
         size, n = self.options.batch_size, len(self.dataset)
         end = min(self._steps * size, n)
         order = epoch_order(n, self.options, epoch)[start_step * size : end]
-        # One gather per epoch, so that the numbers of a batch are a view.
-        ids = order if self.dataset.ids is None else self.dataset.ids.index_select(0, order)
-        rows = order.to(device)
-        if self.world_size > 1:
-            for first in range(0, len(order), size):
-                own = slice(*shard_bounds(first, min(first + size, len(order)), self.options))
+        # The numbers of many batches are gathered at once, so that those of a batch are a view;
+        # not of all, which would double the memory for the order.
+        step = max(1, min(_CHUNK, _CHUNK_ROWS // size)) * size
+        for first in range(0, len(order), step):
+            order_here = order[first : first + step]
+            numbers = self.dataset.ids
+            ids = order_here if numbers is None else numbers.index_select(0, order_here)
+            rows = order_here.to(device)
+            if self.world_size == 1:
+                yield from zip(torch.split(ids, size), torch.split(rows, size), strict=True)
+                continue
+            for start in range(0, len(ids), size):
+                own = slice(*shard_bounds(start, min(start + size, len(ids)), self.options))
                 yield ids[own], rows[own]
-            return
-        for first in range(0, len(order), size * _CHUNK):
-            stop = first + size * _CHUNK
-            yield from zip(
-                torch.split(ids[first:stop], size),
-                torch.split(rows[first:stop], size),
-                strict=True,
-            )
 
 
 class _StagingBuffer:

@@ -41,6 +41,10 @@ def number_values(values: Any, what: str) -> tuple[NDArray[np.int64], NDArray[An
         raise SplitError(
             f"{what} has no value in {name_rows(missing)}. Fill in the values or drop the rows."
         )
+    if array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int64) and len(array):
+        low, high = int(array.min()), int(array.max())
+        if high - low < len(array):
+            return _counted(array, low)
     try:
         distinct, codes = np.unique(array, return_inverse=True)
     except TypeError as error:
@@ -48,6 +52,18 @@ def number_values(values: Any, what: str) -> tuple[NDArray[np.int64], NDArray[An
             f"{what} mixes types that cannot be sorted ({error}). Give values of one type."
         ) from error
     return codes.reshape(-1).astype(np.int64), distinct
+
+
+def _counted(array: NDArray[Any], low: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return what `number_values` does, without sorting, which needs several times the memory."""
+    codes = array.astype(np.int64)
+    codes -= low
+    found = np.flatnonzero(np.bincount(codes))
+    if len(found) <= found[-1]:
+        ranks = np.zeros(found[-1] + 1, np.int64)
+        ranks[found] = np.arange(len(found))
+        codes = ranks[codes]
+    return codes, (found + low).astype(array.dtype)
 
 
 def number_times(times: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:

@@ -27,19 +27,17 @@ def stratified_rows(
     if class_names is not None:
         names = np.array([class_names[int(number)] for number in names], dtype=np.str_)
     counts = np.bincount(codes, minlength=len(names))
-    # One row of each class stays in train.
-    available = counts - 1
-    by_class = order[np.argsort(codes[order], kind="stable")]
-    starts = np.cumsum(counts) - counts
-    position = np.arange(len(order)) - np.repeat(starts, counts)
-    taken = np.zeros_like(counts)
+    # Small codes are sorted several times faster, and in less memory.
+    small = codes.astype(np.min_scalar_type(len(names)))
+    by_class = order[np.argsort(small[order], kind="stable")]
+    ends = np.cumsum(counts)
+    taken = ends - counts
     held_out: list[Rows] = []
     for total in wanted:
-        until = taken + _apportion(counts, total, available - taken)
-        is_here = (position >= np.repeat(taken, counts)) & (position < np.repeat(until, counts))
-        held_out.append(by_class[is_here])
+        until = taken + _apportion(counts, total, ends - taken - 1)
+        held_out.append(_ranges(by_class, taken, until))
         taken = until
-    train = by_class[position >= np.repeat(taken, counts)]
+    train = _ranges(by_class, taken, ends)
     notes: list[str] = []
     if (single := np.flatnonzero(counts == 1)).size:
         notes.append(f"classes with a single row, kept in train: {_names(names, single)}")
@@ -47,6 +45,12 @@ def stratified_rows(
     if (unseen := np.flatnonzero((counts > 1) & ~has_valid)).size:
         notes.append(f"classes too small for a validation row: {_names(names, unseen)}")
     return [train, *held_out], tuple(notes)
+
+
+def _ranges(rows: Rows, starts: Rows, ends: Rows) -> Rows:
+    """Return ``rows[start:end]`` for all starts and ends, one after another."""
+    parts = [rows[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    return np.concatenate(parts)
 
 
 def _apportion(counts: Rows, total: int, available: Rows) -> Rows:

@@ -72,7 +72,11 @@ class Targets:
 
     def select(self, rows: Rows) -> Targets:
         """Return the targets of ``rows``, in the order of ``rows``."""
-        return replace(self, values=self.values[torch.tensor(rows)])
+        return replace(self, values=self.values[torch.as_tensor(rows)])
+
+    def _classes_of(self, rows: Rows) -> set[int]:
+        """Return the class numbers of ``rows``."""
+        return set(to_list(torch.bincount(self.values[torch.as_tensor(rows)]).nonzero().flatten()))
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of rows of each class, in the order of ``names``.
@@ -99,10 +103,9 @@ class Targets:
         """
         if self.kind != "classification":
             return
-        in_train: set[int] = set(to_list(self.values[torch.tensor(split.train)]))
+        in_train = self._classes_of(split.train)
         for part in PARTS[1:]:
-            labels: set[int] = set(to_list(self.values[torch.tensor(split.part(part))]))
-            if unseen := sorted(labels - in_train):
+            if unseen := sorted(self._classes_of(split.part(part)) - in_train):
                 names = name_some((self.names[number] for number in unseen), most=10)
                 raise SplitError(
                     f"{len(unseen)} {'class has' if len(unseen) == 1 else 'classes have'} "

@@ -38,6 +38,15 @@ _SPACES = f"[{GROUPING}]"
 _SPACED = rf"[-+]?(?:{_WHOLE}|{_GROUPS}(?:{_SPACES}[0-9]{{3}})+)(?:[.,][0-9]+)?"
 _CANDIDATE = rf"[-+]?(?:[0-9.,]|{_SPACES})*[0-9]\.?{_EXPONENT}|[-+]?(?i:inf|infinity)"
 
+# $1.50, 12 %, 3,50 EUR, (4.00): what is around the digits of an amount, and the whole of it.
+_UNIT = r"^\s*[-+\x{2212}(]?\s*(?:\p{Sc}|[A-Z]{3}\b)?\s*|\s*(?:%|\p{Sc}|[A-Z]{3})?\)?-?\s*$"
+_AMOUNT = (
+    r"\s*[-+\x{2212}(]?\s*(?:\p{Sc}|[A-Z]{3}\b)?\s*[-+]?[0-9](?:[0-9.,]|"
+    + _SPACES
+    + r")*\s*(?:%|\p{Sc}|[A-Z]{3})?\)?-?\s*"
+)
+_CLOCK = r"\s*(?:[01]?[0-9]|2[0-4]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?\s*(?i:am|pm)?\s*"
+
 Decimal = Literal[".", ","]
 
 
@@ -101,6 +110,23 @@ def _plain_style(cells: pa.ChunkedArray) -> FoundStyle | None:
         return None  # more digits than a number holds: an ID
     dots_could_group = not is_whole and matches(cells, _DOTS)
     return FoundStyle(NumberStyle(), not dots_could_group)
+
+
+def unread_style(cells: pa.ChunkedArray) -> str | None:
+    """Return what texts are that a person reads as numbers; None if they are something else.
+
+    Args:
+        cells: Text without missing cells.
+    """
+    sample = cells[:_SAMPLE]
+    if matches(sample, _CLOCK):
+        return "times of day" if matches(cells, _CLOCK) else None
+    if not matches(sample, _AMOUNT):
+        return None
+    bare = pc.replace_substring_regex(cells, _UNIT, "")
+    if find_number_style(pc.utf8_trim_whitespace(bare)) is None:
+        return None
+    return "numbers with a unit, a sign or separators of their own"
 
 
 def to_numbers(cells: pa.ChunkedArray, style: NumberStyle) -> pa.ChunkedArray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,34 +12,9 @@ import pyarrow as pa
 from flambeau.data.reading import Reading
 from flambeau.errors import InputError, did_you_mean
 from flambeau.wording import first_line, name_some
+from flambeau_tabular.columns.column_source import ColumnSource, PartialTable, read_columns
 from flambeau_tabular.columns.column_values import arrow_column
 from flambeau_tabular.out_of_scope import refuse_tables
-
-
-class ColumnSource(Protocol):
-    """What the columns are read from: a ``pyarrow.Table``, or a file that is read by column."""
-
-    @property
-    def column_names(self) -> list[str]:
-        """Names of the columns in their order."""
-        ...
-
-    @property
-    def num_rows(self) -> int:
-        """Number of rows."""
-        ...
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Return the cells of one column."""
-        ...
-
-    def select(self, names: list[str]) -> ColumnSource:
-        """Return these columns only."""
-        ...
-
-    def take(self, rows: Any) -> pa.Table:
-        """Return these rows, by position."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +58,20 @@ class Frame:
         Raises:
             InputError: There is no such column.
         """
+        self.check_name(name)
+        return self.table.column(name)
+
+    def check_name(self, name: str) -> None:
+        """Check that there is a column of this name, without reading it.
+
+        Raises:
+            InputError: There is no such column.
+        """
         if name not in self.table.column_names:
             raise InputError(
                 f"The table ({self.name}) has no column {name!r}. "
                 f"{did_you_mean(name, self.table.column_names)}"
             )
-        return self.table.column(name)
 
     def take(self, rows: Any) -> Frame:
         """Return the frame with these rows, given by position, in this order."""
@@ -118,10 +101,12 @@ def read_frame(source: Any, name: str = "frame") -> Frame:
             whose columns are named "x0", "x1", ….
         name: What the table is called in messages.
 
+    A column that cannot be read (it contains lists, dicts, complex numbers or other objects, or
+    mixes types) is an `InputError` when it is used, as are two columns of the same name: so a frame
+    may have any other columns. The message names the column, the row and the types.
+
     Raises:
-        InputError: ``source`` is not a table; two columns have the same name or columns differ in
-            length; a column contains lists, dicts, complex numbers or other objects, or mixes
-            types. The message names the column, the row and the types.
+        InputError: ``source`` is not a table, columns differ in length, or no column can be read.
     """
     if isinstance(source, Frame):
         return source
@@ -161,13 +146,10 @@ def _is_column(value: Any) -> bool:
 
 
 def _from_pandas(source: Any, name: str) -> Frame:
-    names, readings = _text_names(list(source.columns), name)
-    columns = {
-        each: arrow_column(source.iloc[:, position], each, readings)
-        for position, each in enumerate(names)
-    }
+    names, readings = _text_names(list(source.columns))
     # A frame without columns has rows, which an Arrow table does not.
-    return Frame(_table(columns), source.index, name, tuple(readings))
+    table = _table(names, lambda at: source.iloc[:, at], name, readings)
+    return Frame(table, source.index, name, tuple(readings))
 
 
 def _from_arrow(source: Any, name: str) -> Frame:
@@ -178,13 +160,11 @@ def _from_arrow(source: Any, name: str) -> Frame:
             f"The {type(source).__name__} cannot be read as an Arrow table: {first_line(error)}. "
             "Convert the columns that Arrow does not know to numbers, text or dates."
         ) from error
-    table = table.drop_columns(pandas_index_columns(table.schema))
-    names, readings = _text_names(table.column_names, name)
-    columns = {
-        each: arrow_column(column, each, readings)
-        for each, column in zip(names, table.columns, strict=True)
-    }
-    return Frame(_table(columns), None, name, tuple(readings))
+    if index := pandas_index_columns(table.schema):
+        table = table.drop_columns(index)
+    names, readings = _text_names(table.column_names)
+    read = _table(names, table.column, name, readings)
+    return Frame(read, None, name, tuple(readings))
 
 
 def pandas_index_columns(schema: pa.Schema) -> list[str]:
@@ -208,11 +188,9 @@ def _from_array(source: Any, name: str) -> Frame:
             "mapping of column names to arrays."
         )
     readings: list[Reading] = []
-    columns = {
-        f"x{number}": arrow_column(array[:, number], f"x{number}", readings)
-        for number in range(array.shape[1])
-    }
-    return Frame(_table(columns), None, name, tuple(readings))
+    names = [f"x{number}" for number in range(array.shape[1])]
+    table = _table(names, lambda at: array[:, at], name, readings)
+    return Frame(table, None, name, tuple(readings))
 
 
 def _array(source: Any) -> np.ndarray:
@@ -222,7 +200,7 @@ def _array(source: Any) -> np.ndarray:
 
 
 def _from_mapping(source: Mapping[Any, Any], name: str) -> Frame:
-    names, readings = _text_names(list(source), name)
+    names, readings = _text_names(list(source))
     values = list(source.values())
     single = [_is_value(each) for each in values]
     if values and all(single):
@@ -234,17 +212,16 @@ def _from_mapping(source: Mapping[Any, Any], name: str) -> Frame:
             f"The mapping has a single value for {row!r} and a sequence for {column!r}. Give "
             "single values for one row, or one sequence per column."
         )
-    columns = {
-        each: arrow_column(cells, each, readings) for each, cells in zip(names, values, strict=True)
-    }
-    lengths = {each: len(column) for each, column in columns.items()}
+    values = [each if hasattr(each, "__len__") else list(each) for each in values]
+    lengths = {each: len(column) for each, column in zip(names, values, strict=True)}
     if len(set(lengths.values())) > 1:
         raise InputError(
             "The columns have different lengths: "
             f"{name_some(f'{each} {length:,}' for each, length in lengths.items())}. Give every "
             "column one value per row."
         )
-    return Frame(_table(columns), _shared_index(names, values), name, tuple(readings))
+    table = _table(names, values.__getitem__, name, readings)
+    return Frame(table, _shared_index(names, values), name, tuple(readings))
 
 
 def _shared_index(names: Sequence[str], values: Sequence[Any]) -> Any | None:
@@ -269,13 +246,14 @@ def _from_records(source: Sequence[Mapping[Any, Any]], name: str) -> Frame:
                 "column names to values per row."
             )
     keys = list(dict.fromkeys(key for record in source for key in record))
-    names, readings = _text_names(keys, name)
-    columns = {}
-    for key, each in zip(keys, names, strict=True):
+    names, readings = _text_names(keys)
+
+    def cells_of(at: int) -> np.ndarray:
         cells = np.empty(len(source), dtype=object)
-        cells[:] = [_plain_value(record.get(key)) for record in source]
-        columns[each] = arrow_column(cells, each, readings)
-    return Frame(_table(columns), None, name, tuple(readings))
+        cells[:] = [_plain_value(record.get(keys[at])) for record in source]
+        return cells
+
+    return Frame(_table(names, cells_of, name, readings), None, name, tuple(readings))
 
 
 def _plain_value(value: Any) -> Any:
@@ -289,15 +267,9 @@ def _is_value(value: Any) -> bool:
     return not (hasattr(value, "__len__") or hasattr(value, "__iter__"))
 
 
-def _text_names(names: Sequence[Any], table: str) -> tuple[list[str], list[Reading]]:
+def _text_names(names: Sequence[Any]) -> tuple[list[str], list[Reading]]:
     """Return the names as text, and a reading if some of them were not."""
     texts = [each if isinstance(each, str) else str(each) for each in names]
-    repeated = sorted({each for each in texts if texts.count(each) > 1})
-    if repeated:
-        raise InputError(
-            f"The table ({table}) has several columns named {name_some(map(repr, repeated))}. Give "
-            "each column a different name."
-        )
     converted = [repr(each) for each in names if not isinstance(each, str)]
     if not converted:
         return texts, []
@@ -310,5 +282,24 @@ def _text_names(names: Sequence[Any], table: str) -> tuple[list[str], list[Readi
     return texts, [reading]
 
 
-def _table(columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
-    return pa.table(dict(columns))
+def _table(
+    names: Sequence[str], cells_of: Callable[[int], Any], table: str, readings: list[Reading]
+) -> pa.Table | PartialTable:
+    """Return the columns with these names, given a function of their position.
+
+    A column that cannot be read is an error when it is used, and so is a name of several columns.
+    """
+    positions: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        positions.setdefault(name, []).append(at)
+
+    def read(name: str) -> pa.ChunkedArray:
+        first, *others = positions[name]
+        if others:
+            raise InputError(
+                f"The table ({table}) has {len(others) + 1} columns named {name!r}. Give each "
+                "column a different name."
+            )
+        return arrow_column(cells_of(first), name, readings)
+
+    return read_columns((name, lambda name=name: read(name)) for name in positions)

@@ -24,6 +24,7 @@ from flambeau_tabular.columns.cells import (
     pc,
     value_type,
 )
+from flambeau_tabular.columns.csv_numbers import unread_style
 from flambeau_tabular.columns.moments import as_moments, describe_styles, find_style
 
 _DOUBTFUL, _LIKELY = 0.4, 0.8
@@ -41,6 +42,9 @@ _CODE_NAME = re.compile(
 )
 _YEARS = (1800, 2200)
 _SAMPLE = 100
+# Numbers beside a few other texts, such as "unknown".
+_MOSTLY_NUMBERS, _FEWEST_NUMBERS, _FEW_OTHERS = 0.8, 3, 3
+_UNREAD = 0.3
 _MANY_DIGITS = 40  # longer texts are not examined as numbers or dates
 
 
@@ -122,7 +126,10 @@ def _number_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
         return _empty(column.rows)
     low, high = float(known.min()), float(known.max())
     if low == high:
-        return column.constant(f"{low:.15g}")
+        ends = pc.min_max(cells.filter(pc.invert(cells.is_null()))) if abs(low) >= 2**53 else None
+        if ends is None or ends["min"] == ends["max"]:
+            return column.constant(f"{low:.15g}")
+        return _digits_beyond_floats(column, pc.count_distinct(cells).as_py())
     kind, found = cells.type, {"low": low, "high": high}
     if pa.types.is_duration(kind) or pa.types.is_time(kind):
         what = "durations" if pa.types.is_duration(kind) else "times of day"
@@ -135,6 +142,14 @@ def _number_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
         distinct = pc.count_distinct(pa.array(known)).as_py()
     stored = "" if pa.types.is_integer(kind) else f" (stored as {kind})"
     return _whole_kind(column, stored, distinct, int(low), int(high))
+
+
+def _digits_beyond_floats(column: _Measured, distinct: int) -> ColumnKind:
+    reason = (
+        f"{distinct:,} distinct whole numbers that differ only in digits that floats do not have"
+    )
+    kind = "id" if distinct == column.known >= _FEWEST_IDS else "category"
+    return column.kind(kind, reason, {"distinct": distinct}, _DOUBTFUL)
 
 
 def _are_whole(numbers: np.ndarray) -> bool:
@@ -203,6 +218,7 @@ def _text_kind(name: str, cells: pa.ChunkedArray) -> ColumnKind:
         _boolean_text(column, texts)
         or _number_text(column, texts)
         or _date_text(column, texts)
+        or _unread_text(column, texts)
         or _words(column, texts)
     )
 
@@ -261,6 +277,29 @@ def _date_kind(column: _Measured, style: str) -> ColumnKind:
         zone = ", with time zone, converted to UTC"
     reason = f"dates from {low} to {high}{read}{zone}"
     return column.kind("date", reason, {"low": low, "high": high}, style=style)
+
+
+def _unread_text(column: _Measured, texts: pa.Array) -> ColumnKind | None:
+    """Return a doubtful kind if the texts are numbers or times that have to be converted."""
+    sample = [text for text in texts[:_SAMPLE].to_pylist() if text.strip()]
+    numbers = [number_of(text) if len(text) <= _MANY_DIGITS else None for text in sample]
+    if len(sample) - numbers.count(None) >= max(_MOSTLY_NUMBERS * len(sample), _FEWEST_NUMBERS):
+        others = [text for text in texts.to_pylist() if number_of(text) is None]
+        if len(others) > _FEW_OTHERS:
+            return None
+        why = (
+            f"all but {name_some(map(repr, others))} are numbers: leave these cells empty, and the "
+            "column is one of numbers"
+        )
+    elif (what := unread_style(pa.chunked_array([texts]))) is not None:
+        why = (
+            f"they are {what} ({name_some(sample[:3])}, …), whose size the model does not know: "
+            "convert the column to numbers before"
+        )
+    else:
+        return None
+    found = _words(column, texts)
+    return replace(found, reason=f"{found.reason}; {why}", confidence=_UNREAD)
 
 
 def _words(column: _Measured, texts: pa.Array) -> ColumnKind:

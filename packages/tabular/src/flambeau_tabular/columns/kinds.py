@@ -13,7 +13,8 @@ from flambeau.errors import InputError, did_you_mean
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import ColumnKind, Kind
 from flambeau_tabular.columns.cells import as_categories, canonical_text, is_text, value_type
-from flambeau_tabular.columns.frames import ColumnSource, Frame
+from flambeau_tabular.columns.column_source import ColumnSource
+from flambeau_tabular.columns.frames import Frame
 from flambeau_tabular.columns.kind_rules import infer_kind
 from flambeau_tabular.columns.moments import describe_styles, find_style
 
@@ -48,7 +49,7 @@ def infer_kinds(
             raise InputError(f"kinds names the column {name!r}. {did_you_mean(name, names)}")
     n = table.num_rows if rows is None else len(rows)
     if n == 0 or not names:
-        what = "no columns" if not names else "no rows" if rows is None else "no train rows"
+        what = "no input columns" if not names else "no rows" if rows is None else "no train rows"
         raise InputError(f"The table has {what}. Give a table with at least one column and row.")
     kinds = {}
     for name in names:

@@ -14,13 +14,16 @@ from flambeau.errors import InputError
 from flambeau.wording import name_some
 from flambeau_tabular.columns.cells import as_numbers, dictionary_codes, is_text, value_type
 
-FORMATS = ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d")
+FORMATS = (
+    *("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d"),
+    *("%d %b %Y", "%d-%b-%Y", "%b %d, %Y"),
+)
 """Formats of dates that are tried where text is not ISO 8601; each also with a time of day."""
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 1e-3}
 """Microseconds of the units in which whole numbers may count the time since 1970."""
 
-_TIMES = ("", " %H:%M", " %H:%M:%S")
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _EPOCH = datetime.datetime(1970, 1, 1)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 _NO_TIME = np.iinfo(np.int64).min

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from flambeau.errors import InputError
 from flambeau.wording import first_line
 from flambeau_tabular.columns.cells import is_text
+from flambeau_tabular.columns.column_source import ColumnSource, read_columns
 from flambeau_tabular.columns.column_values import arrow_column
-from flambeau_tabular.columns.frames import Frame, pandas_index_columns
+from flambeau_tabular.columns.frames import Frame, pandas_index_columns, read_frame
 
 
 def read_parquet_table(path: str | os.PathLike[str]) -> Frame:
@@ -44,7 +45,7 @@ def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 16) -> It
     """
     table = ParquetTable(Path(path))
     for batch in table.file.iter_batches(rows, columns=table.column_names):
-        yield Frame(pa.Table.from_batches([batch]), None, Path(path).name)
+        yield read_frame(pa.Table.from_batches([batch]), Path(path).name)
 
 
 class ParquetTable:
@@ -64,8 +65,9 @@ class ParquetTable:
         try:
             schema = pq.read_schema(path)
             text = [each.name for each in schema if is_text(each.type)]
-            # Not memory-mapped: the pages of a mapped file count as memory of the process.
-            self.file = pq.ParquetFile(path, read_dictionary=text)
+            # Not memory-mapped: the pages of a mapped file count as memory of the process. Not
+            # buffered ahead: the reader would keep the compressed bytes of the last column.
+            self.file = pq.ParquetFile(path, read_dictionary=text, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path} is not a Parquet file: {first_line(error)}.") from error
         index = pandas_index_columns(schema)
@@ -102,7 +104,7 @@ class ParquetTable:
         ]
         return np.cumsum([0, *sizes[:-1]], dtype=np.int64)
 
-    def take(self, rows: Any) -> pa.Table:
+    def take(self, rows: Any) -> ColumnSource:
         """Return these rows, by position; blocks without such rows are not read."""
         positions = np.asarray(rows, dtype=np.int64)
         block_of = np.searchsorted(self.block_starts, positions, "right") - 1
@@ -111,7 +113,10 @@ class ParquetTable:
         # The blocks that are read follow each other.
         moved = self.block_starts[blocks] - (np.cumsum(lengths) - lengths)
         at = pa.array(positions - moved[np.searchsorted(blocks, block_of)])
-        return pa.table({name: self._read(name, blocks.tolist()).take(at) for name in self._names})
+        read = blocks.tolist()
+        return read_columns(
+            (name, lambda name=name: self._read(name, read).take(at)) for name in self._names
+        )
 
     def _read(self, name: str, blocks: list[int]) -> pa.ChunkedArray:
         try:

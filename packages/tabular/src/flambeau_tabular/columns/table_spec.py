@@ -22,9 +22,10 @@ from flambeau_tabular.column_kind import UNUSED, ColumnKind
 from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
 from flambeau_tabular.columns.cells import is_text, value_type
 from flambeau_tabular.columns.column_check import ColumnCheck
+from flambeau_tabular.columns.column_source import ColumnSource
 from flambeau_tabular.columns.date_column import DateColumn
 from flambeau_tabular.columns.encoded_table import EncodedTable
-from flambeau_tabular.columns.frames import ColumnSource, Frame
+from flambeau_tabular.columns.frames import Frame
 from flambeau_tabular.columns.number_column import NumberColumn
 from flambeau_tabular.columns.scaling import GRID
 from flambeau_tabular.columns.spec_options import SpecOptions
