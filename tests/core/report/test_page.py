@@ -1,14 +1,18 @@
 """The page is self-contained, and text of the user is never interpreted as markup."""
 
+import json
+import math
 import re
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
 
 from flambeau.data import Preview
 from flambeau.errors import InputError, StorageError
+from flambeau.plotting import draw_panels
 from flambeau.report import Cards, Figures, Matrix, Page, Preformatted, Table, Text, plot_confusion
 
 EVIL = "<script>alert('x')</script>\" onload=\"alert(1)"
@@ -183,3 +187,47 @@ def test_text_and_tables_need_no_matplotlib(monkeypatch) -> None:
     page = Page("x")
     page.add("A", Text("b"), Table(["a"], [[1]]), Matrix(["a"], torch.ones(1, 1)))
     check_self_contained(page.html())
+
+
+class OnlyHtml:
+    def html(self, number: int) -> str:
+        return "<p>drawn</p>"
+
+
+def mixed_page() -> Page:
+    page = Page("Pets & co", "first *run*")
+    page.add("Scores", Text("One.\n\nTwo <b>."), Table(["a|b", "c"], [["x_y", 0.5], [None, 3]]))
+    matrix = Matrix(["cat", "dog"], torch.tensor([[3, 1], [0, 2]]))
+    page.add("Others", matrix, Preformatted("a\n```"), OnlyHtml(), Cards([Preview("one\ntwo")]))
+    return page
+
+
+def test_markdown_escapes_text_and_has_tables() -> None:
+    text = mixed_page().markdown()
+    assert text.startswith("# Pets & co\n\nfirst *run*\n\n## Scores\n\nOne.\n\nTwo \\<b\\>.")
+    assert "| a\\|b | c |\n| --- | --- |\n| x\\_y | 0.5000 |\n| – | 3 |" in text
+    assert "| cat | 3 | 1 |" in text
+    assert "````\na\n```\n````" in text
+    assert "only in HTML" in text
+    assert "- one; two" in text
+
+
+def test_json_has_the_numbers_in_full(tmp_path: Path) -> None:
+    page = mixed_page()
+    page.add("Limits", Table(["x"], [[math.nan], [1 / 3]]))
+    content = json.loads(page.save(tmp_path / "page.json").read_text())
+    assert [each["title"] for each in content["sections"]] == ["Scores", "Others", "Limits"]
+    assert content["sections"][2]["blocks"] == [{"headers": ["x"], "rows": [[None], [1 / 3]]}]
+    assert content["sections"][1]["blocks"][0]["counts"] == [[3, 1], [0, 2]]
+    assert page.save(tmp_path / "page.md").read_text() == page.markdown()
+    assert page.save(tmp_path / "page.htm").read_text() == page.html()
+
+
+def test_plots_have_their_table_in_place_of_them() -> None:
+    pytest.importorskip("matplotlib")
+    figure = draw_panels([lambda axes: axes.plot([1, 2])], 2.0, 2.0, None)
+    table = Table(["x", "y"], [[0, 1]])
+    assert Figures([(figure, "A line")], 0, table).markdown() == table.markdown()
+    assert Figures([(figure, "A line")], 0, table).content() == table.content()
+    assert Figures([(figure, "A line")]).markdown() == "*Plot: A line*"
+    assert Figures([(figure, "A line")]).content() == {"plots": ["A line"]}

@@ -14,6 +14,7 @@ from flambeau.data.data import digest, select_values
 from flambeau.data.loader import Dataset
 from flambeau.data.memory_loader import MemoryDataset
 from flambeau.data.preprocess import Preprocessor
+from flambeau.data.preview import Preview
 from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.targets import Targets
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from flambeau_tabular.predicted_frame import LabelType
     from flambeau_tabular.report.baselines import Baselines
     from flambeau_tabular.structure import Structure
+
+_CELLS = 8  # of a row in a report
 
 TARGET = "target"
 """The name of the target in a batch."""
@@ -232,6 +235,16 @@ class TabularData(TabularDataConstructors):
         from flambeau_tabular.report.sections import report_sections
 
         return report_sections(self, found)
+
+    def preview(self, row: int) -> Preview | None:
+        """Return the first cells of a row."""
+        cells = self._frame.take([row])
+        lines = [
+            f"{name}: {cells.column(name)[0].as_py()!s:.30}" for name in cells.column_names[:_CELLS]
+        ]
+        more = len(cells.column_names) - _CELLS
+        lines += [f"and {more} more columns"] if more > 0 else []
+        return Preview("\n".join([f"row {row}", *lines]))
 
     def raw(self, part: str) -> FrameRows:
         return FrameRows(self._frame.take(self._split.part(part)))

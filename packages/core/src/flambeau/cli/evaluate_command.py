@@ -52,7 +52,8 @@ def evaluate(
     ] = Part.auto,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
     report: Annotated[
-        Path | None, typer.Option(help="Write an HTML report with the largest errors to this file.")
+        Path | None,
+        typer.Option(help="Write a report with the largest errors: .html, .md or .json."),
     ] = None,
     threshold: Threshold = None,
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -34,6 +35,19 @@ class Block(Protocol):
         ...
 
 
+@runtime_checkable
+class PlainBlock(Block, Protocol):
+    """A block that a page can also write as Markdown and as JSON, as the blocks of core are."""
+
+    def markdown(self) -> str:
+        """Return the block as Markdown."""
+        ...
+
+    def content(self) -> object:
+        """Return the block as JSON values."""
+        ...
+
+
 @dataclass(frozen=True)
 class Text(Block):
     """A paragraph.
@@ -51,6 +65,14 @@ class Text(Block):
         parts = [part.strip() for part in self.text.split("\n\n")]
         return "".join(f"{opening}{escape(part)}</p>" for part in parts if part)
 
+    def markdown(self) -> str:
+        """Return the paragraphs."""
+        return "\n\n".join(_markdown_text(part) for part in self.text.split("\n\n"))
+
+    def content(self) -> object:
+        """Return the text."""
+        return {"text": self.text}
+
 
 @dataclass(frozen=True)
 class Preformatted(Block):
@@ -64,6 +86,17 @@ class Preformatted(Block):
 
     def html(self, number: int) -> str:
         return f"<pre>{escape(self.text)}</pre>"
+
+    def markdown(self) -> str:
+        """Return the text in a fenced block."""
+        fence = "```"
+        while fence in self.text:
+            fence += "`"
+        return f"{fence}\n{self.text}\n{fence}"
+
+    def content(self) -> object:
+        """Return the text."""
+        return {"text": self.text}
 
 
 @dataclass(frozen=True)
@@ -104,6 +137,17 @@ class Table(Block):
             f'<div class="scroll" tabindex="0"><table{stacked}><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
+
+    def markdown(self) -> str:
+        """Return the table with pipes."""
+        lines: list[Sequence[str]] = [self.headers, ["---"] * len(self.headers)]
+        lines += [[number_text(cell) for cell in row] for row in self.rows]
+        rows = [[_markdown_text(cell).replace("|", "\\|") for cell in row] for row in lines]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def content(self) -> object:
+        """Return headers and cells, numbers in full."""
+        return {"headers": list(self.headers), "rows": [list(row) for row in self.rows]}
 
     def _cell(self, cell: object, column: int) -> str:
         if self.prose:
@@ -153,6 +197,20 @@ class Matrix(Block):
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )
 
+    def markdown(self) -> str:
+        """Return the counts as a table."""
+        headers = [f"{self.rows} \\ {self.columns}", *self.names]
+        rows = [
+            [name, *(count_text(float(each)) for each in row)]
+            for name, row in zip(self.names, self.counts, strict=True)
+        ]
+        return Table(headers, rows).markdown()
+
+    def content(self) -> object:
+        """Return names and counts."""
+        counts = [[float(each) for each in row] for row in self.counts]
+        return {"names": list(self.names), "counts": counts}
+
     def _cell(self, count: float, share: float) -> str:
         if not count:
             return "<td></td>"
@@ -170,10 +228,12 @@ class Figures(Block):
         figures: Matplotlib figures, each with a text alternative for screen readers.
         min_width: Width in CSS pixels below which a plot scrolls instead of shrinking; 0 always
             shrinks.
+        table: The numbers of the plots, in place of the plots in Markdown and JSON.
     """
 
     figures: Sequence[tuple[Figure, str]]
     min_width: int = 0
+    table: Table | None = None
 
     def html(self, number: int) -> str:
         parts: list[str] = []
@@ -183,6 +243,18 @@ class Figures(Block):
                 svg = f'<div style="min-width:{self.min_width}px">{svg}</div>'
             parts.append(f'<figure class="scroll">{svg}</figure>')
         return f'<div class="figures">{"".join(parts)}</div>'
+
+    def markdown(self) -> str:
+        """Return the table, or the text alternatives of the plots."""
+        if self.table is not None:
+            return self.table.markdown()
+        return "\n\n".join(f"*Plot: {_markdown_text(label)}*" for _, label in self.figures)
+
+    def content(self) -> object:
+        """Return the table, or the text alternatives of the plots."""
+        if self.table is not None:
+            return self.table.content()
+        return {"plots": [label for _, label in self.figures]}
 
 
 @dataclass(frozen=True)
@@ -208,6 +280,15 @@ class Cards(Block):
             parts.append(f"<figure>{image}<figcaption>{words}</figcaption></figure>")
         return f'<div class="cards">{"".join(parts)}</div>'
 
+    def markdown(self) -> str:
+        """Return the captions as a list."""
+        texts = ["; ".join(card.caption.split("\n")) for card in self.cards]
+        return "\n".join(f"- {_markdown_text(text)}" for text in texts)
+
+    def content(self) -> object:
+        """Return the captions."""
+        return {"cards": [card.caption for card in self.cards]}
+
 
 def number_text(value: object) -> str:
     """Return a cell as text: floats with about four digits, a dash for None, NaN, infinity."""
@@ -221,6 +302,12 @@ def number_text(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def _markdown_text(text: str) -> str:
+    """Return text in one line, with the characters escaped that Markdown or HTML would read."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*_\[\]<>#])", r"\\\1", line)
 
 
 def _media_type(image: bytes) -> str:

@@ -402,6 +402,8 @@ class Interpretation:
     def report(self, path: str | os.PathLike[str] = "report.html") -> FilePath:
         """Write the report as one HTML file, which needs no network and is readable on a phone.
 
+        A path that ends in .md gives Markdown, .json JSON, with tables in place of plots.
+
         Returns:
             The path of the file.
 

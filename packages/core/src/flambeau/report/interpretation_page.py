@@ -56,10 +56,11 @@ def make_page(found: Interpretation) -> Page:
     """Return the report of an interpretation; a section without content is omitted."""
     details = found.details
     page = Page(details.title, _subtitle(found))
-    page.add("Scores", *_scores(found))
     own: Sequence[Section] = ()
     if details.data is not None:
         own = details.data.report_sections(found)
+    # A section of the data that follows the scores compares them with baselines itself.
+    page.add("Scores", *_scores(found, with_plot=not any(each.first for each in own)))
     for section in (each for each in own if each.first):
         page.add(section.title, *section.blocks)
     if details.history is not None and details.history.rows and can_plot():
@@ -94,7 +95,7 @@ def _subtitle(found: Interpretation) -> str:
 # ---------------------------------------------------------------- scores
 
 
-def _scores(found: Interpretation) -> list[Block]:
+def _scores(found: Interpretation, with_plot: bool) -> list[Block]:
     baselines = found.baselines
     headers = ["score", "value", "95% interval", *baselines]
     rows = [
@@ -107,7 +108,7 @@ def _scores(found: Interpretation) -> list[Block]:
         for name, value in found.scores.items()
     ]
     blocks: list[Block] = [Table(headers, rows)]
-    if can_plot() and scores_between_0_and_1(found.intervals):
+    if with_plot and can_plot() and scores_between_0_and_1(found.intervals):
         figure = plot_scores(found.intervals, baselines)
         blocks.append(Figures([(figure, "Scores with their intervals")], min_width=300))
     signatures = [f"{name}: {text}" for name, text in found.signatures.items()]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any, cast
 
 from flambeau.errors import InputError, StorageError
-from flambeau.report.blocks import Block
+from flambeau.report.blocks import Block, PlainBlock
 
 # Forbids loading and running anything, whatever text the page contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -57,6 +60,23 @@ grid-template-columns:repeat(auto-fill,minmax(min(100%,9.5rem),1fr))}
 border-radius:4px;margin-bottom:.4rem}
 .cards figcaption{font-size:.8rem;line-height:1.4;overflow-wrap:anywhere}
 .cards b{color:var(--ink)}
+.tiles{display:grid;gap:.9rem;margin:.8rem 0;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,15rem),1fr))}
+.tiles figure{background:var(--box);border-radius:8px;padding:.7rem .8rem}
+.tiles figcaption{font-size:.78rem;line-height:1.4}
+.tiles figcaption:first-child{display:flex;flex-wrap:wrap;gap:.1rem .5rem;align-items:center;
+margin-bottom:.5rem}
+.tiles b{color:var(--ink);font-size:.9rem}.tiles em{font-style:normal;margin-right:auto}
+.tiles svg{display:block;width:100%;height:auto;margin-bottom:.4rem}
+.tiles span{display:flex;align-items:center;gap:.35rem}
+.tiles .meter{width:3.2rem;height:.45rem;border-radius:1rem;background:var(--line);
+overflow:hidden}
+.tiles .meter i{display:block;height:100%;background:var(--accent)}
+.legend{display:flex;flex-wrap:wrap;gap:.3rem .9rem;align-items:center;font-size:.85rem;
+max-width:none}
+.legend i{display:inline-block;width:.8rem;height:.8rem;border-radius:3px;margin-right:.35rem;
+vertical-align:-.08rem}
+.legend .scale{width:9rem;border-radius:1rem;margin:0}
 @media (max-width:40rem){.stacked,.stacked tbody,.stacked tr,.stacked td{display:block}
 .stacked thead{display:none}.stacked tr{padding:.5rem 0;border-bottom:1px solid var(--line)}
 .stacked td,.stacked td.prose{border:0;padding:.05rem 0;white-space:normal;min-width:0;
@@ -139,8 +159,34 @@ class Page:
             + "\n</body></html>\n"
         )
 
+    def markdown(self) -> str:
+        """Return the page as Markdown, with tables in place of plots."""
+        parts = [f"# {self.title}", *([self.subtitle] if self.subtitle else [])]
+        for section in self.sections:
+            parts.append(f"## {section.title}")
+            parts += [
+                block.markdown() if isinstance(block, PlainBlock) else "*(only in HTML)*"
+                for block in section.blocks
+            ]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def content(self) -> dict[str, Any]:
+        """Return the page as JSON values: title, subtitle, and the blocks of each section."""
+        sections = [
+            {
+                "title": section.title,
+                "blocks": [
+                    block.content() for block in section.blocks if isinstance(block, PlainBlock)
+                ],
+            }
+            for section in self.sections
+        ]
+        return {"title": self.title, "subtitle": self.subtitle, "sections": sections}
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the page as one file, and create missing folders.
+
+        A path that ends in .md gives Markdown, .json JSON, everything else HTML.
 
         Returns:
             The path of the file.
@@ -151,10 +197,26 @@ class Page:
         target = Path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(self.html(), encoding="utf-8")
+            target.write_text(self._text(target.suffix.lower()), encoding="utf-8")
         except OSError as error:
             raise StorageError(
                 f"Cannot write the report to {target.absolute()} ({error.strerror}). Choose a path "
                 "in a writable folder."
             ) from error
         return target
+
+    def _text(self, ending: str) -> str:
+        if ending in (".md", ".markdown"):
+            return self.markdown()
+        if ending == ".json":
+            return json.dumps(_finite(self.content()), indent=1, default=str) + "\n"
+        return self.html()
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON values with None in place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from flambeau import random as keyed
+from flambeau.errors import ArgumentError
 from flambeau.report.interpretation import Interpretation
 from flambeau.report.text_table import text_table
 from flambeau.task.numerics import distinct
 from flambeau.wording import first_line
-from flambeau_tabular.preprocess import TabularPreprocessor
+from flambeau_tabular.columns import TableSpec
 from flambeau_tabular.report.features import Features
-from flambeau_tabular.report.measures import Rows, Score, compare, measures_of
+from flambeau_tabular.report.measures import Score, compare, measures_of
 from flambeau_tabular.report.optional_models import OPTIONAL_MODELS
-from flambeau_tabular.report.problem import Predicted, Problem, predict_encoded
+from flambeau_tabular.report.problem import Predicted, Problem
+from flambeau_tabular.report.scored import sampled, scored_of
 from flambeau_tabular.report.simple_models import (
     MOST_SINGLES,
     Fit,
@@ -117,52 +119,34 @@ def table_baselines(data: TabularData, found: Interpretation) -> Baselines | Non
         data: The data, whose train rows are used.
         found: The interpretation of the model on a part.
     """
-    problem = Problem.of(found.task)
-    preprocessor = found.details.preprocessor
-    if problem is None or found.run is None or not isinstance(preprocessor, TabularPreprocessor):
+    try:
+        scored = scored_of(found, _MOST_SCORED)
+    except ArgumentError:
         return None
-    if not found.predictions.finite:
-        return None
-    ids = _sampled(found.ids.numpy(), _MOST_SCORED, "scored rows")
-    notes = _sample_note(len(ids), len(found), "scored")
-    inputs = preprocessor.spec.encode(data.frame, ids).inputs()
-    models: dict[str, Predicted] = {MODEL: predict_encoded(found, problem, inputs)}
+    notes = _sample_note(len(scored), len(found), "scored")
+    models: dict[str, Predicted] = {MODEL: scored.predicted}
     settings: dict[str, tuple[str, float | None]] = {MODEL: ("", None)}
     train, absent = data.split.train, {}
     why_not = _why_not(train, found)
     if why_not is not None:
         absent["all lines"] = why_not
     else:
-        rows, chosen = train_rows(data, preprocessor, ids)
+        rows, chosen = train_rows(data, scored.spec, scored.ids)
         notes += _sample_note(chosen, len(train), "train")
-        features = Features.of(preprocessor.spec, inputs)
-        absent = _fit_lines(problem, rows, features, models, settings)
-    scored = scored_rows(data, found, ids)
-    scores = compare(measures_of(problem), models, scored, reference=MODEL)
+        features = Features.of(scored.spec, scored.inputs)
+        absent = _fit_lines(scored.problem, rows, features, models, settings)
+    scores = compare(measures_of(scored.problem), models, scored.rows, reference=MODEL)
     lines = [Line(name, settings[name][0], scores[name], settings[name][1]) for name in models]
     return Baselines(tuple(lines), absent, tuple(notes))
 
 
-def scored_rows(data: TabularData, found: Interpretation, ids: NDArray[np.int64]) -> Rows:
-    """Return targets, weights and groups of scored rows, given by their row numbers."""
-    at = torch.from_numpy(np.ascontiguousarray(ids))
-    structure = data.structure
-    targets = data.targets.values[at]
-    if data.targets.kind == "regression":
-        targets = targets.double().reshape(len(ids), -1)
-    groups = None if structure.groups is None else torch.from_numpy(structure.groups[ids])
-    weights = None if structure.weights is None else structure.weights[at].double()
-    return Rows(targets, weights, groups)
-
-
 def train_rows(
-    data: TabularData, preprocessor: TabularPreprocessor, scored: NDArray[np.int64]
+    data: TabularData, spec: TableSpec, scored: NDArray[np.int64]
 ) -> tuple[TrainRows, int]:
     """Return the train rows for baselines, at most 100,000, and their number."""
-    spec = preprocessor.spec
     width = len(spec.number_names) + len(spec.flag_names) + len(spec.category_names) + 1
     most = min(_MOST_TRAIN, max(_FEWEST, _MOST_CELLS // width))
-    rows = _sampled(data.split.train, most, "train rows")
+    rows = sampled(data.split.train, most, "train rows")
     features = Features.of(spec, spec.encode(data.frame, rows).inputs())
     targets = data.targets.values[torch.from_numpy(rows)].numpy()
     structure = data.structure
@@ -269,14 +253,6 @@ def _fit_lines(
         models[name] = predicted
         settings[name] = (f"{setting}; {note}" if note else setting, seconds)
     return absent
-
-
-def _sampled(rows: NDArray[np.int64], most: int, purpose: str) -> NDArray[np.int64]:
-    rows = np.array(rows)
-    if len(rows) <= most:
-        return rows
-    draws = keyed.generator(0, purpose, len(rows))
-    return rows[np.sort(torch.randperm(len(rows), generator=draws)[:most].numpy())]
 
 
 def _sample_note(n: int, of: int, what: str) -> list[str]:

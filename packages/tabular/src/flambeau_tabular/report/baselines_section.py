@@ -87,10 +87,12 @@ def _tables(found: Baselines, measures: list[str]) -> list[Block]:
 
 
 def _with_ends(interval: Interval) -> str:
-    value = number_text(interval.value)
-    if not math.isfinite(interval.low):
-        return value
-    return f"{value} ({number_text(interval.low)} to {number_text(interval.high)})"
+    value, low, high = (_short(each) for each in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})" if math.isfinite(interval.low) else value
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else number_text(float(value))
 
 
 def _draw(found: Baselines, name: str, axes: Axes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,21 +110,27 @@ def predict_encoded(
         inputs: Encoded tensors by name, ``(n, …)``.
         calibrated: Whether a fitted temperature is applied.
     """
-    run = found.run
-    if run is None:
-        raise InputError("The report has no model to run: create it with interpret(model, …).")
-    n = len(next(iter(inputs.values())))
-    parts: list[Predicted] = []
-    for start in range(0, max(n, 1), _BATCH):
-        piece = {name: each[start : start + _BATCH] for name, each in inputs.items()}
-        rows = len(next(iter(piece.values())))
-        batch = Batch(piece, weight=float(rows), indices=torch.arange(rows))
-        parts.append(as_predicted(found.task, problem, run(batch), rows, calibrated=calibrated))
+    parts = [
+        as_predicted(found.task, problem, outputs, n, calibrated=calibrated)
+        for outputs, n in encoded_batches(found, inputs)
+    ]
     return Predicted(
         torch.cat([each.values for each in parts]),
         _joined([each.decided for each in parts]),
         _joined([each.quantiles for each in parts]),
     )
+
+
+def encoded_batches(found: Interpretation, inputs: dict[str, Tensor]) -> Iterator[tuple[Any, int]]:
+    """Yield the outputs of the model for encoded rows, and their number, batch by batch."""
+    run = found.run
+    if run is None:
+        raise InputError("The report has no model to run: create it with interpret(model, …).")
+    n = len(next(iter(inputs.values())))
+    for start in range(0, n, _BATCH):
+        piece = {name: each[start : start + _BATCH] for name, each in inputs.items()}
+        rows = len(next(iter(piece.values())))
+        yield run(Batch(piece, weight=float(rows), indices=torch.arange(rows))), rows
 
 
 def as_predicted(

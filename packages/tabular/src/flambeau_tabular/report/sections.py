@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from flambeau.errors import ArgumentError
+from flambeau.report.blocks import Text
 from flambeau.report.interpretation import Interpretation
 from flambeau.report.page import Section
+from flambeau.wording import first_line
 from flambeau_tabular.report.baselines import Baselines
 from flambeau_tabular.report.baselines_section import baselines_section
+from flambeau_tabular.report.calibration_sections import coverage_section, temperature_section
+from flambeau_tabular.report.cards import column_cards
+from flambeau_tabular.report.cards_block import columns_section
+from flambeau_tabular.report.model_sections import (
+    dependence_section,
+    importance_section,
+    importances_for_page,
+)
+from flambeau_tabular.report.row_sections import drift_section, slices_section
+from flambeau_tabular.report.scored import Scored, scored_of
 
 if TYPE_CHECKING:
     from flambeau_tabular.data import TabularData
+
+_MOST_ROWS = 50_000
 
 
 def report_sections(data: TabularData, found: Interpretation) -> list[Section]:
@@ -21,7 +37,29 @@ def report_sections(data: TabularData, found: Interpretation) -> list[Section]:
         found: The interpretation of a model on a part of them.
     """
     baselines = found.baselines
-    sections: list[Section] = []
-    if isinstance(baselines, Baselines):
-        sections.append(baselines_section(baselines))
+    sections = [baselines_section(baselines)] if isinstance(baselines, Baselines) else []
+    try:
+        scored = scored_of(found, _MOST_ROWS)
+    except ArgumentError as error:
+        sections.append(Section("Model", (Text(f"Not examined: {first_line(error)}"),)))
+    else:
+        sections += model_sections(scored)
+    sections.append(columns_section(column_cards(data)))
     return sections
+
+
+def model_sections(scored: Scored) -> Iterator[Section]:
+    """Yield the sections that need predictions of the model."""
+    importances = importances_for_page(scored)
+    yield importance_section(importances)
+    makers: list[Callable[[Scored], Section | None]] = [
+        lambda each: dependence_section(each, importances),
+        temperature_section,
+        coverage_section,
+        slices_section,
+        drift_section,
+    ]
+    for make in makers:
+        section = make(scored)
+        if section is not None:
+            yield section
