@@ -5,7 +5,12 @@ import pytest
 from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_name
 
 # Domain → architectures to build in addition to that of the plan.
-DOMAINS: dict[str, list[str]] = {"tensors": [], "translate": ["transformer"], "vision": []}
+DOMAINS: dict[str, list[str]] = {
+    "tensors": [],
+    "language": [],
+    "translate": ["transformer"],
+    "vision": [],
+}
 
 
 @pytest.fixture(scope="module", params=DOMAINS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
-from flambeau.data.loader import LoaderOptions
+from flambeau.data.loader import LoaderOptions, is_stream
 from flambeau.data.split import HELD_OUT, PARTS
 from flambeau.errors import FlambeauError
 from flambeau.testing.conformance_report import conformance_error
@@ -93,7 +93,8 @@ def check_batches_are_valid(tested: DomainUnderTest) -> None:
     """Check the batches of all parts: tensors, indices, weight, and encoding of raw inputs."""
     kinds: dict[str, tuple[torch.dtype, int]] = {}
     for part in _parts(tested.data):
-        batches = list(tested.loader(part).batches(0))
+        loader = tested.loader(part)
+        batches = list(loader.batches(0))
         for batch in batches:
             _check_batch(batch, part)
             found = {name: (v.dtype, v.ndim) for name, v in named_tensors(batch).items()}
@@ -104,6 +105,9 @@ def check_batches_are_valid(tested: DomainUnderTest) -> None:
                     "a model needs the same names, dtypes and numbers of axes in every batch",
                     "use the same code to build all batches",
                 )
+        if is_stream(loader):
+            _check_stream(tested, part, batches)
+            continue
         seen = sorted(indices_of(batches))
         expected = sorted(tested.data.split.part(part).tolist())
         if seen != expected:
@@ -186,6 +190,21 @@ def _check_batch(batch: Batch, part: str) -> None:
     if not batch.targets:
         raise conformance_error(
             f"A {part} batch has no targets.", "the loss needs targets", "set Batch.targets"
+        )
+
+
+def _check_stream(tested: DomainUnderTest, part: str, batches: Sequence[Batch]) -> None:
+    """Check that every target of a stream is in one batch, whatever the number of rows."""
+    weight = sum(batch.weight or 0.0 for batch in batches)
+    dataset = tested.data.dataset(part, tested.preprocessor, tested.values)
+    other = dataset.loader(LoaderOptions(max(1, tested.batch_size // 2)))
+    expected = sum(batch.weight or 0.0 for batch in other.batches(0))
+    if weight != expected:
+        raise conformance_error(
+            f"The {part} batches of an epoch have the weight {weight:,g} in "
+            f"{tested.batch_size} rows and {expected:,g} in half as many.",
+            "tokens that are left out or repeated at the ends of rows give wrong scores",
+            "make every token the target of one position, and set Batch.weight to their number",
         )
 
 

@@ -37,6 +37,7 @@ from flambeau_text.translation.scores import (
     bleu_tokenizer,
     missing_bleu_tokenizer,
 )
+from flambeau_text.value_checks import from_json, whole_number
 
 Values = Mapping[str, Any]
 
@@ -143,14 +144,6 @@ def _vocab_size(facts: TranslationFacts, values: Values) -> Choice:
         alternatives=(value * 2, value // 2),
         override="options=TranslationOptions(vocab_size=...) in the data constructor",
     )
-
-
-def _whole_number(least: int, unit: str) -> Any:
-    def accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
-        is_valid = type(value) is int and value >= least
-        return None if is_valid else f"a whole number of {unit}, at least {least}."
-
-    return accepts
 
 
 def _shared_vocab(facts: TranslationFacts, values: Values) -> Choice:
@@ -385,23 +378,6 @@ def _decoding(facts: TranslationFacts, values: Values) -> Choice:
     )
 
 
-def _from_json(build: Any, what: str, *, none: bool) -> Any:
-    """Return a validator that accepts values from which ``build`` can rebuild an object."""
-
-    def accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
-        if value is None and none:
-            return None
-        if not isinstance(value, Mapping):
-            return f"{what}, or the values of its as_json()."
-        try:
-            build(value)
-        except (FlambeauError, TypeError) as error:
-            return f"{what}: {error}"
-        return None
-
-    return accepts
-
-
 def _data_device(facts: TranslationFacts, values: Values) -> Choice:
     return Choice(
         "data_device",
@@ -420,7 +396,7 @@ RULES: tuple[Rule, ...] = (
         "vocab_size",
         ("tokenizer",),
         _vocab_size,
-        _whole_number(5, "tokens"),
+        whole_number(5, "tokens"),
         determines="preprocessor",
     ),
     Rule(
@@ -434,7 +410,7 @@ RULES: tuple[Rule, ...] = (
         "max_tokens",
         ("tokenizer",),
         _max_tokens,
-        _whole_number(1, "tokens"),
+        whole_number(1, "tokens"),
         determines="preprocessor",
     ),
     Rule("bpe_dropout", ("tokenizer",), _bpe_dropout, _bpe_dropout_accepts),
@@ -454,13 +430,13 @@ RULES: tuple[Rule, ...] = (
         "teacher_forcing",
         (),
         _teacher_forcing,
-        _from_json(TeacherForcing.from_json, "None or a TeacherForcing", none=True),
+        from_json(TeacherForcing.from_json, "None or a TeacherForcing", none=True),
     ),
     Rule(
         "decoding",
         (),
         _decoding,
-        _from_json(strategy_from_json, "Greedy, Beam or Sampling", none=False),
+        from_json(strategy_from_json, "Greedy, Beam or Sampling", none=False),
     ),
     Rule("data_device", ("device",), _data_device),
     lr_rule(LEARNING_RATES),

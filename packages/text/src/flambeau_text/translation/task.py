@@ -16,6 +16,7 @@ from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.task.metrics import Mode
 from flambeau.task.task import StepContext, Task
+from flambeau_text.decoding.content_keys import content_keys
 from flambeau_text.decoding.search import search
 from flambeau_text.decoding.strategy import (
     Beam,
@@ -378,7 +379,7 @@ class TranslationTask(Task):
         source, mask = batch.inputs[SOURCE], batch.masks[SOURCE]
         keys = batch.indices
         if keys is None and isinstance(strategy, Sampling):
-            keys = _content_keys(source, mask)
+            keys = content_keys(source, mask)
         found = search(_as_seq2seq(model), source, mask, strategy, keys)
         # A blank source, which only data to be scored can have, has a blank translation.
         blank = batch.inputs[SOURCE][:, 0] == END_ID
@@ -434,17 +435,6 @@ def token_overlap(reference: Sequence[int], prediction: Sequence[int]) -> float:
     if not common:
         return float(not one and not other)
     return 2.0 * common / (one.total() + other.total())
-
-
-def _content_keys(source: Tensor, mask: Tensor) -> Tensor:
-    """Return a key for the random draws of each source, computed from its tokens, int64 ``(n,)``.
-
-    Texts to predict have no sample ids, and their positions depend on the batches.
-    """
-    keys = torch.zeros(len(source), dtype=torch.int64, device=source.device)
-    for tokens, is_token in zip(source.unbind(1), mask.unbind(1), strict=True):
-        keys = torch.where(is_token, (keys * 1_000_003 + tokens) % 2**31, keys)
-    return keys
 
 
 def _as_seq2seq(model: nn.Module) -> Seq2Seq:

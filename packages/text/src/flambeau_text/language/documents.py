@@ -1,0 +1,274 @@
+"""Read the documents of a language model: from files, folders, tables and iterables."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from flambeau.data.samples import Problem, Samples
+from flambeau.data.tables import Table, read_csv
+from flambeau.errors import InputError, did_you_mean
+from flambeau_text.text_lines import read_lines
+
+Unit = Literal["file", "paragraph", "line"]
+"""What one document of a text file is."""
+
+UNITS: tuple[str, ...] = get_args(Unit)
+TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tokens")
+TABLE_SUFFIXES = (".csv", ".tsv")
+
+_FEWEST = 10
+"""A single file is read as paragraphs or lines of which there are at least this number."""
+
+
+@dataclass
+class Documents:
+    """Documents that were found, before they are split.
+
+    Attributes:
+        texts: The text of each document; lines end with a line feed.
+        locations: Where each document was found, for messages.
+        problems: Documents that were left out, with the reason.
+        notes: Lines of the report on how the input was read.
+    """
+
+    texts: list[str] = field(default_factory=list[str])
+    locations: list[str] = field(default_factory=list[str])
+    problems: list[Problem] = field(default_factory=list[Problem])
+    notes: list[str] = field(default_factory=list[str])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def add(self, text: Any, location: str) -> None:
+        """Add a document; one without text is reported instead.
+
+        Raises:
+            InputError: It is not a text, or has NUL characters or unpaired surrogates.
+        """
+        if not isinstance(text, str):
+            if text is None or (isinstance(text, float) and math.isnan(text)):
+                self.problems.append(Problem(location, "no text"))
+                return
+            raise InputError(
+                f"{location}: {text!r:.60} is of type {type(text).__name__}. A document is a text."
+            )
+        if "\0" in text:
+            raise InputError(
+                f"{location} has NUL characters: probably UTF-16 text that was read as UTF-8. "
+                "Decode it as UTF-16."
+            )
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(
+                f"{location} has an unpaired surrogate, which is not valid text. Decode the text "
+                "as UTF-8."
+            )
+        if not text.strip():
+            self.problems.append(Problem(location, "no text"))
+            return
+        self.texts.append(text.removeprefix("\ufeff"))
+        self.locations.append(location)
+
+    def extended(self, other: Documents) -> Documents:
+        """Return the documents of both."""
+        return Documents(
+            self.texts + other.texts,
+            self.locations + other.locations,
+            self.problems + other.problems,
+            list(dict.fromkeys(self.notes + other.notes)),
+        )
+
+    def as_samples(self) -> Samples:
+        """Return one row per document, with the columns "text" and "location"."""
+        return Samples({"text": self.texts, "location": self.locations}, tuple(self.problems))
+
+
+# ---------------------------------------------------------------- files
+
+
+def read_documents(paths: Sequence[Path], unit: Unit | None) -> Documents:
+    """Read text files, each one document, or several.
+
+    Args:
+        paths: UTF-8 files, also ``.gz``; the files of folders are read too. ``.jsonl`` files have
+            one document per line, in the field "text".
+        unit: What a document is. None: each of several files; in a single file each paragraph, or
+            each line if there are fewer than ten paragraphs.
+
+    Raises:
+        InputError: A file is missing, cannot be decoded, or no file has text.
+    """
+    files = [file for path in paths for file in text_files(path)]
+    found = Documents()
+    plain = [file for file in files if not _is_jsonl(file)]
+    for file in files:
+        if _is_jsonl(file):
+            found = found.extended(_read_jsonl(file))
+            continue
+        lines = read_lines(file)
+        chosen, why = (unit, "") if unit else _unit_of(lines, len(plain))
+        if why:
+            found.notes.append(
+                f"documents: each {chosen} is one, because {why}; choose with "
+                f"LanguageOptions(document=…) or --document {'|'.join(UNITS)}"
+            )
+        for number, text in _divide(lines, chosen):
+            found.add(text, str(file) if chosen == "file" else f"{file}, line {number}")
+    if not len(found):
+        raise InputError(
+            f"There is no text in {', '.join(map(str, paths[:3]))}. Give files with text in UTF-8."
+        )
+    found.notes = list(dict.fromkeys(found.notes))
+    return found
+
+
+def text_files(path: Path) -> list[Path]:
+    """Return a file itself, or the text files in a folder and its subfolders, sorted.
+
+    Raises:
+        InputError: The path does not exist, or the folder has no text files.
+    """
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise InputError(f"There is no file or folder {path}. Check the path.")
+    files = sorted(each for each in path.rglob("*") if each.is_file() and is_text_file(each))
+    visible = [each for each in files if not _is_hidden(each.relative_to(path))]
+    if not visible:
+        raise InputError(
+            f"{path} has no text files ({', '.join(TEXT_SUFFIXES)}, .jsonl, also with .gz). Give "
+            "the files themselves if they have another ending."
+        )
+    return visible
+
+
+def is_text_file(path: Path) -> bool:
+    """Return whether the ending of a file is that of a text, also with ``.gz``."""
+    name = path.name.lower().removesuffix(".gz")
+    return name.endswith((*TEXT_SUFFIXES, ".jsonl", ".ndjson"))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_jsonl(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+
+
+def _unit_of(lines: Sequence[str], n_files: int) -> tuple[Unit, str]:
+    """Return what a document of a file is, and the reason."""
+    if n_files > 1:
+        return "file", ""
+    paragraphs = sum(1 for _ in _divide(lines, "paragraph"))
+    if paragraphs >= _FEWEST:
+        return "paragraph", f"a single file has {paragraphs:,} paragraphs between blank lines"
+    filled = sum(bool(line.strip()) for line in lines)
+    if filled >= _FEWEST:
+        return "line", f"a single file has {filled:,} lines, but only {paragraphs} paragraphs"
+    return "file", f"it has only {filled} lines"
+
+
+def _divide(lines: Sequence[str], unit: str) -> Iterable[tuple[int, str]]:
+    """Yield the documents of a file, each with the number of its first line.
+
+    Blank lines after a paragraph belong to it, so that no line is lost.
+    """
+    if unit == "file":
+        yield 1, "\n".join(lines) + "\n"
+        return
+    begin, blank = 0, False
+    for at, line in enumerate(lines):
+        starts = at > begin and (unit == "line" or (blank and bool(line.strip())))
+        if starts and any(each.strip() for each in lines[begin:at]):
+            yield begin + 1, "\n".join(lines[begin:at]) + "\n"
+            begin = at
+        blank = not line.strip()
+    if begin < len(lines):
+        yield begin + 1, "\n".join(lines[begin:]) + "\n"
+
+
+def _read_jsonl(path: Path) -> Documents:
+    found = Documents()
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path}, line {number} is not JSON: {error.msg} at character {error.pos + 1}. "
+                "Each line must be one object with a text."
+            ) from None
+        found.add(text_of(value, f"{path}, line {number}"), f"{path}, line {number}")
+    return found
+
+
+# ---------------------------------------------------------------- tables and iterables
+
+
+def read_column(table: Table, column: str | None) -> Documents:
+    """Read the documents in a column of a table; see `text_column`."""
+    name = text_column(table.names, column, table.name)
+    found = Documents()
+    for row, text in enumerate(table.column(name)):
+        found.add(text, f"{table.name}, row {row}")
+    if not len(found):
+        raise InputError(f"The column {name!r} of {table.name} has no text.")
+    return found
+
+
+def text_column(names: Sequence[str], wanted: str | None, where: str) -> str:
+    """Return the column with the texts: the wanted one, else "text", else the only one.
+
+    Raises:
+        InputError: There is no such column, or none was named and several could be meant.
+    """
+    if wanted is not None:
+        if wanted not in names:
+            raise InputError(f"{where} has no column {wanted!r}. {did_you_mean(wanted, names)}")
+        return wanted
+    if "text" in names:
+        return "text"
+    if len(names) == 1:
+        return names[0]
+    raise InputError(
+        f"{where} has the columns {', '.join(names[:8])}, none of them named 'text'. Name the "
+        "column with the documents: text=… or --text NAME."
+    )
+
+
+def read_items(items: Iterable[Any], column: str | None = None) -> Documents:
+    """Read documents from an iterable of texts, or of mappings with a text."""
+    if isinstance(items, str | bytes):
+        raise InputError(
+            "One text was given in place of several documents. Give a list: "
+            "LanguageModelData.from_texts([text])."
+        )
+    found = Documents()
+    for index, item in enumerate(items):
+        text = text_of(item, f"document {index}", column) if isinstance(item, Mapping) else item
+        found.add(text, f"document {index}")
+    if not len(found):
+        raise InputError("There are no documents with text. Give at least two texts.")
+    return found
+
+
+def text_of(value: Any, where: str, column: str | None = None) -> Any:
+    """Return the text of a mapping: of the named field, else of "text", else of the only one."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: {value!r:.60} is neither a text nor a mapping with one.")
+    fields = cast("Mapping[str, Any]", value)
+    return fields[text_column([str(name) for name in fields], column, where)]
+
+
+def read_table_file(path: str | os.PathLike[str], column: str | None) -> Documents:
+    """Read the documents in a column of a CSV or TSV file."""
+    return read_column(read_csv(path), column)

@@ -1,0 +1,103 @@
+"""``LanguagePreprocessor``: converts texts to token ids, for training and for prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+
+from flambeau.data.batch import Batch
+from flambeau.data.preprocess import Preprocessor
+from flambeau.errors import InputError
+from flambeau_text.language.stream import TOKENS, TokenStream, lines_of, stream_of
+from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
+from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
+from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID
+
+
+class LanguagePreprocessor(Preprocessor):
+    """The tokenizer of a language model; each line of a text ends with an end token.
+
+    Args:
+        tokenizer: The tokenizer, or its JSON values.
+        tokenization: The record that an export has from ``record_of``; if the installed packages
+            tokenize differently, a warning is given. None makes a new record.
+
+    Attributes:
+        tokenizer: The tokenizer.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer | Mapping[str, Any],
+        tokenization: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = (
+            tokenizer_from_json(tokenizer) if isinstance(tokenizer, Mapping) else tokenizer
+        )
+        if tokenization is not None:
+            warn_if_changed(tokenization, [self.tokenizer])
+        self._tokenization = dict(tokenization or record_of([self.tokenizer]))
+
+    @property
+    def builder(self) -> str:
+        return "language_preprocessor"
+
+    def stream(self, texts: Sequence[str]) -> TokenStream:
+        """Return the tokens of documents, one after the other."""
+        documents = [lines_of(text) for text in texts]
+        encoded = iter(self.tokenizer.encode_batch(list(chain.from_iterable(documents))))
+        return stream_of([[next(encoded) for _ in lines] for lines in documents], texts)
+
+    def encode(self, items: Sequence[Any]) -> Batch:
+        """Encode prompts, each after an end token, as int64 ``(n, longest)`` with a mask.
+
+        A prompt that ends with a line feed ends with an end token; otherwise the model continues
+        its last line.
+
+        Raises:
+            InputError: An item is not a text, or has unpaired surrogates; the message has its
+                index.
+        """
+        rows: list[list[int]] = []
+        for index, item in enumerate(items):
+            text = _checked(index, item)
+            lines = self.tokenizer.encode_batch(lines_of(text)) if text else []
+            ids = [token for line in lines for token in (END_ID, *line)] or [END_ID]
+            rows.append([*ids, END_ID] if text.endswith("\n") else ids)
+        longest = max(map(len, rows), default=1)
+        tokens = torch.full((len(rows), longest), PADDING_ID)
+        for row, ids in enumerate(rows):
+            tokens[row, : len(ids)] = torch.tensor(ids)
+        lengths = torch.tensor([len(ids) for ids in rows], dtype=torch.int64)
+        mask = torch.arange(longest) < lengths.unsqueeze(1)
+        return Batch({TOKENS: tokens}, masks={TOKENS: mask}, weight=float(len(rows)))
+
+    def vocabulary_digest(self) -> str:
+        """Return a hash of the tokenizer; weights are valid only with an equal tokenizer."""
+        content = json.dumps(self.tokenizer.as_json(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def arguments(self) -> Mapping[str, Any]:
+        return {"tokenizer": self.tokenizer.as_json(), "tokenization": self._tokenization}
+
+
+def _checked(index: int, item: Any) -> str:
+    if not isinstance(item, str):
+        raise InputError(
+            f"Item {index}: {item!r:.40} is of type {type(item).__name__}. Give the text that the "
+            "model continues."
+        )
+    try:
+        item.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"Item {index}: the character {item[error.start]!r} at index {error.start} is an "
+            "unpaired surrogate and not valid text. Decode the text as UTF-8."
+        ) from None
+    return item

@@ -1,0 +1,320 @@
+"""The plan's rules for language models: tokens, network, chunks of the stream, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from flambeau.errors import FlambeauError
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+from flambeau.plan.rules_machine import precision_rule
+from flambeau.plan.rules_training import lr_rule, unless_steps
+from flambeau_text.decoding.strategy import Sampling, strategy_from_json
+from flambeau_text.language.facts import LanguageFacts
+from flambeau_text.language.recipes import (
+    BATCH_SIZES,
+    BF16_GAINS,
+    DROPOUT_FACTORS,
+    LEARNING_RATES,
+    MAX_EPOCHS,
+    MIN_EPOCHS,
+    PUBLISHED_WORDS,
+    SIZES_ON_CPU,
+    SUBWORD_VOCAB_SIZES,
+    TARGET_STEPS,
+)
+from flambeau_text.models.awd_lstm import AwdDropout, AwdLstmConfig
+from flambeau_text.models.config import config_from_values
+from flambeau_text.tokenization.fit import TOKENIZERS
+from flambeau_text.tokenization.normalization import FORMS
+from flambeau_text.value_checks import from_json, whole_number
+
+Values = Mapping[str, Any]
+
+# Fewer words give too few subwords to learn from; characters need no vocabulary.
+_FEWEST_WORDS = 20_000
+_PUBLISHED = AwdDropout()
+
+
+def _task(facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "task",
+        "language_model",
+        f"{facts['n_train']:,} train documents with {facts['words']:,} words.",
+        evidence={"n_train": facts["n_train"], "words": facts["words"]},
+        override="Learner(data, task=LanguageModelTask(...))",
+        source="default",
+    )
+
+
+def _tokenizer(facts: LanguageFacts, values: Values) -> Choice:
+    words, unknown = facts["words"], facts["unknown_words"]
+    evidence = {"words": words, "distinct_words": facts["distinct_words"], "unknown": unknown}
+    if unknown:
+        value = "word"
+        reason = (
+            f"{unknown:,} words are <unk>: the text is tokenized and has a closed vocabulary of "
+            f"{facts['distinct_words']:,} words."
+        )
+    elif words < _FEWEST_WORDS:
+        value = "character"
+        reason = f"{words:,} train words are too few to learn subwords from."
+    else:
+        value = "bpe"
+        reason = (
+            f"{facts['distinct_words']:,} distinct words, many of them rare; subwords represent "
+            "rare words by several tokens, and any text can be written with them."
+        )
+    return Choice(
+        "tokenizer",
+        value,
+        reason,
+        evidence=evidence,
+        alternatives=tuple(name for name in TOKENIZERS if name != value),
+        override='options=LanguageOptions(tokenizer="word"), or --tokenizer word',
+    )
+
+
+def _tokenizer_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
+    if value in TOKENIZERS or (value is not None and value == facts["given_tokenizer"]):
+        return None
+    return f"one of {', '.join(TOKENIZERS)}; pass any other as LanguageOptions(tokenizer=object)."
+
+
+def _normalization(facts: LanguageFacts, values: Values) -> Choice:
+    n = facts["n_other_form"]
+    return Choice(
+        "normalization",
+        "nfc",
+        f"{n:,} of {facts['lines']:,} train lines are not in the Unicode form NFC. In a single "
+        "form equal letters give equal tokens.",
+        evidence={"n_other_form": n},
+        alternatives=("nfkc", "none"),
+        override='options=LanguageOptions(normalization="nfkc"), or --normalization nfkc',
+        source="default",
+    )
+
+
+def _normalization_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
+    return None if value in FORMS else f"one of {', '.join(FORMS)}."
+
+
+def _vocab_size(facts: LanguageFacts, values: Values) -> Choice:
+    words, kind = facts["words"], values["tokenizer"]
+    if kind in ("bpe", "unigram"):
+        value = next(size for least, size in SUBWORD_VOCAB_SIZES if words >= least)
+        reason = f"{words:,} train words: many of more than {value:,} subwords would be rare."
+    else:
+        value = 60_000
+        reason = f"An upper limit; a {kind} that does not occur in train is unknown."
+    return Choice(
+        "vocab_size",
+        value,
+        reason,
+        evidence={"words": words, "tokenizer": kind},
+        alternatives=(value * 2, value // 2),
+        override="options=LanguageOptions(vocab_size=...), or --vocab-size",
+    )
+
+
+def _architecture(facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "architecture",
+        "awd_lstm",
+        "A recurrent network with strong dropout learns well from little text.",
+        source="default",
+    )
+
+
+def _model_config(facts: LanguageFacts, values: Values) -> Choice:
+    words, on_cpu = facts["words"], torch.device(values["device"]).type == "cpu"
+    if facts.get("model_given", False):
+        return Choice(
+            "model_config",
+            {},
+            "Does not apply to a user-defined module.",
+            override="Configure the module before it is passed to the Learner.",
+            source="default",
+        )
+    published = not on_cpu and words >= PUBLISHED_WORDS
+    sizes = (
+        SIZES_ON_CPU[0][1]
+        if published
+        else next(each for least, each in SIZES_ON_CPU if words >= least)
+    )
+    factor = next(each for least, each in DROPOUT_FACTORS if words >= least)
+    dropout = {name: round(p, 3) for name, p in asdict(_PUBLISHED.times(factor)).items()}
+    reason = f"{words:,} train words; the published dropout probabilities times {factor:g}."
+    if on_cpu and words < SIZES_ON_CPU[0][0]:
+        reason += " On a CPU the published size (400, 1150, 3 layers) would take hours."
+    return Choice(
+        "model_config",
+        {**sizes, "dropout": dropout},
+        reason,
+        evidence={"words": words, "dropout_factor": factor},
+        confidence=0.6,
+        override='choices={"model_config": {"hidden_size": 512}}; other fields keep their defaults',
+    )
+
+
+def _model_config_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
+    if not isinstance(value, Mapping):
+        return 'fields of AwdLstmConfig by name: {"hidden_size": 512}.'
+    if values["architecture"] != "awd_lstm" or facts.get("model_given", False):
+        return None
+    try:
+        config_from_values(AwdLstmConfig, value, "AWD-LSTM")
+    except (FlambeauError, TypeError) as error:
+        return f"valid settings of the model: {error}"
+    return None
+
+
+def _regularisation(facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "regularisation",
+        {"alpha": 2.0, "beta": 1.0},
+        "Published factors of the squares of the last layer's activations (alpha) and of their "
+        "differences between adjacent tokens (beta).",
+        alternatives=({"alpha": 0.0, "beta": 0.0},),
+        override='choices={"regularisation": {"alpha": 0.0, "beta": 0.0}}',
+        source="default",
+    )
+
+
+def _regularisation_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
+    valid = isinstance(value, Mapping) and set(value) == {"alpha", "beta"}
+    if valid and all(type(each) in (int, float) and each >= 0 for each in value.values()):
+        return None
+    return 'two numbers of at least 0: {"alpha": 2.0, "beta": 1.0}.'
+
+
+def _decoding(facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "decoding",
+        Sampling(temperature=0.8, top_p=0.9).as_json(),
+        "Predictions draw tokens at temperature 0.8 from the most probable 90%; the most probable "
+        "token alone repeats itself.",
+        override='choices={"decoding": Greedy()}, or --temperature of predict',
+        source="default",
+    )
+
+
+def _bptt(facts: LanguageFacts, values: Values) -> Choice:
+    value = 70 if values["tokenizer"] != "character" else 150
+    return Choice(
+        "bptt",
+        value,
+        f"Gradients go back over {value} tokens; the state of the network is carried further. In "
+        "training the length of chunks varies, and the learning rate with it.",
+        alternatives=(value // 2, value * 2),
+        override='choices={"bptt": 35}',
+        source="default",
+    )
+
+
+def _batch_size(facts: LanguageFacts, values: Values) -> Choice:
+    words = facts["words"]
+    value = next(size for least, size in BATCH_SIZES if words >= least)
+    return Choice(
+        "batch_size",
+        value,
+        f"The {words:,} train words form one stream, which is cut into {value} rows that are read "
+        "in parallel.",
+        evidence={"words": words},
+        alternatives=(value * 2, max(1, value // 2)),
+    )
+
+
+def _epochs(facts: LanguageFacts, values: Values) -> Choice:
+    # Subwords are about a third more than words.
+    per_word = {"character": facts["characters"] / max(1, facts["words"]), "word": 1.0}
+    tokens = facts["words"] * per_word.get(values["tokenizer"], 1.33) + facts["lines"]
+    steps = max(1, round(tokens / (values["batch_size"] * values["accumulate"] * values["bptt"])))
+    value = min(MAX_EPOCHS, max(MIN_EPOCHS, round(TARGET_STEPS / steps)))
+    return Choice(
+        "epochs",
+        value,
+        f"About {steps:,} steps per epoch give {steps * value:,} steps in all; the target is "
+        f"{TARGET_STEPS:,} steps, with {MIN_EPOCHS} to {MAX_EPOCHS} epochs.",
+        evidence={"steps_per_epoch": steps, "steps": steps * value},
+        alternatives=(max(1, value // 2), value * 2),
+        confidence=0.7,
+        override=f"learner.fit({value * 2})",
+    )
+
+
+def _clip_norm(base: Choice, facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "clip_norm",
+        1.0,
+        "Gradients of recurrent networks are sometimes much longer than usual.",
+        alternatives=(0.25, None),
+        override=base.override,
+        source="default",
+    )
+
+
+def _keep_best(base: Choice, facts: LanguageFacts, values: Values) -> Choice:
+    if not facts.get("n_valid", 0):
+        return base
+    return Choice(
+        "keep_best",
+        "valid_loss",
+        "Language models overfit small texts before a long run ends, so the model ends with the "
+        "weights of its best epoch.",
+        alternatives=(None,),
+        override=base.override,
+        source="default",
+    )
+
+
+def _data_device(facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "data_device",
+        "cpu",
+        "Token ids are small and fast to transfer.",
+        override="There is no alternative for language models.",
+        source="default",
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("task", (), _task),
+    Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
+    Rule("normalization", (), _normalization, _normalization_accepts, determines="preprocessor"),
+    Rule(
+        "vocab_size",
+        ("tokenizer",),
+        _vocab_size,
+        whole_number(5, "tokens"),
+        determines="preprocessor",
+    ),
+    Rule("architecture", (), _architecture),
+    Rule(
+        "model_config",
+        ("architecture", "device"),
+        _model_config,
+        _model_config_accepts,
+        determines="model",
+    ),
+    Rule("regularisation", (), _regularisation, _regularisation_accepts),
+    Rule(
+        "decoding", (), _decoding, from_json(strategy_from_json, "Greedy or Sampling", none=False)
+    ),
+    Rule("bptt", ("tokenizer",), _bptt, whole_number(5, "tokens")),
+    Rule("batch_size", (), _batch_size),
+    Rule(
+        "epochs",
+        ("batch_size", "accumulate", "tokenizer", "bptt", "steps"),
+        unless_steps(_epochs),
+    ),
+    Rule.extending("clip_norm", _clip_norm),
+    Rule.extending("keep_best", _keep_best),
+    Rule("data_device", ("device",), _data_device),
+    lr_rule(LEARNING_RATES),
+    precision_rule(BF16_GAINS),
+)

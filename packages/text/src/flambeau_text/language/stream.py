@@ -1,0 +1,244 @@
+"""``TokenStream``: documents as one sequence of tokens, and the loader that cuts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flambeau import random as keyed
+from flambeau.data.batch import Batch
+from flambeau.data.loader import Loader, LoaderOptions, shard_bounds
+from flambeau.errors import InputError
+from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID
+
+TOKENS, NEXT = "tokens", "next"
+"""Names in every batch: of the tokens that the model reads and their mask, and of the token after
+each of them."""
+
+BYTES, WORDS = "bytes", "words"
+"""Names in ``extras`` of the UTF-8 bytes and of the words (with one for each line end) of the lines
+that end in each row, for scores that do not depend on the tokenizer."""
+
+_SHORT_SHARE = 0.05
+_DEVIATION = 5.0
+_SHORTEST = 5
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """The tokens of documents, one after the other; each line ends with an end token.
+
+    Attributes:
+        tokens: int32 ``(n,)``.
+        starts: Position of the first token of each document, and the end of the last, int64
+            ``(documents + 1,)``.
+        line_bytes: UTF-8 bytes of each line, with one for its end, int64 ``(lines,)``.
+        line_words: Words of each line, with one for its end, int64 ``(lines,)``.
+
+    Raises:
+        InputError: There are no tokens.
+    """
+
+    tokens: Tensor
+    starts: Tensor
+    line_bytes: npt.NDArray[np.int64]
+    line_words: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if not len(self.tokens):
+            raise InputError("The documents have no tokens. Give at least one line of text.")
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.starts) - 1
+
+
+class StreamDataset:
+    """A part of the data: its stream, cut into chunks of about ``bptt`` tokens.
+
+    Args:
+        stream: The tokens.
+        bptt: Number of tokens of a chunk.
+        varies: Whether the lengths of train chunks vary, so that tokens are not always at the same
+            distance from the start of the gradient.
+    """
+
+    def __init__(self, stream: TokenStream, bptt: int = 70, *, varies: bool = True) -> None:
+        self.stream = stream
+        self.bptt = bptt
+        self.varies = varies
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def loader(self, options: LoaderOptions) -> Loader:
+        """Return a `StreamLoader` of these tokens."""
+        return StreamLoader(self, options)
+
+
+class StreamLoader(Loader):
+    """Cuts a stream of documents into ``batch_size`` rows, and the rows into chunks.
+
+    Row i of a batch continues row i of the batch before, so that a model can carry its state. Every
+    token is the target of exactly one position in an epoch, whatever the number of rows: the token
+    before it is read first, at the start of the stream an end token. Rows differ in length by at
+    most one; the missing position in the last chunk is masked.
+
+    With ``shuffle`` (train) the documents have another order in each epoch, and the lengths of the
+    chunks vary: ``bptt``, or with a probability of 0.05 half of it, plus a normal draw with a
+    standard deviation of 5, at least 5. The learning rate of a step is scaled by the length of its
+    chunk over ``bptt``. Without ``shuffle`` the documents are in the order of the part and the
+    chunks equally long.
+
+    Args:
+        dataset: The stream and the length of chunks.
+        options: Number of rows, order, and the share of this process in each batch.
+
+    Source:
+        Merity et al. (arXiv 1708.02182), section 5 for the lengths; the documents, in place of
+        whole epochs, are shuffled as in ULMFiT (arXiv 1801.06146).
+    """
+
+    is_stream = True
+
+    def __init__(self, dataset: StreamDataset, options: LoaderOptions) -> None:
+        self.dataset = dataset
+        self.options = options
+        self.world_size = options.world_size
+        n = len(dataset.stream.tokens)
+        # A short text has fewer rows, so that each has a token.
+        self.rows = max(1, min(options.batch_size, n))
+        self.row_length = -(-n // self.rows)
+        # Cached, because the number of steps is asked for often.
+        self._lengths = lru_cache(maxsize=4)(self._new_lengths)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.steps_in(0)
+
+    def steps_in(self, epoch: int) -> int:
+        """Return the number of chunks in an epoch."""
+        return len(self._lengths(epoch if self._varies else 0))
+
+    @property
+    def _varies(self) -> bool:
+        return self.options.shuffle and self.dataset.varies
+
+    def _new_lengths(self, epoch: int) -> list[int]:
+        """Return the lengths of an epoch's chunks."""
+        bptt, left = self.dataset.bptt, self.row_length
+        lengths: list[int] = []
+        draws = keyed.generator(self.options.seed, "bptt", epoch) if self._varies else None
+        while left > 0:
+            length = bptt
+            if draws is not None:
+                short = float(torch.rand((), generator=draws)) < _SHORT_SHARE
+                spread = _DEVIATION * float(torch.randn((), generator=draws))
+                length = max(_SHORTEST, round((bptt / 2 if short else bptt) + spread))
+            lengths.append(min(length, left))
+            left -= length
+        return lengths
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the order of the documents in an epoch, int64 ``(documents,)``."""
+        n = len(self.dataset)
+        if not self.options.shuffle:
+            return torch.arange(n)
+        return torch.randperm(
+            n, generator=keyed.generator(self.options.seed, "document order", epoch)
+        )
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        lengths = self._lengths(epoch if self._varies else 0)
+        tokens = self._ordered(epoch)
+        n = len(tokens)
+        # Row r has the targets from starts[r] to starts[r + 1]; the longer rows come first.
+        starts = torch.arange(self.rows + 1) * (n // self.rows)
+        starts += torch.arange(self.rows + 1).clamp(max=n % self.rows)
+        own = slice(*shard_bounds(0, self.rows, self.options))
+        begins, ends = starts[:-1][own].unsqueeze(1), starts[1:][own].unsqueeze(1)
+        read = torch.cat([tokens.new_full((1,), END_ID), tokens])
+        counts = None if self.options.shuffle else _LineCounts(self.dataset.stream)
+        done = sum(lengths[:start_step])
+        for length in lengths[start_step:]:
+            at = begins + torch.arange(done, done + length)
+            mask = at < ends
+            at = at.minimum(ends - 1)
+            pad = ~mask
+            extras = {} if counts is None else counts.between(begins + done, at[:, -1:] + 1)
+            yield Batch(
+                {TOKENS: read[at].to(torch.int64).masked_fill_(pad, PADDING_ID)},
+                {NEXT: tokens[at].to(torch.int64).masked_fill_(pad, PADDING_ID)},
+                {TOKENS: mask},
+                weight=float(mask.sum()),
+                lr_scale=length / self.dataset.bptt if self.options.shuffle else 1.0,
+                indices=torch.arange(self.rows)[own],
+                epoch=epoch,
+                extras=extras,
+            )
+            done += length
+
+    def _ordered(self, epoch: int) -> Tensor:
+        stream = self.dataset.stream
+        if not self.options.shuffle or len(self.dataset) == 1:
+            return stream.tokens
+        starts = stream.starts.tolist()
+        return torch.cat(
+            [stream.tokens[starts[at] : starts[at + 1]] for at in self.order(epoch).tolist()]
+        )
+
+
+class _LineCounts:
+    """Counts bytes and words of the lines that end in a range of positions of a stream."""
+
+    def __init__(self, stream: TokenStream) -> None:
+        self._ends = (stream.tokens == END_ID).nonzero().squeeze(1)
+        self._sums = {
+            name: torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
+            for name, counts in ((BYTES, stream.line_bytes), (WORDS, stream.line_words))
+        }
+
+    def between(self, begins: Tensor, ends: Tensor) -> dict[str, list[int]]:
+        """Return the counts for positions ``begins`` to ``ends - 1``, each ``(rows, 1)``."""
+        first, last = (torch.searchsorted(self._ends, each.squeeze(1)) for each in (begins, ends))
+        last = last.maximum(first)
+        return {name: (sums[last] - sums[first]).tolist() for name, sums in self._sums.items()}
+
+
+def stream_of(documents: Sequence[Sequence[Sequence[int]]], texts: Sequence[str]) -> TokenStream:
+    """Return the stream of encoded documents.
+
+    Args:
+        documents: For each document the token ids of its lines, without end tokens.
+        texts: The text of each document.
+    """
+    lengths = [sum(len(line) + 1 for line in lines) for lines in documents]
+    flat = np.fromiter(
+        (token for lines in documents for line in lines for token in (*line, END_ID)),
+        dtype=np.int32,
+        count=sum(lengths),
+    )
+    lines = [line for text in texts for line in lines_of(text)]
+    return TokenStream(
+        torch.from_numpy(flat),
+        torch.tensor([0, *np.cumsum(lengths, dtype=np.int64).tolist()]),
+        np.array([len(line.encode("utf-8", "surrogatepass")) + 1 for line in lines], np.int64),
+        np.array([len(line.split()) + 1 for line in lines], np.int64),
+    )
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a document, without line ends. Only a line feed ends a line.
+
+    Other Unicode line separators are part of the text; ``str.splitlines`` would split there.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    if len(lines) > 1 and not lines[-1]:  # the text ends with a line feed
+        lines.pop()
+    return lines
