@@ -1,4 +1,4 @@
-"""Text for flambeau: translation with attention and scheduled teacher forcing."""
+"""Text for flambeau: translation with attention, and language models."""
 
 from flambeau_text.decoding import AverageLengthPenalty, Beam, GnmtLengthPenalty, Greedy, Sampling
 from flambeau_text.forcing import (
@@ -9,7 +9,14 @@ from flambeau_text.forcing import (
     Linear,
     TeacherForcing,
 )
-from flambeau_text.models import Seq2Seq, rnn, transformer
+from flambeau_text.language import (
+    Continuation,
+    KneserNey,
+    LanguageModelData,
+    LanguageModelTask,
+    LanguageOptions,
+)
+from flambeau_text.models import AwdLstm, LanguageModel, Seq2Seq, rnn, transformer
 from flambeau_text.tokenization import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from flambeau_text.translation.attention_plot import plot_attention
 from flambeau_text.translation.data import TranslationData
@@ -24,14 +31,21 @@ from flambeau_text.vocab import Vocab, build_vocab_from_iterator
 __all__ = [
     "AdaptiveForcing",
     "AverageLengthPenalty",
+    "AwdLstm",
     "Beam",
     "CharacterTokenizer",
     "Constant",
+    "Continuation",
     "DetailedTranslation",
     "Exponential",
     "GnmtLengthPenalty",
     "Greedy",
     "InverseSigmoid",
+    "KneserNey",
+    "LanguageModel",
+    "LanguageModelData",
+    "LanguageModelTask",
+    "LanguageOptions",
     "Linear",
     "MinimumRisk",
     "Sampling",
