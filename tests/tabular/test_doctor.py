@@ -189,6 +189,27 @@ def test_several_targets_and_labels() -> None:
     assert finding.evidence["target"] == "b"
 
 
+def test_the_rate_of_counts_is_a_target() -> None:
+    frame = clean()
+    frame["claims"], frame["years"] = draws_of().poisson(3, N), draws_of(2).random(N) + 0.5
+    options = TabularOptions(task="poisson", exposure="years", drop=["class", "cost"])
+    assert findings(frame, "claims", options=options) == []
+    frame["x"] = frame["claims"] / frame["years"]
+    finding = only(frame, "leaking-column", "claims", options=options)
+    assert finding.evidence["target"] == "claims / years"
+
+
+@pytest.mark.parametrize(("share", "is_found"), [(0.1, True), (0.02, False)])
+def test_missing_cells_of_one_class(share: float, is_found: bool) -> None:
+    frame = clean()
+    missing = (frame["class"] == "high") & (draws_of().random(N) < share)
+    frame.loc[missing, "debt"] = np.nan
+    found = findings(frame)
+    assert [each.code for each in found] == ["missing-tells-target"] * is_found
+    frame.loc[~missing & (draws_of(3).random(N) < share), "debt"] = np.nan
+    assert findings(frame) == []
+
+
 @pytest.mark.parametrize(
     ("name", "is_found"),
     [("cost_log", True), ("logCost", True), ("Cost (EUR)", True), ("accost", False), ("z", False)],
@@ -213,7 +234,7 @@ def dated(**more: Any) -> pd.DataFrame:
     return frame.assign(**more).drop(columns=["since", "class"])
 
 
-@pytest.mark.parametrize("form", ["date", "text", "seconds", "dropped"])
+@pytest.mark.parametrize("form", ["date", "text", "seconds", "dropped", "index"])
 def test_dated_rows_with_a_random_split(form: str) -> None:
     frame = dated()
     options = TabularOptions(drop=["day"]) if form == "dropped" else None
@@ -221,8 +242,11 @@ def test_dated_rows_with_a_random_split(form: str) -> None:
         frame["day"] = frame["day"].dt.strftime("%Y-%m-%d")
     if form == "seconds":
         frame["day"] = (frame["day"] - pd.Timestamp(0)) // pd.Timedelta(seconds=1)
+    if form == "index":
+        frame = frame.set_index("day").tz_localize("Europe/Paris")
     finding = only(frame, "time-across-parts", "cost", options=options)
-    assert "time='day', on the command line --time day" in finding.fix
+    name = "time" if form == "index" else "day"
+    assert f"time='{name}', on the command line --time {name}" in finding.fix
     if form in ("date", "text"):
         assert findings(frame, "cost", time="day", test=0.2) == []
 
@@ -334,6 +358,25 @@ def test_findings_do_not_depend_on_the_order_of_rows_and_columns() -> None:
     assert [(each.code, each.what) for each in found] == [
         (each.code, each.what) for each in expected
     ]
+
+
+def test_wide_tables_and_columns_of_any_type(recwarn: pytest.WarningsRecorder) -> None:
+    frame = clean()
+    draws = draws_of()
+    more = {
+        "infinite": np.where(draws.random(N) < 0.1, np.inf, draws.random(N)),
+        "whole": pd.array([None if each < 0.2 else int(each * 99) for each in draws.random(N)]),
+        "duration": pd.to_timedelta(draws.integers(0, 1000, N), unit="s"),
+        "category": pd.Categorical(draws.choice(list("uvw"), N)),
+        "empty": [None] * N,
+        "constant": 1,
+        "digits": draws.integers(0, 9, N).astype(str),
+        "text": [f"some words about row {each} and others" for each in range(N)],
+        "old": np.datetime64("1850-01-01") + draws.integers(0, 30_000, N),
+        **{f"x{at}": draws.random(N) for at in range(300)},
+    }
+    assert findings(frame.assign(**more)) == []
+    assert findings({name: frame.assign(**more)[name][:3] for name in [*more, "class"]})
 
 
 def test_only_a_sample_of_many_rows_is_read(tmp_path: Path) -> None:

@@ -512,7 +512,7 @@ def test_a_copy_predicts_the_same(copied: Callable[[Any], Any]) -> None:
 
 def test_a_pickle_has_the_export_and_no_data() -> None:
     frame = table().assign(note=[f"secret {row:04}" for row in range(N)])
-    y = frame["age"] * 1.0
+    y = frame["age"] * 1.0 + frame["height"]
     found = regressor(options=TabularOptions(kinds={"note": "id"})).fit(frame, y)
     content = pickle.dumps(found)
     assert b"model.safetensors" in content
@@ -525,7 +525,7 @@ def test_a_pickle_has_the_export_and_no_data() -> None:
 
 def test_a_pickle_predicts_in_a_new_process(tmp_path: Path) -> None:
     x, _ = numbers()
-    found = regressor().fit(x, x[:, 0])
+    found = regressor().fit(x, x[:, 0] + x[:, 1])
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(found))
     np.save(tmp_path / "x.npy", x)
     code = (
@@ -540,7 +540,7 @@ def test_a_pickle_predicts_in_a_new_process(tmp_path: Path) -> None:
 
 
 def test_a_damaged_pickle_is_refused() -> None:
-    found = regressor().fit(numbers()[0], numbers()[0][:, 0])
+    found = regressor().fit(numbers()[0], numbers()[0].sum(1))
     state = found.__getstate__()
     weights = bytearray(state["_artefact"]["model.safetensors"])
     weights[-1] ^= 255

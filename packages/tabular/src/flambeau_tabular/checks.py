@@ -67,12 +67,12 @@ CHECKS: tuple[Check, ...] = (
     _check(
         "time-across-parts",
         "dated rows that are not split by time",
-        _lazy("split_leaks", "time_across_parts"),
+        _lazy("time_leaks", "time_across_parts"),
     ),
     _check(
         "groups-across-parts",
         "persons or other groups in both train and valid",
-        _lazy("split_leaks", "groups_across_parts"),
+        _lazy("group_leaks", "groups_across_parts"),
     ),
     _check(
         "missing-in-part",
@@ -96,15 +96,21 @@ CHECKS: tuple[Check, ...] = (
         runs="on request",
     ),
     _check(
+        "missing-tells-target",
+        "inputs whose missing cells are all of one class",
+        _lazy("target_leaks", "missing_tells_target"),
+        runs="on request",
+    ),
+    _check(
         "possible-groups",
         "keys whose rows have similar targets",
-        _lazy("split_leaks", "possible_groups"),
+        _lazy("group_leaks", "possible_groups"),
         runs="on request",
     ),
     _check(
         "moves-with-time",
         "inputs that tell early from late rows",
-        _lazy("split_leaks", "moves_with_time"),
+        _lazy("time_leaks", "moves_with_time"),
         runs="on request",
     ),
     _check(

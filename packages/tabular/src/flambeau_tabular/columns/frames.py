@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,10 @@ class Frame:
         """Number of rows."""
         return self.table.num_rows
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.table.column_names)
+
     def column(self, name: str) -> pa.ChunkedArray:
         """Return the cells of one column.
 
@@ -67,7 +72,7 @@ class Frame:
         Raises:
             InputError: There is no such column.
         """
-        if name not in self.table.column_names:
+        if name not in self._names:
             raise InputError(
                 f"The table ({self.name}) has no column {name!r}. "
                 f"{did_you_mean(name, self.table.column_names)}"

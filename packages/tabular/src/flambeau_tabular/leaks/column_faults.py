@@ -90,7 +90,7 @@ def id_like(setup: TrainingSetup) -> list[Finding]:
     for column in sample.inputs():
         name, kind = column.name, column.kind
         seen = kind.evidence
-        if kind.kind == "number" and "distinct" in seen:
+        if kind.kind == "number" and {"distinct", "low", "high"} <= set(seen):
             known, distinct = seen["rows"] - seen["missing"], seen["distinct"]
             span = seen["high"] - seen["low"] + 1
             if distinct < known or known < _FEWEST_IDS or known < _DENSE * span:

@@ -154,7 +154,12 @@ class TableSample:
                 name: np.stack([1 - columns[:, at], columns[:, at]], axis=1)
                 for at, name in enumerate(targets.names)
             }
-        return {name: columns[:, at] for at, name in enumerate(targets.names)}
+        found = {name: columns[:, at] for at, name in enumerate(targets.names)}
+        exposure = self.data.options.exposure
+        if exposure is not None:  # the rate is predicted
+            per = as_numbers(self.data.frame.take(rows).column(exposure), exposure)
+            found |= {f"{name} / {exposure}": values / per for name, values in found.items()}
+        return found
 
 
 def sample_of(setup: TrainingSetup) -> TableSample | None:

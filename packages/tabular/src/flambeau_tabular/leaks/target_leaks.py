@@ -19,6 +19,7 @@ _ALONE = 0.999
 _MANY_VALUES = 50  # categories of a column that may be a group of rows
 _KNOWN = 0.5  # share of the cells that a copy has to have
 _SCREEN = 0.25  # order of the target along the column below which no tree is fitted
+_LOG_CHANCE = np.log(1e-6)
 _NAMED_AUROC, _NAMED_R2 = 0.9, 0.8
 _SHORT_NAME = 3  # letters that a target's name needs to be looked for in other names
 
@@ -37,6 +38,38 @@ def leaking_column(setup: TrainingSetup) -> list[Finding]:
                 sample, column, values, target, wanted
             )
             found += [finding] if finding else []
+    return found
+
+
+def missing_tells_target(setup: TrainingSetup) -> list[Finding]:
+    """Find inputs whose missing cells are all of one class, so that they may be filled in later."""
+    sample: TableSample | None = setup.cached(sample_of)
+    if sample is None or len(sample.rows["train"]) < _FEWEST_ROWS:
+        return []
+    leaking = {finding.evidence["column"] for finding in setup.cached(leaking_column)}
+    found: list[Finding] = []
+    for target, wanted in sample.targets().items():
+        for column in sample.inputs() if wanted.ndim == 2 else ():
+            missing = np.isnan(sample.of("train", column.values))
+            count, known = int(missing.sum()), ~missing
+            if column.name in leaking or count < _FEWEST_OF_VALUE or not known.any():
+                continue
+            [*classes] = np.flatnonzero(wanted[missing].any(0))
+            # The probability that rows drawn at random are all of this class.
+            share = float(wanted[:, classes[0]].mean())
+            if len(classes) > 1 or count * np.log(share) > _LOG_CHANCE:
+                continue
+            found.append(
+                Finding(
+                    "missing-tells-target",
+                    f"In all {count:,} rows in which the input {column.name!r} is missing, "
+                    f"{target!r} has the same class, which {share:.0%} of all rows have "
+                    f"({sample.describe()}). The cells may have been filled in after the target "
+                    "was known.",
+                    {"column": column.name, "missing": count, "share of the class": share},
+                    f"If so, drop the column: {drop_column(column.name)}.",
+                )
+            )
     return found
 
 
@@ -108,8 +141,11 @@ def _names_classes(x: Floats, classes: Floats) -> bool:
     counts = counts[counts > 0]
     if len(counts) < 2 or counts.min() < _FEWEST_OF_VALUE:
         return False
-    pairs = np.unique(np.stack([labels.astype(np.float64), x], axis=1), axis=0)
-    return len(pairs) == len(counts) == len(np.unique(x))
+    distinct = np.unique(x)
+    if len(distinct) != len(counts):
+        return False
+    pairs = np.bincount(labels * len(distinct) + np.searchsorted(distinct, x))
+    return int((pairs > 0).sum()) == len(counts)
 
 
 def _same_order(x: Floats, y: Floats) -> bool:
