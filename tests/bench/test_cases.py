@@ -24,6 +24,7 @@ from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
 from flambeau_bench.cases.collector import VARIANTS as COLLECTOR_VARIANTS
 from flambeau_bench.cases.collector import Collector, EpochTimes
+from flambeau_bench.cases.folds import Folds
 from flambeau_bench.cases.host_reads import count_host_reads
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
@@ -50,6 +51,16 @@ def test_every_case_has_a_quick_size_and_variants() -> None:
             variants = [comparison.variant for comparison in case.comparisons(size)]
             assert variants
             assert len(set(variants)) == len(variants)
+
+
+def test_folds_and_separate_fits_train_the_same_models() -> None:
+    case = Folds()
+    size = replace(case.sizes["quick"], counts={"rows": 301, "folds": 2, "seeds": 2})
+    _, baseline, candidate = both(case, size, "1 epoch")
+    assert len(str(baseline.quality["losses"]).split()) == 5  # four models and the predictions
+    assert case.gate(case.comparisons(size)[0], [(baseline, candidate)]).passed
+    other = replace(candidate, quality={"losses": "others"})
+    assert not case.gate(case.comparisons(size)[0], [(baseline, other)]).passed
 
 
 # ---------------------------------------------------------------- loop-overhead

@@ -69,6 +69,17 @@ def test_given_splits_are_used_as_they_are() -> None:
     assert [each.split.valid.tolist() for each in found] == [one.tolist(), other.tolist()]
 
 
+def test_the_only_row_of_a_class_is_always_in_train() -> None:
+    labels = Y.clone()
+    labels[7] = 3
+    whole = TensorData.from_tensors(X, labels, valid=0.2)
+    for each in whole.folds(4):
+        assert 7 in each.split.train
+        assert "as the only ones of their class: 1" in each.split.notes[-1]
+    held_out = np.concatenate([each.split.valid for each in whole.folds(4)])
+    assert sorted(held_out) == [row for row in range(N) if row != 7]
+
+
 @pytest.mark.parametrize(
     ("splits", "error", "message"),
     [

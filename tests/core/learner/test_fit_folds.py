@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,7 @@ def test_a_model_that_was_killed_after_its_last_step_is_complete(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k": 3}, "other folds: folds differs"),
+        ({"k": 3}, r"other k: k differs \(2 there, 3 now\)"),
         ({"seeds": 3}, "other seeds"),
         ({"epochs": 2}, r"other arguments: epochs differs \(1 there, 2 now\)"),
         ({"recipe": "one_cycle"}, "other recipe"),
@@ -250,3 +251,29 @@ def test_given_splits_and_rows_that_are_never_held_out() -> None:
 def test_the_best_epoch_is_named() -> None:
     found = learner(choices={"keep_best": "valid_loss"}).fit_folds(2, epochs=1)
     assert "keep_best='valid_loss'" in found.notes[0]
+
+
+def test_settings_of_the_machine_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flambeau.plan.rules_machine import TO_MEASURE
+    from flambeau.tuning import measure
+
+    asked, own = [], measure.measure_step_settings
+
+    def counted(plan, *arguments):
+        asked.append(plan.values["probe"] in TO_MEASURE)
+        return own(plan, *arguments)
+
+    monkeypatch.setattr(measure, "measure_step_settings", counted)
+    learner().fit_folds(2, 2, epochs=1)
+    assert asked == [True, False, False, False]  # of the first model
+
+
+def test_the_doctor_checks_the_data_once() -> None:
+    x = X.clone()
+    x[1:9] = x[0]  # duplicates over the parts
+    data = TensorData.from_tensors(x, Y, valid=0.2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learner(data).fit_folds(4, 2, epochs=1)
+    texts = [str(each.message) for each in caught]
+    assert len(texts) == len(set(texts))

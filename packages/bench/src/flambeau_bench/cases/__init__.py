@@ -5,6 +5,7 @@ from flambeau_bench.cases.bn_finetune import BatchNormFineTune
 from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
 from flambeau_bench.cases.collector import Collector
+from flambeau_bench.cases.folds import Folds
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
@@ -25,6 +26,7 @@ CASES: dict[str, Case] = {
         TranslationSearch(),
         ColdStart(),
         BatchNormFineTune(),
+        Folds(),
     )
 }
 """All cases by their names on the command line."""
@@ -36,6 +38,7 @@ __all__ = [
     "Case",
     "ColdStart",
     "Collector",
+    "Folds",
     "Loaders",
     "LoopOverhead",
     "SyncCount",

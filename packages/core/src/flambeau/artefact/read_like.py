@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
-from flambeau.artefact.export_format import ExportRecord, export_folder
+from flambeau.artefact.export_format import BuilderSpec, ExportRecord, export_folder
 from flambeau.errors import ArtefactError, InputError
 from flambeau.task.task import Task
 
@@ -24,13 +26,51 @@ def read_record(folder: str | os.PathLike[str], domain: str, argument: str) -> E
     Raises:
         ArtefactError: The export is missing or damaged, or belongs to another domain.
     """
-    record = ExportRecord.read(export_folder(folder))
+    record = first_member(ExportRecord.read(export_folder(folder)))
     if record.domain != domain:
         raise ArtefactError(
             f"{argument}={os.fspath(folder)!r} is an export of the domain {record.domain!r}, but "
             f"the data belong to {domain!r}. Give an export of the same kind of data."
         )
     return record
+
+
+def first_member(record: ExportRecord) -> ExportRecord:
+    """Return the record as if the first model of an ensemble were exported; others unchanged.
+
+    All models of an ensemble read data alike.
+    """
+    if not is_ensemble(record):
+        return record
+    task = next(iter(record.task.arguments["tasks"].values()))
+    found = [record.model.arguments["members"][0], record.preprocessor.arguments["members"][0]]
+    return replace(
+        record,
+        model=BuilderSpec(found[0]["builder"], found[0]["arguments"]),
+        task=BuilderSpec(task["name"], task["arguments"]),
+        preprocessor=BuilderSpec(found[1]["builder"], found[1]["arguments"]),
+    )
+
+
+def is_ensemble(record: ExportRecord) -> bool:
+    """Return whether an export contains several models that predict as one."""
+    return all(each.builder == "ensemble" for each in (record.model, record.task))
+
+
+def refuse_ensemble(folder: Path, argument: str) -> None:
+    """Raise an ArtefactError if the export in ``folder`` is an ensemble.
+
+    Args:
+        folder: The export.
+        argument: The argument that names it, for messages.
+    """
+    record = ExportRecord.read(folder)
+    if is_ensemble(record):
+        n = len(record.model.arguments["members"])
+        raise ArtefactError(
+            f"{argument}={os.fspath(folder)!r} is an ensemble of {n} models, each with its own "
+            "preprocessor, and a learner trains one. Give the export of a single model."
+        )
 
 
 def filled_like(

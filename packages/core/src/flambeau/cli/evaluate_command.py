@@ -18,12 +18,14 @@ from flambeau.cli.data_arguments import TargetName, open_data
 from flambeau.cli.threshold_option import Threshold, with_threshold
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
+from flambeau.data.joint_preprocessor import encoded_batches
 from flambeau.data.loader import LoaderOptions
 from flambeau.data.split import PARTS, Split
 from flambeau.domain import Domain, get_domain
 from flambeau.errors import ArgumentError, InputError
 from flambeau.plan import Plan
 from flambeau.report import ReportDetails, interpret, text_table
+from flambeau.task.model_ensemble import EnsembleTask
 from flambeau.task.task import StepContext, Task
 from flambeau.training.logged_values import evaluate as evaluate_task
 
@@ -153,6 +155,8 @@ def _report_details(predictor: Predictor, data: Data, model: Path, path: Path) -
 
 def _name_of_task(domain: Domain, task: object) -> str | None:
     """Return the name of the model's task, which decides how targets are read; None if unknown."""
+    if isinstance(task, EnsembleTask):
+        task = task.of_mean
     return next((name for name, kind in domain.tasks.items() if type(task) is kind), None)
 
 
@@ -164,6 +168,5 @@ def _batches(predictor: Predictor, data: Data, parts: list[str]) -> Iterator[Bat
     options = LoaderOptions(batch_size=predictor.batch_size, device=predictor.device)
     with torch.no_grad():
         for part in parts:
-            loader = data.dataset(part, predictor.preprocessor, values).loader(options)
-            for batch in loader.batches(0):
+            for batch in encoded_batches(data, part, predictor.preprocessor, values, options):
                 yield predictor.preprocessor.on_device(batch.to(predictor.device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,15 @@ from flambeau.cli.data_arguments import (
     domain_of_export,
     open_data,
 )
-from flambeau.cli.output_folder import OutputFolder, make_run_folder, remove_if_untrained
+from flambeau.cli.fold_fit import (
+    FoldCount,
+    SeedCount,
+    fit_folds,
+    fold_arguments,
+    remove_if_nothing_trained,
+    saved_arguments,
+)
+from flambeau.cli.output_folder import OutputFolder, make_run_folder
 from flambeau.cli.plan_arguments import (
     EvaluateEvery,
     ModelName,
@@ -35,18 +43,10 @@ from flambeau.data.data import Data
 from flambeau.distributed.processes import run_on_main
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.learner import Learner
+from flambeau.learner.recipe_methods import RECIPES
 from flambeau.learner.run_folder import agree_on_folder, run_of
 from flambeau.plan import Plan
 from flambeau.report import text_table
-
-RECIPES: Mapping[str, Callable[[Learner], object]] = {
-    "fit": Learner.fit,
-    "one_cycle": Learner.fit_one_cycle,
-    "flat_cos": Learner.fit_flat_cos,
-    "fine_tune": Learner.fine_tune,
-    "gradual": Learner.gradual_unfreeze,
-}
-"""Training methods of the Learner by their name in ``--recipe``."""
 
 RecipeName = Annotated[
     str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
@@ -70,6 +70,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     recipe: RecipeName = None,
     minutes: Minutes = None,
+    folds: FoldCount = None,
+    seeds: SeedCount = None,
     out: OutputFolder = None,
     start: Annotated[
         Path | None, typer.Option(help="Train the export in this folder further.")
@@ -92,17 +94,20 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     options = {"task": task, "target": target, "like": like}
     if resume is not None:
         _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
+        _refuse_with_resume(folds=folds, seeds=seeds)
     named = domain or domain_of_export(start)
     kind, data = open_data("fit", path, named, context.args, options)
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
     check_length(epochs, steps, minutes, evaluate_every)
-    length = {"epochs": epochs, "steps": steps, "evaluate_every": evaluate_every}
-    own = {"task": task, "lr": lr, **length}
+    own = {"task": task, "lr": lr, "epochs": epochs, "steps": steps}
+    own["evaluate_every"] = evaluate_every
     choices = parse_choices(settings or []) | without_none(own)
+    of_folds = fold_arguments(folds, seeds, recipe, minutes)
     if resume is not None:
-        folder = run_of(resume)
+        of_folds = saved_arguments(resume)
+        folder = run_of(resume) if of_folds is None else resume
         learner = _resumed(data, folder, choices | without_none({"architecture": model}), seed)
     else:
         folder = agree_on_folder(out, kind.name)
@@ -110,15 +115,19 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         run_on_main(lambda: _start_run(folder, learner))
     typer.echo(str(learner.plan) + "\n")
     try:
-        _train(learner, resume, recipe or "fit", minutes)
+        _train(learner, folder, resume, recipe or "fit", minutes, of_folds)
     except KeyboardInterrupt:
         words = [path, *context.args, "--seed", seed, "--resume", folder]
         raise _interrupted(words, {"domain": domain, **options}) from None
     except Exception:
         if resume is None:
-            remove_if_untrained(folder)
+            remove_if_nothing_trained(folder)
         raise
-    if len(data.split.calibration):
+
+
+def _finish(learner: Learner, folder: Path) -> None:
+    """Calibrate the trained model if there is a part for it, print its scores and export it."""
+    if len(learner.data.split.calibration):
         typer.echo("\n" + _calibrate(learner))
     # Saved again with the values that the fit measured.
     run_on_main(lambda: learner.plan.save(folder / "plan.json"))
@@ -182,15 +191,27 @@ def _score_table(learner: Learner) -> str:
     return text_table(["", *names], rows) + "".join(signatures)
 
 
-def _train(learner: Learner, resume: Path | None, recipe: str, minutes: float | None) -> None:
+def _train(
+    learner: Learner,
+    folder: Path,
+    resume: Path | None,
+    recipe: str,
+    minutes: float | None,
+    of_folds: Mapping[str, Any] | None,
+) -> None:
+    """Train one model, or those of the folds; print the scores and export to the folder."""
+    if of_folds is not None:
+        fit_folds(learner, folder, of_folds)
+        return
     if resume is not None:
         learner.resume(resume)
     elif minutes is not None:
         learner.fit_auto(minutes)
     else:
-        RECIPES[recipe](learner)
+        getattr(learner, RECIPES[recipe])()
     if learner.plan["auto"].value is not None:
         typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
+    _finish(learner, folder)
 
 
 def _calibrate(learner: Learner) -> str:

@@ -10,6 +10,7 @@ import typer
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task import MultiLabel
 from flambeau.task.class_validation import check_thresholds
+from flambeau.task.model_ensemble import EnsembleTask
 from flambeau.task.task import Task
 
 Threshold = Annotated[
@@ -37,6 +38,10 @@ def with_threshold(task: Task, text: str | None) -> Task:
     """
     if text is None:
         return task
+    if isinstance(task, EnsembleTask):
+        changed = copy(task)
+        changed.of_mean = with_threshold(task.of_mean, text)
+        return changed
     if not isinstance(task, MultiLabel):
         raise ArgumentError(
             "--threshold is for models that predict several labels per input, but the task of this "

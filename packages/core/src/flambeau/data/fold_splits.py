@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flambeau.data.row_codes import name_rows
+from flambeau.data.row_codes import name_rows, number_values
 from flambeau.data.split import Rows, Split
 from flambeau.errors import ArgumentError, SplitError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def fold_splits(
@@ -34,11 +37,42 @@ def fold_splits(
     more: dict[str, Any] = dict(arguments)
     if times is not None:
         more = {"times": times, "embargo": arguments.get("embargo")}
+    alone = _single_rows(more.get("stratify"), groups)
+    if alone.any():
+        return _with_single_rows(rows, alone, k, more, seed)
     found = Split.folds(len(rows), k, seed=seed, **more)
     if times is not None and groups is not None:
         for each in found:
             each.check_groups(groups)
     return [replace(each, train=rows[each.train], valid=rows[each.valid]) for each in found]
+
+
+def _single_rows(labels: Any | None, groups: Any | None) -> NDArray[np.bool_]:
+    """Return which rows are the only one of their class, so that they must be in train."""
+    if labels is None or groups is not None:
+        return np.zeros(1, np.bool_)
+    codes, names = number_values(labels, "stratify")
+    return (np.bincount(codes, minlength=len(names)) == 1)[codes]
+
+
+def _with_single_rows(
+    rows: Rows, alone: NDArray[np.bool_], k: int, arguments: Mapping[str, Any], seed: int
+) -> list[Split]:
+    """Return folds of the rows that are not alone in their class; the others are always in train.
+
+    A model cannot predict a class that it was not trained on; ``Split.random`` does the same.
+    """
+    others = {**arguments, "stratify": np.asarray(arguments["stratify"])[~alone]}
+    note = f"rows in train of every fold, as the only ones of their class: {int(alone.sum()):,}"
+    return [
+        replace(
+            each,
+            train=np.sort(np.concatenate([rows[~alone][each.train], rows[alone]])),
+            valid=rows[~alone][each.valid],
+            notes=(*each.notes, note),
+        )
+        for each in Split.folds(int((~alone).sum()), k, seed=seed, **others)
+    ]
 
 
 def _checked_splits(rows: Rows, splits: Sequence[Any]) -> list[Split]:

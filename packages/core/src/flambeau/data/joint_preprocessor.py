@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from flambeau.data.batch import Batch
+from flambeau.data.data import Data
+from flambeau.data.loader import LoaderOptions
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 
@@ -95,7 +97,26 @@ def batch_of(batch: Batch, number: int) -> Batch:
     return replace(batch, inputs=own(batch.inputs), masks=own(batch.masks))
 
 
-def joined_batches(sources: Iterable[Iterable[Batch]]) -> Iterator[Batch]:
-    """Yield the joined batches of several loaders of the same samples in the same order."""
-    for batches in zip(*sources, strict=True):
+def encoded_batches(
+    data: Data,
+    part: str,
+    preprocessor: Preprocessor,
+    values: Mapping[str, Any],
+    options: LoaderOptions,
+) -> Iterator[Batch]:
+    """Yield the batches of a part of the data as a preprocessor encodes them.
+
+    Args:
+        data: The data.
+        part: "train", "valid", "test" or "calibration".
+        preprocessor: That of the model; of a ``JointPreprocessor``, each member encodes the part.
+        values: Values of the plan; may be empty.
+        options: Options of the loader, which does not shuffle.
+    """
+    if not isinstance(preprocessor, JointPreprocessor):
+        yield from data.dataset(part, preprocessor, values).loader(options).batches(0)
+        return
+    members = preprocessor.members
+    loaders = [data.dataset(part, each, values).loader(options) for each in members]
+    for batches in zip(*(loader.batches(0) for loader in loaders), strict=True):
         yield joined(batches)

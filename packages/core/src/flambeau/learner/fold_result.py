@@ -16,18 +16,22 @@ from flambeau.artefact.ensemble_builders import ensemble_spec, with_ensembles
 from flambeau.artefact.predictor import Coverage, Predictor
 from flambeau.data.batch import Batch
 from flambeau.data.data import Data
-from flambeau.data.joint_preprocessor import JointPreprocessor
+from flambeau.data.joint_preprocessor import JointPreprocessor, encoded_batches
+from flambeau.data.loader import LoaderOptions
 from flambeau.data.preprocess import PredictsTables, Preprocessor
 from flambeau.data.split import Split
 from flambeau.domain import Domain
 from flambeau.errors import ArgumentError
+from flambeau.learner.build import require_part
 from flambeau.plan import Plan
 from flambeau.report.text_table import text_table
+from flambeau.task.decoded_columns import decode_columns
 from flambeau.task.metrics import score
 from flambeau.task.model_ensemble import EnsembleTask, ModelEnsemble
 from flambeau.task.predicted_intervals import CONFORMAL
-from flambeau.task.task import Task
+from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
+from flambeau.training.logged_values import evaluate
 from flambeau.wording import count_of
 
 if TYPE_CHECKING:
@@ -86,7 +90,7 @@ class HeldOut:
         cls,
         fold: int,
         outputs: Tensor,
-        batches: Iterable[Batch],
+        targets: Sequence[Batch],
         groups: Sequence[Any] | None,
     ) -> HeldOut:
         """Return the predictions of one fold, in the order of its validation part.
@@ -94,10 +98,10 @@ class HeldOut:
         Args:
             fold: Number of the fold.
             outputs: Mean predictions, on the CPU.
-            batches: The batches of the validation part.
+            targets: Targets and weights of the validation part: ``targets_of`` its batches.
             groups: The group of each row.
         """
-        batch = _joined([_targets_of(each.to(torch.device("cpu"))) for each in batches])
+        batch = _joined(targets)
         rows = batch.inputs[_ROW]
         return cls(rows, torch.full_like(rows, fold), outputs, batch, groups)
 
@@ -153,6 +157,9 @@ class FoldResult:
         rows.append(["95%", "", *ends])
         return "\n".join([*lines, text_table(["fold", "rows", *names], rows), *self.notes])
 
+    def __len__(self) -> int:
+        return len(self.held_out.rows)
+
     def _title(self) -> str:
         seeds = list(dict.fromkeys(each.seed for each in self.members))
         n = len(set(self.held_out.folds.numpy().tolist()))
@@ -168,6 +175,9 @@ class FoldResult:
         if left_out:
             why = "the folds go forward in time" if self.is_forward else "no fold has them in valid"
             found.append(f"{left_out:,} of {left_out + n:,} rows were never held out: {why}.")
+        if len(split.calibration):
+            n_unused = len(split.calibration)
+            found.append(f"The {n_unused:,} calibration rows are not used.")
         kept = self.plan.values.get("keep_best")
         if kept is not None:
             found.append(
@@ -185,21 +195,27 @@ class FoldResult:
         return self._every.of_mean
 
     @cached_property
+    def columns(self) -> dict[str, Any]:
+        """The held-out predictions as columns by name, with "row" and "fold" of each."""
+        found = decode_columns(self._every, self.held_out.outputs.unsqueeze(1), len(self))
+        rows, folds = self.held_out.rows.numpy(), self.held_out.folds.numpy()
+        return {"row": rows, "fold": folds, **found}
+
+    @cached_property
     def predictions(self) -> Any:
         """The decoded prediction for each held-out row, in the order of ``held_out.rows``.
 
         For a table a frame with the index of these rows, else a list.
         """
-        task = self._every
         outputs = self.held_out.outputs.unsqueeze(1)  # as if there were one fold
         first = self.members[0].preprocessor
         if not isinstance(first, PredictsTables):
-            return task.decode(outputs)
+            return self._every.decode(outputs)
         rows = self.held_out.rows.numpy()
         nothing = np.empty(0, np.int64)
         split = Split(nothing, rows, nothing, for_training=False)
         items = self.data.with_split(split).raw("valid")
-        return first.collect_columns(items, task.decode_columns(outputs))
+        return first.collect_columns(items, self._every.decode_columns(outputs))
 
     @cached_property
     def fold_scores(self) -> dict[int, dict[str, float]]:
@@ -272,6 +288,29 @@ class FoldResult:
             interval: Coverage of intervals, or of sets of classes, such as 0.9.
         """
         return self.ensemble().predict(items, interval=interval)
+
+    def evaluate(self, part: str = "test") -> dict[str, float]:
+        """Return loss and metrics of the ensemble on "test" or "calibration".
+
+        Raises:
+            ArgumentError: The models were trained on samples of the part.
+            InputError: The part has no samples.
+        """
+        if part in ("train", "valid"):
+            raise ArgumentError(
+                f"The models were trained on rows of {part}. The scores of held-out rows are in "
+                "result.scores."
+            )
+        require_part(self.data, part)
+        predictor = self.ensemble()
+        preprocessor, device = predictor.preprocessor, predictor.device
+        options = LoaderOptions(batch_size=predictor.batch_size, device=device)
+        values = self.plan.values
+        with torch.no_grad():
+            encoded = encoded_batches(self.data, part, preprocessor, values, options)
+            batches = (preprocessor.on_device(batch.to(device)) for batch in encoded)
+            context = StepContext("evaluate", values=dict(predictor.task.values))
+            return evaluate(predictor.task, predictor.model, batches, context)
 
     def export(self, folder: str | Path, folds: Iterable[int] | None = None) -> Path:
         """Write the ensemble as one export, for ``Predictor.load`` and ``flambeau predict``.
@@ -358,10 +397,11 @@ def _encodes_alike(one: Preprocessor, other: Preprocessor) -> bool:
     )
 
 
-def _targets_of(batch: Batch) -> Batch:
-    """Return a batch with the row numbers in place of the inputs."""
+def targets_of(batch: Batch) -> Batch:
+    """Return targets and weights of a batch on the CPU, with row numbers in place of inputs."""
     rows = batch.indices if batch.indices is not None else torch.arange(len(batch))
-    return replace(batch, inputs={_ROW: rows}, masks={}, extras={}, task_inputs={})
+    kept = replace(batch, inputs={}, masks={}, extras={}, task_inputs={})
+    return replace(kept.map(lambda value: value.cpu()), inputs={_ROW: rows})
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:

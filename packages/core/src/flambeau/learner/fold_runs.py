@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,34 +12,33 @@ import torch
 from torch import Tensor
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint
-from flambeau.artefact.export_format import as_json_value
-from flambeau.atomic_write import remove_folder, storage_errors
+from flambeau.atomic_write import remove_folder
 from flambeau.callbacks import ProgressBar
 from flambeau.callbacks.history_writer import read_history
+from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.split import Split
 from flambeau.distributed import processes
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.global_rng import TemporarySeed
 from flambeau.learner.build import BuiltPlan
-from flambeau.learner.fold_result import FoldMember, FoldResult, HeldOut
+from flambeau.learner.fold_record import check_folder
+from flambeau.learner.fold_result import FoldMember, FoldResult, HeldOut, targets_of
 from flambeau.learner.recipe_methods import RECIPES
-from flambeau.learner.run_folder import run_exists_error
 from flambeau.learner.setup import Setup
+from flambeau.plan import Plan
 from flambeau.task.averages import averages_of
-from flambeau.task.task import StepContext
+from flambeau.task.metrics import score
+from flambeau.task.task import StepContext, Task
 
 if TYPE_CHECKING:
     from flambeau.learner.learner import Learner
 
-RECORD = "folds.json"
-"""The file in the folder of a cross-validation that says what is trained in it."""
-
 WEIGHTS = "weights.safetensors"
 """The file in the folder of a model that is written when its training has finished."""
 
-NewMember: TypeAlias = "Callable[[Data, int, Path | None, BuiltPlan | None], Learner]"
-"""Returns the learner of one model: its data, seed, folder, and objects to share."""
+NewMember: TypeAlias = "Callable[[Data, Plan | None, int, Path | None, BuiltPlan | None], Learner]"
+"""Returns the learner of one model: see ``Learner._member``."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +101,15 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
             "of data.folds(k) with a learner of its own."
         )
     folds = setup.data.folds(request.k, seed=setup.seed)
-    _check_folder(setup, folds, request)
+    keys = {key: getattr(request, key) for key in ("seeds", "recipe", "arguments")}
+    k = None if isinstance(request.k, Sequence) else request.k
+    check_folder(setup, folds, {"k": k, **keys}, resume=request.resume)
     members: list[FoldMember] = []
     held_out: list[HeldOut] = []
+    training = _Training(setup, new_member, request, len(folds))
     for number, data in enumerate(folds, start=1):
         try:
-            own, rows = _fit_fold(setup, new_member, request, data, (number, len(folds)))
+            own, rows = training.fit_fold(number, data)
         except BaseException as error:
             if setup.folder is not None:
                 error.add_note(
@@ -128,34 +129,60 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
     )
 
 
-def _fit_fold(
-    setup: Setup, new_member: NewMember, request: FoldRequest, data: Data, number: tuple[int, int]
-) -> tuple[list[FoldMember], HeldOut]:
-    """Train the models of one fold, and return them and their held-out predictions.
+class _Training:
+    """Trains the models of the folds.
 
     Args:
         setup: The setup of the learner.
         new_member: Returns the learner of one model.
         request: What to train.
-        data: The data of the fold.
-        number: Number of the fold, and number of folds.
+        n_folds: Number of folds.
     """
-    fold, n_folds = number
-    members: list[FoldMember] = []
-    averages: list[Tensor] = []
-    shared: BuiltPlan | None = None
-    for seed in request.seeds:
-        folder = None if setup.folder is None else setup.folder / f"fold-{fold}-seed-{seed}"
-        learner = new_member(data, seed, folder, shared)
-        if not setup.quiet:
-            ProgressBar.write_line(f"Fold {fold} of {n_folds}, seed {seed}")
-        _train(learner, request, folder, quiet=setup.quiet)
-        averages.append(_held_out_averages(learner))
-        members.append(_member_of(learner, fold, folder))
-        shared = learner.built
-    batches = [] if shared is None else [*shared.batches("valid")]  # there is a seed
-    outputs = torch.stack(averages).mean(dim=0)
-    return members, HeldOut.of_fold(fold, outputs, batches, data.groups("valid"))
+
+    def __init__(
+        self, setup: Setup, new_member: NewMember, request: FoldRequest, n_folds: int
+    ) -> None:
+        self.setup, self.new_member = setup, new_member
+        self.request, self.n_folds = request, n_folds
+        self.plan: Plan | None = None
+
+    def fit_fold(self, fold: int, data: Data) -> tuple[list[FoldMember], HeldOut]:
+        """Train the models of one fold, and return them and their held-out predictions.
+
+        Args:
+            fold: Number of the fold, from 1.
+            data: The data of the fold.
+        """
+        members: list[FoldMember] = []
+        averages: list[Tensor] = []
+        targets: list[Batch] = []
+        shared: BuiltPlan | None = None
+        for seed in self.request.seeds:
+            name, root = f"fold-{fold}-seed-{seed}", self.setup.folder
+            folder = None if root is None else root / name
+            learner = self.new_member(data, self.plan, seed, folder, shared)
+            if not self.setup.quiet:
+                ProgressBar.write_line(f"Fold {fold} of {self.n_folds}, seed {seed}")
+            _train(learner, self.request, folder, quiet=self.setup.quiet)
+            found, targets, scores = _held_out(learner)
+            averages.append(found)
+            members.append(_member_of(learner, fold, folder, scores))
+            shared = learner.built
+            self.plan = with_measured(self.plan or self.setup.plan, learner.plan)
+        outputs = torch.stack(averages).mean(dim=0)
+        return members, HeldOut.of_fold(fold, outputs, targets, data.groups("valid"))
+
+
+def with_measured(plan: Plan, measured: Plan) -> Plan:
+    """Return the plan with the settings of the machine that another run has measured.
+
+    They decide how fast a step is, and are measured once for all models. Choices that are measured
+    on the data, such as a learning rate, are not taken over.
+    """
+    for key in ("precision", "memory_format", "num_threads", "compile"):
+        if key in plan and plan[key].source != "user":
+            plan = plan.with_choice(measured[key])
+    return plan.with_choice(measured["probe"])
 
 
 def _train(learner: Learner, request: FoldRequest, folder: Path | None, *, quiet: bool) -> None:
@@ -177,21 +204,30 @@ def _train(learner: Learner, request: FoldRequest, folder: Path | None, *, quiet
         learner.save(folder / WEIGHTS)
 
 
-def _held_out_averages(learner: Learner) -> Tensor:
-    """Return the predictions for the validation part, as ``Averages.to_average`` gives them."""
+def _held_out(learner: Learner) -> tuple[Tensor, list[Batch], dict[str, float]]:
+    """Return predictions for the validation part, on the scale of averages, targets and scores."""
     built, task = learner.built, learner.task
+    is_plain = type(task).predict is Task.predict and type(task).evaluate is Task.evaluate
+    # Of other tasks the scores need a pass of their own.
+    metrics: dict[str, Any] = {**task.loss_metrics(), **task.metrics()} if is_plain else {}
     averages, context = averages_of(task), StepContext("predict", values=dict(task.values))
+    found: list[Tensor] = []
+    targets: list[Batch] = []
     built.model.eval()
     with torch.no_grad():
-        found = [
-            averages.to_average(task.predict(built.model, batch, context)).cpu()
-            for batch in built.batches("valid")
-        ]
-    return torch.cat(found)
+        for batch in built.batches("valid"):
+            outputs = task.predict(built.model, batch, context)
+            if is_plain:
+                task.update(metrics, outputs, batch)
+            found.append(averages.to_average(outputs).cpu())
+            targets.append(targets_of(batch))
+    scores = {name: score(each) for name, each in metrics.items()}
+    return torch.cat(found), targets, scores if is_plain else learner.evaluate("valid")
 
 
-def _member_of(learner: Learner, fold: int, folder: Path | None) -> FoldMember:
-    scores = learner.evaluate("valid")
+def _member_of(
+    learner: Learner, fold: int, folder: Path | None, scores: Mapping[str, float]
+) -> FoldMember:
     built = learner.built
     built.apply({**learner.plan.values, "compile": "off"})
     history = learner.history
@@ -213,75 +249,3 @@ def _is_forward(data: Data, k: int | Sequence[Split]) -> bool:
     """Return whether the folds go forward in time."""
     rows = np.sort(np.concatenate([data.split.train, data.split.valid]))
     return not isinstance(k, Sequence) and data.split_arguments(rows).get("times") is not None
-
-
-# ---------------------------------------------------------------- the folder
-
-
-def _check_folder(setup: Setup, folds: Sequence[Data], request: FoldRequest) -> None:
-    """Write what is trained to the folder, or compare it with what is written there.
-
-    Raises:
-        ArgumentError: There is no folder to resume from, it contains something else, or it
-            contains this and ``resume`` is not set.
-    """
-    folder = setup.folder
-    if folder is None:
-        if request.resume:
-            raise ArgumentError(
-                "resume=True needs the folder of the models. Give it to the learner: "
-                "Learner(data, folder=…)."
-            )
-        return
-    wanted = {
-        "seeds": list(request.seeds),
-        "recipe": request.recipe,
-        "arguments": dict(request.arguments),
-        "folds": [dict(each.fingerprint()) for each in folds],
-        "plan": _kept_values(setup),
-    }
-    wanted = as_json_value(wanted, "the arguments of fit_folds")
-    file = folder / RECORD
-    if not file.exists():
-        if request.resume:
-            raise ArgumentError(
-                f"There is nothing to resume in {folder}: it has no {RECORD}. Omit resume=True."
-            )
-        others = [each.name for each in folder.iterdir()] if folder.exists() else []
-        if set(others) - {"plan.json"}:
-            raise run_exists_error(folder, sorted(others)[0])
-        part = file.with_name(f".{file.name}.part")
-        with storage_errors(file):
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
-            part.replace(file)
-        return
-    if not request.resume:
-        raise ArgumentError(
-            f"{folder} already contains the models of fit_folds. Continue them with the same "
-            "arguments and resume=True (--resume), or use another folder."
-        )
-    _compare(folder, json.loads(file.read_text(encoding="utf-8")), wanted)
-
-
-def _compare(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key, now in wanted.items():
-        before = saved.get(key)
-        if before == now:
-            continue
-        shown = key
-        if isinstance(now, Mapping) and isinstance(before, Mapping):
-            values, others = cast("Mapping[str, Any]", now), cast("Mapping[str, Any]", before)
-            shown = next(n for n in {**others, **values} if others.get(n) != values.get(n))
-            before, now = others.get(shown), values.get(shown)  # noqa: PLW2901
-        reason = "" if key == "folds" else f" ({before!r:.60} there, {now!r:.60} now)"
-        raise ArgumentError(
-            f"The models in {folder} were trained with other {key}: {shown} differs{reason}. Use "
-            "the same data and arguments to resume, or another folder."
-        )
-
-
-def _kept_values(setup: Setup) -> dict[str, Any]:
-    """Return the values of the plan that do not belong to the machine."""
-    rules, values = setup.plan.rules, setup.plan.values
-    return {key: value for key, value in values.items() if not rules[key].of_machine}

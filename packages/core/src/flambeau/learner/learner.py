@@ -266,9 +266,22 @@ class Learner(RecipeMethods):
         return fit_folds(self._setup(), self._member, request)
 
     def _member(
-        self, data: Data, seed: int, folder: Path | None, shared: BuiltPlan | None
+        self,
+        data: Data,
+        plan: Plan | None,
+        seed: int,
+        folder: Path | None,
+        shared: BuiltPlan | None,
     ) -> Learner:
-        """Return an untrained learner with the same plan for one model of ``fit_folds``."""
+        """Return an untrained learner for one model of ``fit_folds``.
+
+        Args:
+            data: The data of the fold.
+            plan: The plan of the models before it; None for the first model, which is examined.
+            seed: Seed of the model.
+            folder: Folder of its run.
+            shared: Objects for the same data, whose preprocessing is used.
+        """
         model, task = copy.deepcopy((self._given.model, self._given.task))
         if model is not None and self._position.step:
             raise InputError(
@@ -280,7 +293,7 @@ class Learner(RecipeMethods):
             data,
             model,
             task=task,
-            plan=self.plan,
+            plan=plan or self.plan,
             training=training,
             callbacks=callbacks,
             seed=seed,
@@ -288,7 +301,7 @@ class Learner(RecipeMethods):
             quiet=self.quiet,
         )
         member._shared, member._user_keys = shared, self._user_keys
-        member._examined = self._examined or shared is not None
+        member._examined = self._examined or plan is not None
         return member
 
     def resume(self, path: str | Path | None = None) -> History:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from flambeau.artefact.difference import read_weights
 from flambeau.artefact.export_format import MODEL_FILE, ExportRecord, export_folder
 from flambeau.artefact.model_tensors import check_ties, describe, fits, state_tensors
-from flambeau.artefact.read_like import output_names, read_record, target_scales
+from flambeau.artefact.read_like import output_names, read_record, refuse_ensemble, target_scales
 from flambeau.artefact.rebuild import rebuild_preprocessor
 from flambeau.artefact.task_spec import stored_calibration
 from flambeau.data.data import Data
@@ -86,6 +86,7 @@ class StartingPoint:
             ArtefactError: The export is missing or damaged, or belongs to another domain.
         """
         path = export_folder(folder)
+        refuse_ensemble(path, argument)
         record = read_record(path, domain.name, argument)
         preprocessor = rebuild_preprocessor(path, record, domain)
         return cls(path, record, preprocessor, digest_of(preprocessor))
