@@ -97,6 +97,9 @@ def test_validation_scores_need_no_commit(benchmark: Any, recipe: Path, tmp_path
     scores, notes = benchmark.train_recipe(json.loads(recipe.read_text()), 0, tmp_path, "valid")
     assert 0 <= scores["accuracy"] <= 1
     assert notes["epochs"] == 1
+    folds = {**json.loads(recipe.read_text()), "folds": 2}
+    scores, _ = benchmark.train_recipe(folds, 0, tmp_path, "test")
+    assert 0 <= scores["auroc"] <= 1
 
 
 def test_the_page_has_every_look_and_only_the_last_version(
