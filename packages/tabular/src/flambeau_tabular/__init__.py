@@ -9,6 +9,7 @@ learner = Learner(data)
 from flambeau_tabular.collab_data import CollabData
 from flambeau_tabular.collab_options import CollabOptions
 from flambeau_tabular.data import TabularData
+from flambeau_tabular.frequency_probe import FrequencyProbe, probe_frequency
 from flambeau_tabular.options import TabularOptions
 from flambeau_tabular.preprocess import TabularPreprocessor
 from flambeau_tabular.ranking_scores import RankingScores, ranking_scores
@@ -17,6 +18,7 @@ from flambeau_tabular.recommend import Recommended, Recommender
 __all__ = [
     "CollabData",
     "CollabOptions",
+    "FrequencyProbe",
     "RankingScores",
     "Recommended",
     "Recommender",
@@ -24,6 +26,7 @@ __all__ = [
     "TabularOptions",
     "TabularPreprocessor",
     "__version__",
+    "probe_frequency",
     "ranking_scores",
 ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambeau.data.data import head_arguments, select_values
 from flambeau_tabular.options import LOG_LINK_TASKS
+from flambeau_tabular.rules_embedding import PLE_BINS, sigma_of
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import TableSpec
@@ -34,7 +35,9 @@ def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) 
         **select_values(values, "number_embedding"),
     }
     if values.get("number_embedding") == "ple":
-        inputs["ple_edges"] = spec.quantile_edges(values.get("ple_bins", 48), distinct=True)
+        inputs["ple_edges"] = spec.quantile_edges(values.get("ple_bins") or PLE_BINS, distinct=True)
+    if (sigma := sigma_of(values.get("plr_sigma"))) is not None:
+        inputs["plr_sigma"] = sigma
     arguments: dict[str, Any] = {
         "inputs": inputs,
         "n_outputs": n_outputs,

@@ -11,8 +11,8 @@ from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_training import unless_steps
 from flambeau.plan.value_types import whole
 from flambeau_tabular.facts import TabularFacts
-from flambeau_tabular.models.recipes import Recipe, recipe
-from flambeau_tabular.models.table_inputs import NUMBER_EMBEDDINGS
+from flambeau_tabular.models.recipes import Recipe, planned_recipe
+from flambeau_tabular.rules_embedding import EMBEDDING_RULES
 
 Values = Mapping[str, Any]
 
@@ -22,14 +22,6 @@ _MOST_EPOCHS, _FEWEST_EPOCHS = 256, 4
 # the same, and on those of California 40, 60 and 100 epochs an RMSE of 49,800, 49,400 and 48,600.
 _SAMPLES = {"cpu": 1_600_000, "accelerator": 30_000_000}
 _MANY_ROWS = 100_000
-
-
-def _recipe(values: Values) -> Recipe | None:
-    """Return the recipe of a planned architecture; None for a module of the user."""
-    name = values["architecture"]
-    if name not in ("mlp", "tabm"):
-        return None
-    return recipe(name, kind=str(values.get("task", "")), device=str(values.get("device", "cpu")))
 
 
 def _architecture(facts: TabularFacts, values: Values) -> Choice:
@@ -67,36 +59,8 @@ def _architecture_accept(value: Any, facts: TabularFacts, values: Values) -> str
     return None
 
 
-def _number_embedding(facts: TabularFacts, values: Values) -> Choice:
-    chosen = _recipe(values)
-    value = "none" if chosen is None else chosen.inputs["number_embedding"]
-    reasons = {
-        "none": "Your module gets the scaled numbers.",
-        "pbld": "Each number enters as itself and three learned periodic features of it (RealMLP), "
-        "so that the network can bend at any value.",
-        "ple": "Each number enters by its position among the quantiles of the train rows (TabM) "
-        "and of its distinct values, so that the network can bend at each of them.",
-    }
-    return Choice(
-        "number_embedding",
-        value,
-        reasons[value],
-        evidence={"architecture": values["architecture"]},
-        alternatives=tuple(each for each in NUMBER_EMBEDDINGS if each != value),
-        source="default" if chosen is None else "rule",
-        override='Learner(data, choices={"number_embedding": "ple"})',
-    )
-
-
-def _number_embedding_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
-    if facts.get("model_given") and value != "none":
-        return "'none' for your own module, which gets the scaled numbers."
-    known = value in NUMBER_EMBEDDINGS
-    return None if known else f"one of {', '.join(map(repr, NUMBER_EMBEDDINGS))}."
-
-
 def _k(facts: TabularFacts, values: Values) -> Choice:
-    chosen = _recipe(values)
+    chosen = planned_recipe(values)
     if values["architecture"] != "tabm" or chosen is None:
         reason = "Only the architecture 'tabm' has members."
         return Choice("k", None, reason, source="default", override='Learner(data, "tabm")')
@@ -117,7 +81,7 @@ def _k_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
 
 
 def _hidden(facts: TabularFacts, values: Values) -> Choice:
-    chosen = _recipe(values)
+    chosen = planned_recipe(values)
     if chosen is None:
         return Choice("hidden", None, "Your module has its own layers.", source="default")
     value = list(chosen.model["hidden"])
@@ -132,14 +96,14 @@ def _hidden(facts: TabularFacts, values: Values) -> Choice:
 
 
 def _hidden_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
-    if _recipe(values) is None:
+    if planned_recipe(values) is None:
         return None if value is None else "None, because your module has its own layers."
     is_widths = isinstance(value, list | tuple) and all(type(w) is int and w > 0 for w in value)
     return None if is_widths else "a list of the widths of the hidden layers, such as [256, 256]."
 
 
 def _head(facts: TabularFacts, values: Values) -> Choice:
-    chosen = _recipe(values)
+    chosen = planned_recipe(values)
     if chosen is None:
         return HEAD.decide(facts, values)
     value = chosen.model["dropout"]
@@ -155,7 +119,7 @@ def _head(facts: TabularFacts, values: Values) -> Choice:
 
 
 def _batch_size(facts: TabularFacts, values: Values) -> Choice:
-    chosen, n = _recipe(values), facts["n_train"]
+    chosen, n = planned_recipe(values), facts["n_train"]
     value = 256 if chosen is None else chosen.batch_size
     reason = f"{value} rows per step, as in the recipe of the network."
     if n >= _MANY_ROWS:
@@ -177,7 +141,7 @@ def _batch_size(facts: TabularFacts, values: Values) -> Choice:
 def _from_recipe(
     key: str, get: Callable[[Recipe], Any], base: Choice, values: Values, what: str
 ) -> Choice:
-    chosen = _recipe(values)
+    chosen = planned_recipe(values)
     if chosen is None:
         return base
     source = chosen.source.partition(":")[0]
@@ -227,21 +191,21 @@ def _betas(base: Choice, facts: TabularFacts, values: Values) -> Choice:
 
 
 def _patience(base: Choice, facts: TabularFacts, values: Values) -> Choice:
-    chosen = _recipe(values)
+    chosen = planned_recipe(values)
     if chosen is None or chosen.patience is None or not facts.get("n_valid", 0):
         return base
     return _from_recipe("patience", lambda each: each.patience, base, values, "Early stopping")
 
 
 def _clip_norm(base: Choice, facts: TabularFacts, values: Values) -> Choice:
-    chosen = _recipe(values)
+    chosen = planned_recipe(values)
     if chosen is None or chosen.clip_norm is None:
         return base
     return _from_recipe("clip_norm", lambda each: each.clip_norm, base, values, "The largest norm")
 
 
 def _epochs(facts: TabularFacts, values: Values) -> Choice:
-    chosen, n = _recipe(values), facts["n_train"]
+    chosen, n = planned_recipe(values), facts["n_train"]
     most = _MOST_EPOCHS if chosen is None else chosen.epochs
     where = "cpu" if str(values["device"]) == "cpu" else "accelerator"
     rows = _SAMPLES[where] // (4 if values["architecture"] == "tabm" and where == "cpu" else 1)
@@ -272,13 +236,7 @@ MODEL_RULES = (
         accepts=_architecture_accept,
         determines="model",
     ),
-    Rule(
-        "number_embedding",
-        _WITH_RECIPE,
-        _number_embedding,
-        accepts=_number_embedding_accept,
-        determines="model",
-    ),
+    *EMBEDDING_RULES,
     Rule("k", _WITH_RECIPE, _k, accepts=_k_accept, determines="model"),
     Rule("hidden", _WITH_RECIPE, _hidden, accepts=_hidden_accept, determines="model"),
     Rule("head", _WITH_RECIPE, _head, accepts=HEAD.accepts, determines="model"),

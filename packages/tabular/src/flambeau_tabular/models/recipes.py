@@ -154,3 +154,11 @@ def recipe(name: str, *, kind: str = "regression", device: str = "cpu") -> Recip
     if name not in RECIPES:
         raise ArgumentError(f"There is no recipe for {name!r}. {did_you_mean(name, RECIPES)}")
     return RECIPES[name](kind, device)
+
+
+def planned_recipe(values: Mapping[str, Any]) -> Recipe | None:
+    """Return the recipe of a planned architecture; None for a module of the user."""
+    name = values["architecture"]
+    if name not in ("mlp", "tabm"):
+        return None
+    return recipe(name, kind=str(values.get("task", "")), device=str(values.get("device", "cpu")))

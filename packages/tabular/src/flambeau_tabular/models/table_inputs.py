@@ -23,7 +23,8 @@ NUMBER_EMBEDDINGS: tuple[NumberEmbedding, ...] = ("none", "plr", "plr_lite", "pb
 """Names of the number embeddings."""
 
 _WIDTHS = {"plr": 24, "plr_lite": 24, "pbld": 4, "ple": 16}
-_SIGMAS = {"plr": 0.05, "plr_lite": 0.05, "pbld": 0.1}
+SIGMAS = {"plr": 0.05, "plr_lite": 0.05, "pbld": 0.1}
+"""Standard deviation of the initial frequencies of the periodic embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +193,7 @@ def _number_embedding(
                 "flambeau_tabular.models.ple_edges."
             )
         return PiecewiseLinearEmbedding(edges, width, version=options.ple_version)
-    sigma = _SIGMAS[kind] if options.plr_sigma is None else options.plr_sigma
+    sigma = SIGMAS[kind] if options.plr_sigma is None else options.plr_sigma
     if kind == "pbld":
         return BiasedPeriodicEmbedding(n, width, sigma=sigma)
     return PeriodicEmbedding(n, width, sigma=sigma, lite=kind == "plr_lite")
