@@ -55,14 +55,15 @@ def make(path: Path, rows: int) -> None:
 
 
 def fit(path: Path, model: Path) -> None:
-    """Train for one epoch and export."""
+    """Train a small network for one epoch and export: most of the time is that of the data."""
     from flambeau import Learner
     from flambeau_tabular import TabularData
 
     state("imports")
     data = TabularData.from_parquet(path, "target", valid=0.1)
     state("data")
-    learner = Learner(data, choices={"epochs": 1, "batch_size": 4096, "probe": "off"})
+    network = {"hidden": [64], "number_embedding": "none"}
+    learner = Learner(data, choices={"epochs": 1, "batch_size": 4096, "probe": "off", **network})
     learner.fit()
     state("fit")
     learner.export(model)
@@ -96,8 +97,10 @@ def run(rows: int, folder: Path) -> dict[str, int]:
     for step in ("make", "fit", "predict"):
         words = ["--rows", str(rows), "--folder", str(folder), "--step", step]
         command = [sys.executable, __file__, *words]
-        # By default glibc keeps freed blocks of up to 32 MB, in pieces between those in use.
-        variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+        # By default glibc keeps freed blocks of up to 32 MB, in pieces between those in use, and so
+        # does Arrow's own allocator.
+        memory = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+        variables = {**os.environ, **memory}
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=variables)
         print(done.stdout, end="", flush=True)
         for line in done.stdout.splitlines():

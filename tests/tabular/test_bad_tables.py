@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from flambeau import Learner, Predictor
+from flambeau import Learner, Predictor, Split
 from flambeau.errors import FlambeauError, FlambeauWarning, InputError
-from flambeau_tabular import TabularData, TabularOptions
+from flambeau_tabular import CollabData, TabularData, TabularOptions
 
 N = 60
 CHOICES = {"batch_size": 32, "hidden": [8], "number_embedding": "none", "probe": "off"}
@@ -206,6 +206,12 @@ def test_names_of_columns_that_are_not_text() -> None:
     assert TabularData.from_df(several, ("y", "")).targets.names == ("a", "b")
 
 
+def test_names_of_columns_of_ratings_that_are_not_text() -> None:
+    rows = pd.DataFrame({0: ["ann", "bob", "cat"] * 9, 1: range(27), 2: [1.0, 4.0, 5.0] * 9})
+    data = CollabData.from_df(rows, user=0, item=1, rating=2)  # type: ignore[arg-type]
+    assert len(data.split.train) == 22
+
+
 def test_columns_that_cannot_be_read_may_be_left_out(tmp_path: Path) -> None:
     table = frame(z=LISTS).assign(y=["a", "b", None] * 20)
     table.to_parquet(tmp_path / "rows.parquet")
@@ -347,3 +353,31 @@ def test_a_hundred_thousand_categories() -> None:
     assert data.columns["c"].kind == "category"
     spec: Any = data.preprocessor({"task": "classification", "scaling": "robust", "min_count": 1})
     assert spec.spec.cardinalities == (2**15,)  # the most frequent ones; codes of 16 bits
+
+
+# ---------------------------------------------------------------- order and types
+
+
+def test_data_in_another_order_and_other_types_are_fitted_alike() -> None:
+    table = frame(count=np.arange(N) % 23, day=DAYS, size=["S", "M", None] * 20)
+    order = np.random.default_rng(1).permutation(N)
+    train = np.arange(0, N, 2)
+    moved = table.iloc[order][table.columns[::-1]].astype(
+        {"job": "category", "size": object, "count": "int8", "day": "datetime64[s]"}
+    )
+    moved["job"] = moved["job"].cat.set_categories(list("zcba"))
+    values = {"task": "classification", "scaling": "robust", "min_count": 1}
+    one = TabularData.from_df(table, "y", split=Split.from_indices(train, train + 1))
+    in_train = np.isin(order, train)
+    split = Split.from_indices(np.flatnonzero(in_train), np.flatnonzero(~in_train))
+    other = TabularData.from_df(moved, "y", split=split)
+    assert {name: kind.kind for name, kind in one.columns.items()} == {
+        name: kind.kind for name, kind in other.columns.items()
+    }
+    fitted, again = one.preprocessor(values), other.preprocessor(values)
+    assert fitted.vocabulary_digest() == again.vocabulary_digest()
+    assert one.task_arguments(fitted, values) == other.task_arguments(again, values)
+    whole: Any = fitted
+    wanted = whole.spec.encode(one.frame).inputs()
+    for name, tensor in whole.spec.encode(other.frame).inputs().items():
+        assert bool((tensor == wanted[name][order]).all()), name

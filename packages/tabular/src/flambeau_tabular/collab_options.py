@@ -77,6 +77,7 @@ class CollabColumns:
     def __post_init__(self) -> None:
         roles: dict[str, str] = {}
         for role, name in self.by_role().items():
+            object.__setattr__(self, role, str(name))  # columns of pandas may have numbers as names
             if name in roles:
                 raise InputError(
                     f"{role}={name!r} and {roles[name]}={name!r} are the same column. Give two."

@@ -225,4 +225,7 @@ class TabularDataConstructors(Data):
         reading = TabularOptions(**given)
         from flambeau_tabular.assemble import assemble, read_file
 
-        return cls(**assemble(read_file(Path(path)), target, request, reading))
+        frame = read_file(Path(path))
+        if isinstance(target, str) and target not in frame.column_names and "," in target:
+            target = [name.strip() for name in target.split(",") if name.strip()]
+        return cls(**assemble(frame, target, request, reading))

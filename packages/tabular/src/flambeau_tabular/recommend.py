@@ -139,7 +139,7 @@ class Recommender:
         Raises:
             InputError: ``k`` is below 1, a user is missing, or it is not known what users know.
         """
-        single = isinstance(users, str | int | float | np.generic)
+        single = users is None or isinstance(users, str | int | float | np.generic)
         k = checked_count(k, "k", unit="items")
         if exclude_seen and self._seen is None:
             raise InputError(
