@@ -1,24 +1,36 @@
 """State how long the prediction of a single row takes: from a dict, and from a frame.
 
-    python examples/row_latency.py
+    python examples/row_latency.py --out row_latency.json
 
 The table is made here: 12 columns of numbers and 8 of categories. The model is not trained, which
-does not change the time.
+does not change the time. All inputs take turns, so that a disturbance of the machine falls on each
+of them alike, and the file has the times of all calls, with the load of the machine at the start.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import torch
 
 from flambeau import Learner
+from flambeau_bench.machine import commit, host
 from flambeau_tabular import TabularData
+from flambeau_tabular.sklearn import FlambeauClassifier
+
+WARM_UP = 20
+"""Calls before the measured ones."""
 
 
 def table(rows: int) -> pd.DataFrame:
@@ -30,28 +42,67 @@ def table(rows: int) -> pd.DataFrame:
     return pd.DataFrame(columns).assign(target=draws.choice(["low", "high"], rows))
 
 
-def milliseconds(function: Callable[[], Any], calls: int) -> tuple[float, float]:
-    """Return the median and the 95th percentile of the time of a call."""
-    function()
-    times = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        function()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times), float(np.quantile(times, 0.95))
+def calls(frame: pd.DataFrame) -> dict[str, Callable[[], Any]]:
+    """Return the calls to measure, by name."""
+    data = TabularData.from_df(frame, "target")
+    predictor = Learner(data, "mlp", choices={"device": "cpu"}, quiet=True).predictor()
+    x = frame.drop(columns="target")
+    one, row, polars_row = x.head(1), x.iloc[0].to_dict(), pl.from_pandas(x.head(1))
+    estimator = FlambeauClassifier("mlp", epochs=1, device="cpu").fit(x, frame["target"])
+    return {
+        "dict": lambda: predictor.predict(row),
+        "pandas frame of one row": lambda: predictor.predict(one),
+        "polars frame of one row": lambda: predictor.predict(polars_row),
+        "estimator, pandas frame of one row": lambda: estimator.predict_proba(one),
+        f"pandas frame of {len(frame):,} rows": lambda: predictor.predict(x),
+    }
 
 
-def main(rows: int = 4000, calls: int = 300) -> None:
-    """Print the times."""
-    frame = table(rows)
-    predictor = Learner(TabularData.from_df(frame, "target"), quiet=True).predictor()
+def measure(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each call; the calls take turns."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for at in range(WARM_UP + rounds):
+        for name, function in functions.items():
+            # A call on many rows takes as long as many calls on one.
+            if name.endswith("rows") and at % 10:
+                continue
+            gc.collect(0)
+            start = time.perf_counter()
+            function()
+            if at >= WARM_UP:
+                times[name].append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def machine() -> dict[str, Any]:
+    """Return what the times depend on."""
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **host(),
+        **commit(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "pandas": pd.__version__,
+    }
+
+
+def main(rows: int = 4000, rounds: int = 500, out: Path | None = None) -> None:
+    """Print the times, and write them to a file."""
     torch.set_num_threads(1)
-    one, row = frame.head(1), frame.iloc[0].to_dict()
-    for name, items in (("dict", row), ("frame of one row", one), (f"frame of {rows:,}", frame)):
-        n_calls = max(3, calls // max(1, len(items) // 100)) if items is frame else calls
-        median, late = milliseconds(lambda items=items: predictor.predict(items), n_calls)
-        print(f"{name:20} median {median:7.2f} ms   95% below {late:7.2f} ms")
+    state = machine()
+    times = measure(calls(table(rows)), rounds)
+    for name, each in times.items():
+        median, late = statistics.median(each), float(np.quantile(each, 0.95))
+        print(f"{name:35} median {median:7.2f} ms   95% below {late:7.2f} ms   {len(each)} calls")
+    if out is not None:
+        rounded = {name: [round(value, 3) for value in each] for name, each in times.items()}
+        out.write_text(json.dumps({"machine": state, "milliseconds": rounded}) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    main(options.rows, options.rounds, options.out)

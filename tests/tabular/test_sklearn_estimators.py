@@ -168,7 +168,7 @@ def test_rows_without_names_are_read_by_position() -> None:
         (table()["age"], ValueError, "Expected a 2-dimensional container"),
         (table().head(1), ValueError, r"1 sample\(s\).*minimum of 2"),
         (table()[[]], ValueError, r"0 feature\(s\)"),
-        (pd.DataFrame(np.ones((N, 2)), columns=["a", "a"]), ValueError, "several columns named"),
+        (pd.DataFrame(np.ones((N, 2)), columns=["a", "a"]), ValueError, "2 columns named 'a'"),
         (pd.DataFrame(np.ones((N, 2)), columns=["a", "b"]), ValueError, "No column is left"),
         (np.full((N, 1), {"a": 1}), ValueError, "'x0' has a dict in row 0"),
     ],
@@ -307,6 +307,35 @@ def test_invalid_numbers_are_refused(y: Any, message: str) -> None:
         regressor().fit(numbers()[0], y)
 
 
+def test_counts_amounts_and_quantiles() -> None:
+    draws = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": draws.normal(size=400), "days": draws.integers(1, 20, 400)})
+    y = draws.poisson(np.exp(0.7 * frame["x"]) * frame["days"])
+    options = TabularOptions(task="poisson", exposure="days")
+    found = FlambeauRegressor(epochs=20, choices=SMALL, random_state=0, options=options)
+    found.fit(frame, y)
+    twice = found.predict(frame.assign(days=2 * frame["days"]))
+    np.testing.assert_allclose(twice, 2 * found.predict(frame), rtol=1e-5)
+    expected = np.exp(0.7 * frame["x"]) * frame["days"]
+    assert np.median(np.abs(twice / 2 / expected - 1)) < 0.15
+    assert found.score(frame, y) > 0.5
+    quantiles = regressor(20, options=TabularOptions(task="quantile_regression"))
+    assert quantiles.fit(frame, y).predict(frame).shape == (400,)
+    median = quantiles.predictor_.predict(frame)["q0.5"]
+    np.testing.assert_allclose(quantiles.predict(frame), median)
+    with pytest.raises(ValueError, match="negative"):
+        found.fit(frame, -y)
+
+
+def test_costs_decide_the_predicted_class() -> None:
+    x, y = numbers()
+    costs = {"false_positive": 1.0, "false_negative": 9.0}
+    found = classifier(6, options=TabularOptions(costs=costs)).fit(x, y)
+    p = found.predict_proba(x)[:, 1]
+    np.testing.assert_array_equal(found.predict(x) == "low", p >= 0.1)
+    assert ((p >= 0.1) != (p >= 0.5)).any()
+
+
 # ---------------------------------------------------------------- weights and parts
 
 
@@ -389,7 +418,9 @@ def test_separate_validation_rows() -> None:
 
 def test_intervals_after_calibration() -> None:
     frame = table()
-    found = classifier(8, calibration=0.3).fit(frame, labels(frame))
+    y = labels(frame)
+    y[::6] = np.where(y[::6] == "high", "low", "high")  # no temperature is best without mistakes
+    found = classifier(8, calibration=0.3).fit(frame, y)
     shown = found.predictor_.predict(frame.head(4), interval=0.9)
     assert all(0 < len(each) <= 2 for each in shown["classes"])
     assert shown.index.equals(frame.head(4).index)
@@ -402,7 +433,8 @@ def test_intervals_after_calibration() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"options": TabularOptions(task="regression")}, "does not apply here"),
+        ({"options": TabularOptions(task="regression")}, "Use FlambeauClassifier for classes"),
+        ({"options": TabularOptions(classes=["a", "b"])}, "does not apply here"),
         ({"options": TabularOptions(drop=["agee"])}, "Did you mean 'age'"),
         ({"options": {"kinds": {}}}, "options is"),
         ({"model": "tabmm"}, "Did you mean 'tabm'"),

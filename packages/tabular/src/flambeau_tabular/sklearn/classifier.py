@@ -64,6 +64,7 @@ class FlambeauClassifier(ClassifierMixin, TabularEstimator):
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, ``(n,)``, in the type of ``y``.
 
+        With ``TabularOptions(costs=…)`` it is the class with the lowest expected cost.
         For several labels per row the result is 0 and 1, ``(n, labels)``.
         """
         outputs = self._outputs(X)
@@ -71,7 +72,10 @@ class FlambeauClassifier(ClassifierMixin, TabularEstimator):
         if isinstance(task, MultiLabel):
             logits = task.calibrated(outputs)
             return predicted_labels(logits, task.thresholds).numpy().astype(np.int64)
-        return self.classes_[self._probabilities(outputs).argmax(axis=1)]
+        p = self._probabilities(outputs)
+        threshold = getattr(task, "decision_threshold", None)
+        best = p.argmax(axis=1) if threshold is None else (p[:, 1] >= threshold).astype(np.int64)
+        return self.classes_[best]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the probability of each class, ``(n, classes)``, in the order of ``classes_``.

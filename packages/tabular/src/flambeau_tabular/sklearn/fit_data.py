@@ -24,7 +24,7 @@ from flambeau_tabular.options import TabularOptions
 from flambeau_tabular.sklearn.read_targets import ReadTargets
 from flambeau_tabular.structure import Structure
 
-_OF_TARGETS = ("task", "classes", "sep", "like")
+_OF_TARGETS = ("classes", "sep", "like")
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,12 @@ def _check_options(options: TabularOptions, rows: FitRows) -> None:
                 f"options has {name}={getattr(options, name)!r:.60}, which does not apply here: "
                 "the estimator reads the targets from y. Omit it."
             )
+    kind = rows.read.targets.kind
+    if options.kind not in (None, kind):
+        raise ArgumentError(
+            f"options has task={options.task!r}, but the targets in y are for {kind!r}. Use "
+            "FlambeauClassifier for classes and labels, FlambeauRegressor for numbers."
+        )
     for role, value in (("weight", rows.weights), ("group", rows.groups)):
         column = getattr(options, role)
         if column is not None and value is not None:

@@ -21,7 +21,8 @@ class FlambeauRegressor(RegressorMixin, TabularEstimator):
     """Predicts numbers with a network for tables, as an estimator of scikit-learn.
 
     ``y`` of ``fit`` has one number per row, ``(n,)``, or several, ``(n, targets)``. They are
-    standardised inside; predictions are in the units of ``y``.
+    standardised inside; predictions are in the units of ``y``. Counts and amounts take
+    ``options=TabularOptions(task="poisson")``, "gamma" or "tweedie".
 
     Args:
         model: "mlp" (RealMLP) or "tabm"; None lets the plan choose by the device.
@@ -57,9 +58,10 @@ class FlambeauRegressor(RegressorMixin, TabularEstimator):
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return the prediction for each row, in the shape and the units of ``y``."""
-        outputs = self._outputs(X)
-        columns = decode_columns(self.predictor_.task, outputs, len(outputs))
-        found = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
+        outputs, task = self._outputs(X), self.predictor_.task
+        columns = list(decode_columns(task, outputs, len(outputs)).values())
+        # Other columns, such as quantiles, follow those of the targets.
+        found = np.stack(columns[: len(task.output_names)], axis=1).astype(np.float64)
         return found if self._is_matrix else found[:, 0]
 
     def _targets_of(self, y: Any, known: ReadTargets | None = None) -> ReadTargets:
