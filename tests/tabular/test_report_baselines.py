@@ -120,10 +120,11 @@ def test_other_tasks_have_their_own_measure(target: str, task: Any, expected: st
     assert found["linear"][expected] < found[trivial][expected]
 
 
-def test_no_line_without_train_rows_of_its_own() -> None:
+def test_no_fitted_line_without_train_rows_of_its_own() -> None:
     found = baselines("score", part="train")
-    assert names(found) == [MODEL]
-    assert found.absent == {"all lines": "the scored rows are the train rows"}
+    assert names(found) == [MODEL, "mean of these rows", "median of these rows"]
+    assert found.absent == {"fitted models": "the scored rows are the train rows"}
+    assert found["mean of these rows"]["r2"] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_library_that_fails_is_absent_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,8 +253,7 @@ def test_slices_of_a_number_are_fifths_and_missing_cells() -> None:
     numbers = np.append(np.arange(100.0), np.nan)
     found = dict(slices_of_column(View("x", "number", numbers)))
     assert list(found) == [
-        "x is missing", "x < 19.8", "19.8 ≤ x < 39.6", "39.6 ≤ x < 59.4", "59.4 ≤ x < 79.2",
-        "x ≥ 79.2",
+        "x is missing", "x < 20", "20 ≤ x < 40", "40 ≤ x < 60", "60 ≤ x < 80", "x ≥ 80",
     ]  # fmt: skip
     assert sum(each.astype(int) for each in found.values()).tolist() == [1] * 101
     few = dict(slices_of_column(View("x", "number", np.array([1.0, 2, 2, 2, 3] * 9))))

@@ -185,4 +185,12 @@ def _as_json(kind: Override) -> Any:
 def kinds_of_export(folder: str | os.PathLike[str]) -> dict[str, ColumnKind]:
     """Return the kinds of the columns that an export's preprocessor encodes."""
     saved = read_record(folder, "tabular", "like").preprocessor.arguments["columns"]
-    return {each["name"]: ColumnKind(each["kind"], "as in the export") for each in saved}
+    return {
+        each["name"]: ColumnKind(
+            each["kind"],
+            "as in the export",
+            levels=tuple(each["values"]) if each["kind"] == "ordered" else None,
+            style=each.get("style", "iso"),
+        )
+        for each in saved
+    }

@@ -22,7 +22,7 @@ from flambeau_tabular.report.features import Features
 from flambeau_tabular.report.measures import Score, compare, measures_of
 from flambeau_tabular.report.optional_models import OPTIONAL_MODELS
 from flambeau_tabular.report.problem import Predicted, Problem
-from flambeau_tabular.report.scored import sampled, scored_of
+from flambeau_tabular.report.scored import Scored, sampled, scored_of
 from flambeau_tabular.report.simple_models import (
     MOST_SINGLES,
     Fit,
@@ -129,7 +129,10 @@ def table_baselines(data: TabularData, found: Interpretation) -> Baselines | Non
     train, absent = data.split.train, {}
     why_not = _why_not(train, found)
     if why_not is not None:
-        absent["all lines"] = why_not
+        absent["fitted models"] = why_not
+        for name, setting, predict in trivial_lines(scored.problem, _as_train(scored)):
+            models[f"{name} of these rows"] = predict(Features.of(scored.spec, scored.inputs))
+            settings[f"{name} of these rows"] = (setting.replace("train", "scored"), 0.0)
     else:
         rows, chosen = train_rows(data, scored.spec, scored.ids)
         notes += _sample_note(chosen, len(train), "train")
@@ -138,6 +141,14 @@ def table_baselines(data: TabularData, found: Interpretation) -> Baselines | Non
     scores = compare(measures_of(scored.problem), models, scored.rows, reference=MODEL)
     lines = [Line(name, settings[name][0], scores[name], settings[name][1]) for name in models]
     return Baselines(tuple(lines), absent, tuple(notes))
+
+
+def _as_train(scored: Scored) -> TrainRows:
+    """Return the scored rows in place of train rows, for the best constant of these rows."""
+    weights = None if scored.rows.weights is None else scored.rows.weights.numpy()
+    features = Features.of(scored.spec, scored.inputs)
+    nothing = np.zeros(len(scored), dtype=bool)
+    return TrainRows(features, scored.rows.targets.numpy(), weights, nothing)
 
 
 def train_rows(

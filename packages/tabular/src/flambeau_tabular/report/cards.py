@@ -93,22 +93,29 @@ class ColumnCards:
         target: The target of the rows.
         cards: The cards; columns that are not used have no bars.
         rows: Number of rows that were counted.
-        of: Number of train rows.
+        of: Number of rows of the part.
+        part: Name of the part.
     """
 
     target: TargetView
     cards: tuple[ColumnCard, ...]
     rows: int
     of: int
+    part: str = "train"
 
 
-def column_cards(data: TabularData) -> ColumnCards:
-    """Return a card for each column, from at most 20,000 train rows.
+def column_cards(
+    data: TabularData, ids: NDArray[np.int64] | None = None, part: str = "train"
+) -> ColumnCards:
+    """Return a card for each column, from at most 20,000 rows.
 
     Args:
         data: The data.
+        ids: Row numbers; None for the train rows.
+        part: Name of the part of the rows.
     """
-    rows = sampled(data.split.train, _MOST_ROWS, "column cards")
+    ids = data.split.train if ids is None else ids
+    rows = sampled(ids, _MOST_ROWS, "column cards")
     target = target_view(data, rows)
     cards: list[ColumnCard] = []
     for name, kind in data.columns.items():
@@ -117,7 +124,7 @@ def column_cards(data: TabularData) -> ColumnCards:
             cards.append(ColumnCard(name, kind.kind, kind.reason, 0.0, 0, "", None, (), False))
         else:
             cards.append(_card(view, kind.reason, target))
-    return ColumnCards(target, tuple(cards), len(rows), len(data.split.train))
+    return ColumnCards(target, tuple(cards), len(rows), len(ids), part)
 
 
 def target_view(data: TabularData, rows: NDArray[np.int64]) -> TargetView:

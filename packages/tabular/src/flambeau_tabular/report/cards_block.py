@@ -46,7 +46,7 @@ def columns_section(found: ColumnCards) -> Section:
     colours = "the target" if target.classes else f"the mean of {target.name}"
     sample = "" if found.rows == found.of else f" A random sample of {found.rows:,} is shown."
     lead = (
-        f"The columns of the {found.of:,} train rows.{sample} The colours of the bars show "
+        f"The columns of the {found.of:,} {found.part} rows.{sample} The colours of the bars show "
         f"{colours}; the association with the target is 0 for none and 1 for the strongest."
     )
     blocks: list[Block] = [Text(lead), CardsBlock(found)]

@@ -154,7 +154,8 @@ def draw_dependence(found: Dependence, view: View | None, first: int, axes: Axes
         _draw_curves(found, view, first, axes)
     axes.set_title(shorten_label(found.column), fontsize=10, loc="left")
     if len(found.outputs) > 1:
-        axes.legend(frameon=False, fontsize=8, ncols=2, loc="best")
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1)}  # never on the curves
+        axes.legend(frameon=False, fontsize=8, ncols=3, **where)
     else:
         axes.set_ylabel(shorten_label(" ".join(found.outputs)), fontsize=9)
     style_axes(axes)

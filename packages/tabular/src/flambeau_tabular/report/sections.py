@@ -44,7 +44,9 @@ def report_sections(data: TabularData, found: Interpretation) -> list[Section]:
         sections.append(Section("Model", (Text(f"Not examined: {first_line(error)}"),)))
     else:
         sections += model_sections(scored)
-    sections.append(columns_section(column_cards(data)))
+    has_train = len(data.split.train) > 0
+    cards = column_cards(data) if has_train else column_cards(data, found.ids.numpy(), found.part)
+    sections.append(columns_section(cards))
     return sections
 
 

@@ -83,7 +83,8 @@ def worst_slices(
 
     Examined are: each category, a fifth of each number or date, and missing cells; and pairs of
     these for the six columns whose slices differ most. A slice is named if its loss is higher than
-    that of all other rows by more than chance would explain in so many comparisons.
+    that of all other rows by more than chance would explain in so many comparisons; a pair only if
+    it is worse than each of its two conditions alone, by two standard errors.
 
     Args:
         found: ``learner.interpret(part)`` of a learner on tables.
@@ -119,12 +120,18 @@ def slices_of(scored: Scored, least_rows: int = 50, level: float = 0.05, most: i
         by_column,
         key=lambda each: -max(tested[title][1] / tested[title][3] for title in by_column[each]),
     )
+    explained: set[str] = set()
     for first, second in combinations(strongest[:_PAIRED], 2):
         for one in by_column[first]:
             for other in by_column[second]:
-                title = f"{one} and {other}"
-                _test(tested, title, single[one] & single[other], losses, scored.rows, least_rows)
-    return Slices(tuple(_named(scored, tested, level, most)), len(tested), name, level)
+                title, chosen = f"{one} and {other}", single[one] & single[other]
+                if _test(tested, title, chosen, losses, scored.rows, least_rows):
+                    alone = max(tested[each][1] + tested[each][2] for each in (one, other))
+                    _, excess, outside, error = tested[title]
+                    if excess + outside < alone + 2 * error:
+                        explained.add(title)  # by one of its two conditions
+    named = _named(scored, tested, explained, level, most)
+    return Slices(tuple(named), len(tested), name, level)
 
 
 def slice_losses(scored: Scored) -> tuple[str, Tensor]:
@@ -149,7 +156,7 @@ def slices_of_column(view: View) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     if numbers is None or view.missing.all():
         return
     known = numbers[~view.missing]
-    edges = np.unique(np.quantile(known, np.arange(1, _BINS) / _BINS))
+    edges = np.unique(np.quantile(known, np.arange(1, _BINS) / _BINS, method="higher"))
     edges = edges[(edges > known.min()) & (edges <= known.max())]
     if not len(edges):
         return
@@ -228,13 +235,14 @@ def holm(p_values: list[float]) -> list[float]:
 def _named(
     scored: Scored,
     tested: dict[str, tuple[NDArray[np.bool_], float, float, float]],
+    explained: set[str],
     level: float,
     most: int,
 ) -> Iterator[Slice]:
     titles = list(tested)
     chance = NormalDist()
     p = holm([1 - chance.cdf(tested[title][1] / tested[title][3]) for title in titles])
-    worse = [at for at in range(len(titles)) if p[at] <= level]
+    worse = [at for at, each in enumerate(titles) if p[at] <= level and each not in explained]
     # By the loss that they add to the total.
     worse.sort(key=lambda at: -tested[titles[at]][1] * tested[titles[at]][0].sum())
     right = None

@@ -12,6 +12,8 @@ from flambeau_tabular.columns import Frame
 from flambeau_tabular.columns.cells import as_categories, as_numbers, as_text, moment_text, pc
 from flambeau_tabular.columns.moments import as_moments
 
+_DAY = 86_400e6  # microseconds
+_DAYS = 10  # of a range above which the time of day is not shown
 _CODED = ("category", "ordered", "boolean")
 
 
@@ -47,7 +49,8 @@ class View:
     def text(self, number: float) -> str:
         """Return a number of the column as text: a date for dates."""
         if self.kind == "date":
-            return moment_text(int(number))[:16].replace("T", " ")
+            days = np.ptp(np.asarray(self.numbers)[~self.missing]) / _DAY
+            return moment_text(int(number))[: 10 if days > _DAYS else 16].replace("T", " ")
         return f"{number:,.0f}" if abs(number) >= 10_000 else f"{number:.4g}"
 
     def take(self, rows: NDArray[np.int64]) -> View:
