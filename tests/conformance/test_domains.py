@@ -7,7 +7,7 @@ from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_na
 # Domain → architectures to build in addition to that of the plan.
 DOMAINS: dict[str, list[str]] = {
     "tensors": [],
-    "language": [],
+    "language": ["decoder"],
     "translate": ["transformer"],
     "vision": [],
 }

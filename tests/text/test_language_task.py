@@ -43,10 +43,15 @@ def some_data(n: int = 24) -> LanguageModelData:
     )
 
 
-def learner(data: LanguageModelData | None = None, **options: object) -> Learner:
+def learner(
+    data: LanguageModelData | None = None, architecture: str = "awd_lstm", **options: object
+) -> Learner:
     torch.manual_seed(0)
-    choices = {"model_config": SMALL, "bptt": 9, "batch_size": 4, "keep_best": None}
-    return Learner(data or some_data(), seed=0, quiet=True, choices=choices, **options)
+    config = SMALL if architecture == "awd_lstm" else {"depth": 1, "window": 12}
+    choices = {"model_config": config, "bptt": 9, "batch_size": 4, "keep_best": None}
+    return Learner(
+        data or some_data(), architecture, seed=0, quiet=True, choices=choices, **options
+    )
 
 
 def batch_of(tokens: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> Batch:
@@ -164,14 +169,16 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", [3, 11])
-def test_a_run_resumes_inside_a_document(tmp_path: Path, at: int) -> None:
-    whole = learner()
+@pytest.mark.parametrize(
+    ("architecture", "at"), [("awd_lstm", 3), ("awd_lstm", 11), ("decoder", 4)]
+)
+def test_a_run_resumes_inside_a_document(tmp_path: Path, architecture: str, at: int) -> None:
+    whole = learner(architecture=architecture)
     whole.fit(2)
-    stopped = learner(callbacks=[Stop(at)], folder=tmp_path)
+    stopped = learner(architecture=architecture, callbacks=[Stop(at)], folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         stopped.fit(2)
-    resumed = learner(folder=tmp_path)
+    resumed = learner(architecture=architecture, folder=tmp_path)
     resumed.resume()
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -14,6 +14,7 @@ from flambeau_text.language.preprocess import LanguagePreprocessor
 from flambeau_text.language.rules import RULES
 from flambeau_text.language.task import LanguageModelTask
 from flambeau_text.models.awd_lstm import awd_lstm
+from flambeau_text.models.decoder import decoder
 
 
 def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
@@ -68,7 +69,7 @@ PREDICT_OPTIONS = (
 DOMAIN = Domain(
     name="language",
     data_classes={"LanguageModelData": LanguageModelData},
-    models={"awd_lstm": awd_lstm},
+    models={"awd_lstm": awd_lstm, "decoder": decoder},
     tasks={LanguageModelTask.builder: LanguageModelTask},
     rules=RULES,
     preprocessors={"language_preprocessor": LanguagePreprocessor},

@@ -28,6 +28,12 @@ published size would take hours per million words; an accelerator uses it from 3
 
 PUBLISHED_WORDS = 300_000
 
+DECODER_DEPTHS = ((20_000_000, 8), (1_000_000, 5), (100_000, 4), (0, 3))
+"""Depth of a decoder by minimum number of train words, as (minimum, depth)."""
+
+DECODER_DROPOUTS = ((20_000_000, 0.0), (1_000_000, 0.1), (0, 0.2))
+"""Dropout probability of a decoder by minimum number of train words, as (minimum, probability)."""
+
 DROPOUT_FACTORS = ((20_000_000, 0.3), (1_000_000, 0.5), (100_000, 0.7), (0, 0.5))
 """Factor on the published dropout probabilities by minimum number of train words.
 

@@ -18,6 +18,8 @@ from flambeau_text.language.facts import LanguageFacts
 from flambeau_text.language.recipes import (
     BATCH_SIZES,
     BF16_GAINS,
+    DECODER_DEPTHS,
+    DECODER_DROPOUTS,
     DROPOUT_FACTORS,
     LEARNING_RATES,
     MAX_EPOCHS,
@@ -29,6 +31,7 @@ from flambeau_text.language.recipes import (
 )
 from flambeau_text.models.awd_lstm import AwdDropout, AwdLstmConfig
 from flambeau_text.models.config import config_from_values
+from flambeau_text.models.decoder import DecoderConfig
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import from_json, whole_number
@@ -38,6 +41,7 @@ Values = Mapping[str, Any]
 # Fewer words give too few subwords to learn from; characters need no vocabulary.
 _FEWEST_WORDS = 20_000
 _PUBLISHED = AwdDropout()
+_CONFIGS: Mapping[str, type] = {"awd_lstm": AwdLstmConfig, "decoder": DecoderConfig}
 
 
 def _task(facts: LanguageFacts, values: Values) -> Choice:
@@ -126,6 +130,8 @@ def _architecture(facts: LanguageFacts, values: Values) -> Choice:
         "architecture",
         "awd_lstm",
         "A recurrent network with strong dropout learns well from little text.",
+        alternatives=("decoder",),
+        override='Learner(data, "decoder")',
         source="default",
     )
 
@@ -140,6 +146,8 @@ def _model_config(facts: LanguageFacts, values: Values) -> Choice:
             override="Configure the module before it is passed to the Learner.",
             source="default",
         )
+    if values["architecture"] == "decoder":
+        return _decoder_config(words)
     published = not on_cpu and words >= PUBLISHED_WORDS
     sizes = (
         SIZES_ON_CPU[0][1]
@@ -161,13 +169,27 @@ def _model_config(facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
+def _decoder_config(words: int) -> Choice:
+    depth = next(depth for least, depth in DECODER_DEPTHS if words >= least)
+    dropout = next(p for least, p in DECODER_DROPOUTS if words >= least)
+    return Choice(
+        "model_config",
+        {"depth": depth, "dropout": dropout},
+        f"{words:,} train words. The width is 64 times the depth, with a head for each 64.",
+        evidence={"words": words},
+        confidence=0.5,
+        override='choices={"model_config": {"depth": 6}}; other fields keep their defaults',
+    )
+
+
 def _model_config_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
     if not isinstance(value, Mapping):
-        return 'fields of AwdLstmConfig by name: {"hidden_size": 512}.'
-    if values["architecture"] != "awd_lstm" or facts.get("model_given", False):
+        return 'fields of AwdLstmConfig or DecoderConfig by name: {"hidden_size": 512}.'
+    config = _CONFIGS.get(values["architecture"])
+    if config is None or facts.get("model_given", False):
         return None
     try:
-        config_from_values(AwdLstmConfig, value, "AWD-LSTM")
+        config_from_values(config, value, f"The architecture {values['architecture']!r}")
     except (FlambeauError, TypeError) as error:
         return f"valid settings of the model: {error}"
     return None

@@ -8,6 +8,7 @@ from flambeau_text.models.attention import (
     GeneralAttention,
 )
 from flambeau_text.models.awd_lstm import AwdDropout, AwdLstm, AwdLstmConfig, awd_lstm
+from flambeau_text.models.decoder import DecoderConfig, DecoderLM, decoder
 from flambeau_text.models.language_model import LanguageFeatures, LanguageModel
 from flambeau_text.models.rnn import RnnConfig, RnnSeq2Seq, rnn
 from flambeau_text.models.seq2seq import Memory, PerSource, Seq2Seq, select
@@ -20,6 +21,8 @@ __all__ = [
     "AwdLstm",
     "AwdLstmConfig",
     "ConcatAttention",
+    "DecoderConfig",
+    "DecoderLM",
     "DotAttention",
     "GeneralAttention",
     "LanguageFeatures",
@@ -32,6 +35,7 @@ __all__ = [
     "TransformerConfig",
     "TransformerSeq2Seq",
     "awd_lstm",
+    "decoder",
     "rnn",
     "select",
     "transformer",
