@@ -344,7 +344,8 @@ def test_empty_frames_single_rows_and_missing_categories(predictor: Predictor) -
     assert len(predictor.predict(rows().iloc[:0])) == 0
     one = predictor.predict(rows().iloc[[5]])["probability"]
     np.testing.assert_allclose(one, predictor.predict(rows())["probability"].iloc[[5]], atol=1e-6)
-    assert len(predictor.predict(rows().assign(job=None))) == N
+    with pytest.warns(FlambeauWarning, match="missing cells, far more than in train .'job' 100.0%"):
+        assert len(predictor.predict(rows().assign(job=None))) == N
 
 
 def test_a_hundred_thousand_categories() -> None:

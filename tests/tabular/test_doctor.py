@@ -108,6 +108,23 @@ def test_rare_flags_and_categories_are_no_constant_inputs() -> None:
     assert diagnosis.ok, str(diagnosis)
 
 
+def test_copies_of_train_rows_whatever_their_ids() -> None:
+    frame = clean(n=300).drop(columns="cost")
+    copies = frame[:30].assign(debt=np.nan)
+    frame.loc[:119, "debt"] = np.nan  # missing cells are equal
+    copies["class"] = copies["class"].where(np.arange(30) > 3, "other")
+    whole = pd.concat([frame, copies], ignore_index=True)
+    whole["row_id"] = np.arange(330)
+    whole.loc[whole["class"] == "other", "class"] = "low"
+    split = Split.from_indices(range(270), range(270, 330))
+    data = TabularData.from_df(whole, "class", split=split)
+    [finding] = Learner(data, quiet=True).doctor().findings
+    assert (finding.code, finding.evidence["copies"]) == ("duplicates-across-parts", 30)
+    differ = int((frame["class"][:4] != "low").sum())
+    assert finding.evidence["with another target"] == differ > 0
+    assert "--group" in finding.fix
+
+
 # ---------------------------------------------------------------- the target in another form
 
 

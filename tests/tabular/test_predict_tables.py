@@ -155,6 +155,21 @@ def test_cells_that_train_does_not_have_are_named(learner: Learner) -> None:
     learner.predict(frame)
 
 
+def test_cells_that_are_missing_far_more_often_than_in_train_are_named(learner: Learner) -> None:
+    frame = table()
+    frame["job"] = None
+    with pytest.warns(FlambeauWarning, match=r"far more than in train \('job' 100.0%\)"):
+        learner.predict(frame)
+    check = learner.predictor().preprocessor.input_check()
+    for half in (frame[: N // 2], frame[N // 2 :]):
+        check.add(half)
+    assert check.missing == {"job": 1.0}
+    assert "far more missing cells than in train: 'job' 100.0%" in check.summary()
+    few = table()
+    few.loc[few["job"].notna().to_numpy().nonzero()[0][:10], "job"] = None  # 17% more
+    learner.predict(few)
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 WARN_SHARE = 0.1
 """Share of the rows of a column above which cells that train does not have cause a warning."""
 
+WARN_MISSING = 0.25
+"""Difference to the share of missing cells in train above which a column causes a warning."""
+
 WARN_ROWS = 5
 """Fewer rows with such cells cause no warning."""
 
@@ -41,6 +44,7 @@ class TableCheck:
         self.rows = 0
         self._unseen: dict[str, float] = {}
         self._outside: dict[str, float] = {}
+        self._missing: dict[str, float] = {}
 
     def add(self, rows: Any) -> None:
         """Count the cells of these rows: a frame, or rows of one."""
@@ -49,6 +53,7 @@ class TableCheck:
         for name, each in found.items():
             self._unseen[name] = self._unseen.get(name, 0.0) + each.unseen * each.rows
             self._outside[name] = self._outside.get(name, 0.0) + each.outside * each.rows
+            self._missing[name] = self._missing.get(name, 0.0) + each.missing * each.rows
 
     @property
     def unseen(self) -> dict[str, float]:
@@ -60,6 +65,13 @@ class TableCheck:
         """Share of the rows with a number or date outside of the range in train, if above 0."""
         return self._shares(self._outside)
 
+    @property
+    def missing(self) -> dict[str, float]:
+        """Share of the rows with a missing cell, where it is far larger than in train."""
+        most = {each.name: each.missing + WARN_MISSING for each in self.spec.columns}
+        shares = self._shares(self._missing)
+        return {name: share for name, share in shares.items() if share > most[name]}
+
     def summary(self) -> str:
         """Return a line with the columns and shares."""
         parts = [
@@ -67,6 +79,7 @@ class TableCheck:
             for what, shares in (
                 ("categories that train does not have", self.unseen),
                 ("values outside of the range in train", self.outside),
+                ("far more missing cells than in train", self.missing),
             )
             if shares
         ]
@@ -76,17 +89,31 @@ class TableCheck:
     def warn(self) -> None:
         """Warn of the columns where `WARN_SHARE` of the rows have cells that train does not have.
 
+        Also of columns whose share of missing cells is `WARN_MISSING` larger than in train, except
+        numbers and dates without missing cells in train, of which `TableSpec.encode` warns.
+
         Warns:
             FlambeauWarning: There are such columns, with at least `WARN_ROWS` such rows.
         """
         unseen, outside = self._many(self._unseen), self._many(self._outside)
-        if not unseen and not outside:
+        known = {
+            each.name
+            for each in self.spec.columns
+            if each.kind in ("number", "date") and not each.missing
+        }
+        many = self._many(self._missing).keys() - known
+        missing = {name: share for name, share in self.missing.items() if name in many}
+        parts = [
+            f"{what} ({_named(shares)})"
+            for what, shares in (
+                ("categories that train does not have", unseen),
+                ("values outside of the range in train", outside),
+                ("missing cells, far more than in train", missing),
+            )
+            if shares
+        ]
+        if not parts:
             return
-        parts = []
-        if unseen:
-            parts.append(f"categories that train does not have ({_named(unseen)})")
-        if outside:
-            parts.append(f"values outside of the range in train ({_named(outside)})")
         warnings.warn(
             f"In more than {WARN_SHARE:.0%} of {self.rows:,} rows, columns have "
             f"{' and '.join(parts)}. Predictions for such rows are guesses: check that the columns "
