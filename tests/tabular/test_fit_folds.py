@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from flambeau import Learner
+from flambeau.errors import ArgumentError
 from flambeau_tabular import TabularData
+from flambeau_tabular.explain import explain
 
 N = 203  # folds of unequal sizes
 
@@ -98,3 +102,45 @@ def test_held_out_predictions_have_the_index_of_their_rows(target: str) -> None:
     expected = found.held_out.outputs[:, -1].numpy()
     assert np.allclose(column, expected, rtol=1e-12)
     assert found.held_out.rows.tolist() == rows.tolist()
+
+
+def test_held_out_rows_have_a_report_without_models_that_were_fitted_on_them(
+    tmp_path: Path,
+) -> None:
+    table = frame().drop(columns="high").assign(person=[f"p {at // 4}" for at in range(N)])
+    whole = TabularData.from_df(table, "pay", group="person", valid=0.2, test=0.1)
+    found = Learner(whole, choices={"keep_best": None}, quiet=True).fit_folds(3, epochs=1)
+    every = found.interpretation
+    assert set(every.baselines) == {"mean of these samples"}
+    assert every.groups is not None
+    # The intervals resample whole groups: 50 of them, not 183 rows.
+    assert len(every.groups.unique()) < 60
+    page = found.interpretation.report(tmp_path / "folds.html").read_text()
+    assert "out-of-fold" in page
+
+
+def test_intervals_count_a_group_as_one_sample() -> None:
+    table = frame().drop(columns="high").assign(person=[f"p {at // 4}" for at in range(N)])
+    whole = TabularData.from_df(table, "pay", group="person", valid=0.2)
+    found = Learner(whole, choices={"keep_best": None}, quiet=True).fit_folds(3, epochs=1)
+    [scores] = found.ensemble().task.calibration["intervals"].values()
+    groups = table["person"].to_numpy()[found.held_out.rows.numpy()]
+    assert sum(each["total"] for each in scores) == pytest.approx(len(set(groups)))
+
+
+def test_the_ensemble_of_folds_in_time_has_the_models_of_the_last_one() -> None:
+    table = frame().drop(columns="high")
+    table["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(range(N), unit="D")
+    whole = TabularData.from_df(table, "pay", time="day", valid=0.2, test=0.1)
+    found = Learner(whole, choices={"keep_best": None}, quiet=True).fit_folds(3, 2, epochs=1)
+    assert list(found.ensemble().task.tasks) == ["fold 3, seed 0", "fold 3, seed 1"]
+    assert len(found.ensemble([1, 2, 3]).task.tasks) == 6
+    assert "never held out: the folds go forward in time" in found.notes[0]
+    last = found.held_out.rows[found.held_out.folds == 3]
+    assert int(last.max()) < int(whole.split.test.min())
+
+
+def test_an_ensemble_is_not_explained_as_one_model() -> None:
+    found = Learner(data("pay"), choices={"keep_best": None}, quiet=True).fit_folds(2, epochs=1)
+    with pytest.raises(ArgumentError, match="this is an ensemble"):
+        explain(found.ensemble(), frame().head(1), frame())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flambeau import Learner, Predictor
 from flambeau.data.batch import Batch
+from flambeau.data.joint_preprocessor import JointPreprocessor
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_tabular.frame_rows import as_frame
 from flambeau_tabular.preprocess import TabularPreprocessor
@@ -103,6 +104,12 @@ def explain(
     """
     predictor = model.predictor() if isinstance(model, Learner) else model
     preprocessor = predictor.preprocessor
+    if isinstance(preprocessor, JointPreprocessor):
+        raise ArgumentError(
+            "explain takes one model, but this is an ensemble. Explain one of its models: "
+            "Predictor(member.preprocessor, member.model, member.task) for a member of "
+            "result.members."
+        )
     if not isinstance(preprocessor, TabularPreprocessor):
         raise ArgumentError("explain needs a model of tables, whose columns have names.")
     if samples < 1:

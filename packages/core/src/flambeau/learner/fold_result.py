@@ -205,7 +205,8 @@ class FoldResult:
     def predictions(self) -> Any:
         """The decoded prediction for each held-out row, in the order of ``held_out.rows``.
 
-        For a table a frame with the index of these rows, else a list.
+        For a table a frame: a pandas frame with the index of these rows if the data were read from
+        one, else an Arrow table. Otherwise a list.
         """
         outputs = self.held_out.outputs.unsqueeze(1)  # as if there were one fold
         first = self.members[0].preprocessor
