@@ -144,7 +144,7 @@ def train_recipe(
     found = predict(chosen)
     if case.target in found:
         return scores_of(chosen[case.target], found[case.target]), notes
-    classes = [name for name in found.columns if name != "label"]
+    classes = sorted(frame[case.target].unique())
     return scores_of(chosen[case.target], found[classes].to_numpy(), classes), notes
 
 
@@ -237,7 +237,8 @@ def look(name: str, run: int, folder: Path, log: Path) -> dict[str, Any]:
         case_name = recipe["set"]
         reader = Path(CASES[case_name].reader.__file__)
         commit = frozen_commit(path, (Path(__file__).resolve(), reader))
-        version = git("hash-object", path.name, folder=path.parent)
+        version = git("hash-object", path.name, folder=path.parent)[:12]
+        version += "+" + git("hash-object", Path(__file__).name, folder=Path(__file__).parent)[:12]
     for entry in known:
         if (entry["recipe"], entry["run"], entry["version"]) == (name, run, version):
             return entry

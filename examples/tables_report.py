@@ -69,11 +69,11 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _looks(looks: Sequence[dict[str, Any]]) -> str:
-    table = [["when (UTC)", "recipe", "run", "commit of the recipe", "score"]]
+    table = [["when (UTC)", "recipe", "run", "commit of the recipe", "score", "note"]]
     for entry in looks:
         score = entry["accuracy"] if "accuracy" in entry else entry["rmse"]
-        row = (entry["when"], _shown(entry["recipe"]), entry["run"], entry["commit"], score)
-        table.append([str(cell) for cell in row])
+        row = [entry["when"], _shown(entry["recipe"]), entry["run"], entry["commit"], score]
+        table.append([*map(str, row), entry.get("note", "")])
     return _table(table)
 
 
