@@ -27,7 +27,7 @@ for epoch in range(40):
         generator_optimizer.step()
         critic_sum += critic_loss.detach()
         generator_sum += generator_loss.detach()
-    print(epoch, critic_sum.item() / len(loader), generator_sum.item() / len(loader))
+    print(epoch, float(critic_sum) / len(loader), float(generator_sum) / len(loader))
 
 with torch.no_grad():
     print(generator(torch.randn(1000, 2)).mean().item())

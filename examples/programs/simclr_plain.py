@@ -26,4 +26,4 @@ for epoch in range(40):
         loss.backward()
         optimizer.step()
         total += loss.detach()
-    print(epoch, total.item() / len(loader))
+    print(epoch, float(total) / len(loader))

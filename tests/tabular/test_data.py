@@ -336,3 +336,15 @@ def test_target_columns_and_classes_without_order_are_refused() -> None:
         TabularData.from_df(frame, {"a", "b"})
     with pytest.raises(ArgumentError, match="classes is a set, which has no order"):
         TabularOptions(classes={"a", "b"})
+
+
+def test_masked_cells_of_arrays_are_missing() -> None:
+    numbers = np.ma.array(np.arange(120.0).reshape(60, 2), mask=False)
+    numbers[:30, 0] = np.ma.masked
+    numbers.data[:30, 0] = 1e6
+    data = TabularData.from_arrays(numbers, ["u", "v"] * 30, valid=0)
+    cells = data.raw("train")[0]
+    assert cells["number_0"] is None
+    assert data.raw("train")[30]["number_0"] == 60.0
+    targets = np.ma.array([0.5, 1.5] * 30, mask=[True] * 20 + [False] * 40)
+    assert TabularData.from_arrays(numbers, targets, valid=0).facts()["n_train"] == 40

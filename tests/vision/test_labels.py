@@ -80,3 +80,14 @@ def test_classes_and_label_columns_without_order_are_refused() -> None:
     with pytest.raises(ArgumentError, match="classes is a set, which has no order"):
         ImageOptions(classes={"ant", "bee"})
     assert ImageOptions(classes={1: "ant", 0: "bee"}).classes == ("bee", "ant")
+
+
+def test_an_ordered_categorical_label_keeps_its_order(tmp_path: Path) -> None:
+    names = ["low", "high", "mid"] * 10
+    frame = pd.DataFrame({"file": files(tmp_path, 30), "label": names})
+    assert ImageData.from_df(frame, root=tmp_path).targets.names == ("high", "low", "mid")
+    frame["label"] = pd.Categorical(names, ["low", "mid", "high", "top"], ordered=True)
+    for table in (frame, {name: frame[name] for name in frame}):
+        data = ImageData.from_df(table, root=tmp_path)
+        assert data.targets.names == ("low", "mid", "high")
+        assert [data.targets.text(row) for row in range(3)] == ["low", "high", "mid"]

@@ -2,14 +2,19 @@
 
 import csv
 import re
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flambeau import TensorData
+from flambeau.data.ordered_names import ordered_names
 from flambeau.data.split import PARTS, Split
 from flambeau.data.tables import read_csv
 from flambeau.data.targets import read_labels
@@ -82,6 +87,65 @@ def test_classes_are_the_sorted_labels_and_each_row_has_its_own(labels: list[Any
         return
     assert found.names == tuple(map(str, sorted(set(labels))))
     assert [found.text(row) for row in range(len(labels))] == list(map(str, labels))
+
+
+NUMBER_TYPES = (float, np.float64, np.longdouble, np.array, Decimal, Fraction, torch.tensor)
+TEXT_TYPES = (str, np.str_, np.array, str.encode, lambda text: bytearray(text.encode()))
+
+
+@repeatable
+@given(
+    numbers=st.lists(st.integers(-64, 64).map(lambda n: n / 4), min_size=2, max_size=8),
+    types=st.lists(st.sampled_from(NUMBER_TYPES), min_size=8, max_size=8),
+)
+def test_the_types_of_numbers_do_not_change_how_they_are_read(
+    numbers: list[float], types: list[Any]
+) -> None:
+    typed = [kind(number) for kind, number in zip(types, numbers, strict=False)]
+    assert outcome(typed, task="regression") == outcome(numbers, task="regression")
+    inputs = torch.randn(len(numbers), 1)
+    alike = [types[0](number) for number in numbers]
+    data = TensorData.from_tensors(inputs, alike, valid=0, task="regression")
+    found = data.dataset("train", None, {}).targets["target"].tolist()
+    assert found == numbers
+
+
+@repeatable
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=4), min_size=2, max_size=8),
+    types=st.lists(st.sampled_from(TEXT_TYPES), min_size=8, max_size=8),
+)
+def test_the_types_of_text_do_not_change_how_it_is_read(texts: list[str], types: list[Any]) -> None:
+    typed = [kind(text) for kind, text in zip(types, texts, strict=False)]
+    plain = [
+        text.rstrip("\0") if kind in (np.str_, np.array) else text
+        for kind, text in zip(types, texts, strict=False)
+    ]
+    assert outcome(typed, task="classification") == outcome(plain, task="classification")
+
+
+@repeatable
+@given(st.lists(st.text(max_size=4), min_size=2, max_size=10))
+def test_tensors_and_labels_of_text_have_the_same_classes(texts: list[str]) -> None:
+    kind, names, values = outcome(texts, task="classification")
+    try:
+        data = TensorData.from_tensors(torch.randn(len(texts), 1), texts, valid=0)
+    except InputError as error:
+        assert kind == "error" or "NUL" in str(error)  # noqa: PT017 only some are refused
+        return
+    if kind == "error":  # a single class, or text without a visible character
+        return
+    found = data.dataset("train", None, {}).targets["target"].tolist()
+    assert (tuple(data.facts()["class_names"]), found) == (names, values)
+
+
+@repeatable
+@given(st.lists(st.text(max_size=4), min_size=1, max_size=8, unique=True), st.randoms())
+def test_a_dict_of_names_is_the_list_in_any_order(names: list[str], random: Any) -> None:
+    pairs = list(enumerate(names))
+    random.shuffle(pairs)
+    assert ordered_names(dict(pairs), "names") == tuple(names)
+    assert ordered_names({name: number for number, name in pairs}, "names") == tuple(names)
 
 
 @repeatable

@@ -112,3 +112,16 @@ def test_a_failed_start_leaves_the_folder_free(tmp_path: Path) -> None:
 
 def test_runs_of_one_second_have_different_folders() -> None:
     assert len({new_run_folder("tensors") for _ in range(20)}) == 20
+
+
+def test_a_relative_folder_stays_where_the_learner_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    learner = make(Path("run"))
+    learner.fit(1)
+    monkeypatch.chdir("elsewhere")
+    learner.fit(1)
+    assert not list(Path().iterdir())
+    assert (tmp_path / "run").is_dir()

@@ -26,7 +26,7 @@ def columns_of_arrays(
     ):
         if values is None:
             continue
-        array = np.asarray(values)
+        array = np.asanyarray(values)  # masked cells are missing
         if array.ndim == 1:
             array = array[:, None]
         if array.ndim != 2:
@@ -54,7 +54,7 @@ def columns_of_targets(targets: Any) -> dict[str, Any]:
     """Return the targets by name: "target" or, for several columns, "target_0", …."""
     if isinstance(targets, Mapping):
         return dict(targets)
-    array = np.asarray(targets)
+    array = np.asanyarray(targets)
     if array.ndim == 2 and array.shape[1] > 1:
         return {f"target_{at}": array[:, at] for at in range(array.shape[1])}
     return {"target": array.reshape(len(array), -1)[:, 0] if array.ndim == 2 else targets}

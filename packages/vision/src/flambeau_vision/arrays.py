@@ -43,7 +43,10 @@ def largest_of_floats(images: Any) -> float | None:
     """Return the largest value of images of floats; None for images of other types."""
     if isinstance(images, Tensor):
         return float(images.float().max()) if _has_floats(images) else None
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError:  # images of several sizes, which are refused when they are converted
+        return None
     return float(array.max()) if array.dtype.kind == "f" and array.size else None
 
 

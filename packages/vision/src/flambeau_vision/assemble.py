@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flambeau.data.known_classes import LabelMatch, match_columns, match_labels, match_tags
 from flambeau.data.label_rows import read_number_rows
+from flambeau.data.label_scalars import class_name, is_missing, to_python
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Rows, Split
@@ -28,6 +29,9 @@ ImageDataArguments: TypeAlias = tuple[
 
 WEIGHT = "sample_weight"
 """The column of ``Samples`` with the weights of the images, if they have weights."""
+
+GROUP = "group"
+"""The column of ``Samples`` with the group of each image, if groups are given."""
 
 BITS = "bits"
 """The column of ``Samples`` with the bits of each 16-bit image, if there are any."""
@@ -47,6 +51,7 @@ def assemble(
     given: Mapping[str, Rows] | None = None,
     readings: tuple[Reading, ...] = (),
     weights: Tensor | None = None,
+    groups: Sequence[Any] | None = None,
 ) -> ImageDataArguments:
     """Return the arguments of ``ImageData`` for images of any size; reads every header.
 
@@ -59,6 +64,7 @@ def assemble(
         given: Rows of each part, if folders or a column define the parts.
         readings: How folders and columns were interpreted.
         weights: Weight of each image in loss and metrics, ``(n,)``.
+        groups: Group of each image; drawn parts keep each group in one part.
 
     Raises:
         InputError: There are no images, an image cannot be read (unless ``unreadable="skip"``), no
@@ -69,6 +75,7 @@ def assemble(
         raise InputError("There are no images: the list is empty.")
     if not request.for_training and (match := _match_classes(labels, options)) is not None:
         items, labels = [items[row] for row in match.rows], match.labels
+        groups = None if groups is None else [groups[row] for row in match.rows]
         given = {part: _positions(rows, match.rows) for part, rows in (given or {}).items()}
         readings += match.readings
     verify = is_fast_to_verify(items) if options.verify is None else options.verify
@@ -100,10 +107,12 @@ def assemble(
             "animated": [header.animated for header in headers],
             **_bits_column(headers),
             **({} if weights is None else {WEIGHT: as_column(weights[kept])}),
+            **group_column(groups, kept),
         },
         problems,
     )
-    split = split_images(request, targets, len(items), np.array(kept), given)
+    of_kept = samples[GROUP] if groups is not None else None
+    split = split_images(request, targets, len(items), np.array(kept), given, of_kept)
     is_random = request.for_training and request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
@@ -133,12 +142,34 @@ def as_column(values: Tensor) -> Sequence[Any]:
     return cast("Sequence[Any]", values)
 
 
+def group_column(
+    groups: Sequence[Any] | None, kept: Sequence[int] | None = None
+) -> dict[str, Sequence[str]]:
+    """Return the column `GROUP` of the kept images as text; no column without groups.
+
+    Raises:
+        InputError: An image has no group; the message gives its row.
+    """
+    if groups is None:
+        return {}
+    found: list[str] = []
+    for row in range(len(groups)) if kept is None else kept:
+        if is_missing(group := to_python(groups[row])):
+            raise InputError(
+                f"The group of row {row} is missing ({group!r}). Give every image a group; an "
+                "image that belongs to no other has a group of its own."
+            )
+        found.append(class_name(group))
+    return {GROUP: found}
+
+
 def split_images(
     request: SplitRequest,
     targets: Targets,
     n: int,
     kept: Rows | None = None,
     given: Mapping[str, Rows] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> Split:
     """Return the split of images; randomly drawn parts are stratified by class.
 
@@ -148,6 +179,7 @@ def split_images(
         n: Number of images, including unreadable ones.
         kept: Row numbers of the readable images, ascending; by default all.
         given: Rows of each part, if the parts are already known.
+        groups: Group of each kept image, for drawn parts.
 
     Raises:
         SplitError: The parts cannot be formed, or a class has validation or test images but no
@@ -161,7 +193,14 @@ def split_images(
             "and in validation. Give several images per class; if the labels are numbers to "
             'predict, pass ImageOptions(task="regression"), on the command line --task regression.'
         )
-    split = request.resolve(n, kept=kept, given=given, classes=labels, class_names=targets.names)
+    split = request.resolve(
+        n,
+        kept=kept,
+        given=given,
+        classes=labels,
+        class_names=targets.names,
+        groups=None if groups is None else np.array(groups),
+    )
     if request.for_training:
         targets.check_split(split, "images")
     return split

@@ -11,9 +11,10 @@ from torch import Tensor
 from flambeau.data.split import HELD_OUT, PARTS, Rows
 from flambeau.doctor import Check, Finding, TrainingSetup
 from flambeau.doctor.leak_checks import duplicates_across_parts
+from flambeau_vision.assemble import GROUP
 from flambeau_vision.data import ImageData
 from flambeau_vision.duplicates import MAX_COMPARED, Duplicate, bytes_to_compare, search_duplicates
-from flambeau_vision.filename_groups import are_paths, groups_across_parts
+from flambeau_vision.filename_groups import are_paths, declared_across_parts, groups_across_parts
 from flambeau_vision.from_plan import planned_weights_record
 from flambeau_vision.rules_geometry import MOST_LOST, lost_shares
 
@@ -94,17 +95,26 @@ def _find_copies(
 
 
 def check_filename_groups(setup: TrainingSetup) -> Finding | None:
-    """Return a finding if images whose file names form a group are in both train and validation."""
+    """Return a finding if images of a group are in both train and validation.
+
+    The groups are those that the user gave, else those in the file names.
+    """
     data = setup.data
-    if not isinstance(data, ImageData) or not are_paths(items := data.samples["image"]):
+    if not isinstance(data, ImageData):
         return None
-    parts = _part_of_rows(data)
-    labels = [data.targets.text(row) for row in range(len(data.samples))]
-    groups = [
-        group for group in groups_across_parts(items, parts, labels) if "train" in group.parts
-    ]
+    items, parts = data.samples["image"], _part_of_rows(data)
+    least = 1.0
+    if GROUP in data.samples.columns:
+        found = declared_across_parts(data.samples[GROUP], parts)
+    elif are_paths(items):
+        labels = [data.targets.text(row) for row in range(len(data.samples))]
+        found = groups_across_parts(items, parts, labels)
+        least = _MIN_GROUPED_SHARE * parts.count("valid")
+    else:
+        return None
+    groups = [group for group in found if "train" in group.parts]
     n_valid = sum(parts[row] == "valid" for group in groups for row in group.rows)
-    if not n_valid or n_valid < _MIN_GROUPED_SHARE * parts.count("valid"):
+    if not n_valid or n_valid < least:
         return None
     first = groups[0]
     return Finding(
@@ -114,7 +124,8 @@ def check_filename_groups(setup: TrainingSetup) -> Finding | None:
         "person, film or location, the metrics overestimate the accuracy on new persons, films or "
         "locations.",
         {"groups": len(groups), "valid images in them": n_valid},
-        "Keep each group in one part: split=Split.by_group(…) with its name as the group.",
+        "Keep each group in one part: ImageOptions(group=…), on the command line --group, with a "
+        "column of the table or a regular expression for the paths in a folder.",
     )
 
 

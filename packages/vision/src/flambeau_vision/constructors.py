@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from flambeau.data.data import Data
+from flambeau.data.ordered_names import ordered_columns
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
@@ -143,7 +144,9 @@ class ImageDataConstructors(Data):
         from flambeau_vision.table_columns import TableSource
 
         options = (options or ImageOptions()).updated({"size": size})
-        table = TableSource(read_table(frame), Path(root), file, label)
+        columns = read_table(frame)
+        orders = ordered_columns(frame, columns.names)
+        table = TableSource(columns, Path(root), file, label, orders)
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         return cls(*sources.read_table(table, request, options))
 
@@ -192,6 +195,7 @@ class ImageDataConstructors(Data):
         seed: int = 0,
         class_names: Sequence[str] | None = None,
         sample_weight: Any = None,
+        group: Any = None,
         layout: str | None = None,
         size: Size | None = None,
         options: ImageOptions | None = None,
@@ -212,6 +216,8 @@ class ImageDataConstructors(Data):
             sample_weight: Weight of each image of ``images`` in loss and metrics, ``(n,)``: finite
                 and not negative. None weights all images equally. Images of ``valid``, ``test`` and
                 ``calibration`` given as arrays have weight 1.
+            group: Group of each image of ``images``, ``(n,)``, such as a patient: parts that are
+                given as a share keep each group in one part.
             layout: "HWC" or "CHW" if the shape is ambiguous.
             size: Resize to this side, or (height, width), in pixels; by default the images' own.
             options: Further options.
@@ -224,7 +230,9 @@ class ImageDataConstructors(Data):
 
         options = (options or ImageOptions()).updated({"size": size, "classes": class_names})
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
-        return cls(*sources.read_arrays(images, labels, request, layout, options, sample_weight))
+        return cls(
+            *sources.read_arrays(images, labels, request, layout, options, sample_weight, group)
+        )
 
     @classmethod
     def from_items(
@@ -302,8 +310,8 @@ class ImageDataConstructors(Data):
             path: The folder or file.
             options: ``valid``, ``test``, ``calibration``, ``seed``, ``unreadable``, ``sep``,
                 ``task``, ``size``, ``channels``, ``classes``, ``parts``, ``resize``, ``pattern``,
-                ``like``; for a CSV file also ``file``, ``target`` (the column of the labels, or
-                several with commas), ``split``, ``weight``, ``root`` and ``suffix``.
+                ``group``, ``like``; for a CSV file also ``file``, ``target`` (the column of the
+                labels, or several with commas), ``split``, ``weight``, ``root`` and ``suffix``.
 
         Raises:
             ArgumentError: An option is unknown.

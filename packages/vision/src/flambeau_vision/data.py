@@ -22,7 +22,7 @@ from flambeau.data.split import Rows, Split
 from flambeau.data.targets import Targets
 from flambeau.data.transform import Transform
 from flambeau.errors import ArgumentError, InputError, PlanError
-from flambeau_vision.assemble import WEIGHT
+from flambeau_vision.assemble import GROUP, WEIGHT
 from flambeau_vision.constructors import ImageDataConstructors
 from flambeau_vision.contact_sheet import (
     contact_sheet,
@@ -185,10 +185,21 @@ class ImageData(ImageDataConstructors):
         """Return the data with only these rows in each part (row numbers of ``samples``)."""
         return self.with_split(Split.from_parts(rows))
 
+    def groups(self, part: str) -> Sequence[str] | None:
+        return self._groups_of(self._split.part(part))
+
+    def _groups_of(self, rows: Rows) -> list[str] | None:
+        if GROUP not in self._samples.columns:
+            return None
+        groups = self._samples[GROUP]
+        return [groups[int(row)] for row in rows]
+
     def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
-        if self._targets.kind != "classification":
-            return {}
-        return {"stratify": self._targets.select(rows).values.numpy()}
+        groups = self._groups_of(rows)
+        found: dict[str, Any] = {} if groups is None else {"groups": groups}
+        if self._targets.kind == "classification":
+            found["stratify"] = self._targets.select(rows).values.numpy()
+        return found
 
     def with_split(self, split: Split) -> ImageData:
         return ImageData(

@@ -129,6 +129,13 @@ DATA_OPTIONS = (
     CliOption("file", str, "Column of a CSV file with the image paths.", "file"),
     CliOption("weight", str, "Column of a CSV file with the weight of each image.", "weight"),
     CliOption(
+        "group",
+        str,
+        "Column of a CSV file, or regular expression for the paths in a folder, with the group of "
+        "each image (patient, film): each group is in one part.",
+        "group",
+    ),
+    CliOption(
         "split",
         str,
         "Column of a CSV file with train, valid, test …; none for a random split.",

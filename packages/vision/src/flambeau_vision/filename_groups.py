@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from torch import Tensor
+
+from flambeau.errors import InputError
 
 # A file name belongs to a group if it has at least two numbers: one of the group, one of the frame.
 _GROUPED_NAME = re.compile(r"^(?P<group>.*\d.*?)[\W_a-zA-Z]*?(?<!\d)\d+$")
@@ -41,6 +43,45 @@ class FilenameGroup:
 def are_paths(items: Sequence[Any] | Tensor) -> TypeGuard[Sequence[str | os.PathLike[str]]]:
     """Return whether all items are paths; images in arrays have no file names."""
     return not isinstance(items, Tensor) and all(isinstance(i, str | os.PathLike) for i in items)
+
+
+def groups_of_paths(files: Sequence[str | os.PathLike[str]], root: Path, pattern: str) -> list[str]:
+    """Return the group of each file: what ``pattern`` finds in its path below ``root``.
+
+    Args:
+        files: Paths below ``root``.
+        root: The folder.
+        pattern: Regular expression; its first group in ( ), else the whole match, is the group.
+
+    Raises:
+        InputError: The pattern is invalid, or a path does not match it.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"group={pattern!r} is not a regular expression: {error}.") from error
+    found: list[str] = []
+    for file in files:
+        path = Path(file).relative_to(root).as_posix()
+        match = compiled.search(path)
+        name = match and (match[1] if compiled.groups else match[0])
+        if not name:
+            raise InputError(
+                f"group={pattern!r} matches nothing in the path {path!r}, so this image has no "
+                "group. Write an expression that matches every path, such as "
+                "group='patient[0-9]+'."
+            )
+        found.append(name)
+    return found
+
+
+def declared_across_parts(groups: Sequence[str], parts: Sequence[str]) -> list[FilenameGroup]:
+    """Return the groups of the user with images in more than one part, the largest first."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(groups):
+        if parts[row]:
+            rows_of[name].append(row)
+    return _crossing(rows_of, parts)
 
 
 def groups_across_parts(
@@ -78,6 +119,10 @@ def groups_across_parts(
         return []
     if named < _MIN_MEAN_SIZE * len(rows_of):
         return []
+    return _crossing(rows_of, parts)
+
+
+def _crossing(rows_of: Mapping[str, Sequence[int]], parts: Sequence[str]) -> list[FilenameGroup]:
     groups = [
         FilenameGroup(
             name.removeprefix("/"), tuple(rows), tuple(sorted({parts[row] for row in rows}))

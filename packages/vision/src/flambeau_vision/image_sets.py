@@ -15,6 +15,7 @@ from flambeau.tensors.hugging_face import is_hugging_face
 from flambeau_vision.assemble import ImageDataArguments, assemble
 from flambeau_vision.decode import decode
 from flambeau_vision.options import ImageOptions
+from flambeau_vision.sources import refuse_group
 
 # Transforms that change the type of an image but not its pixels.
 _HARMLESS = ("ToTensor", "PILToTensor", "ToImage", "ToDtype", "ConvertImageDtype", "NoneType")
@@ -61,6 +62,7 @@ def read_datasets(
     options: ImageOptions,
 ) -> ImageDataArguments:
     """Read map-style data sets; see ``ImageData.from_datasets``."""
+    refuse_group(options, "Divide the data sets by group, and pass one for each part.")
     parts = {"train": train, **request.separate(object)}
     items: list[SetImage] = []
     labels: list[Any] = []

@@ -37,6 +37,10 @@ class ImageOptions:
         label: Column of a table with the labels, or several; None finds it.
         weight: Column of a table with the weight of each image in loss and metrics: finite and not
             negative. None weighs all images equally.
+        group: Column of a table with the group of each image, such as a patient or a film. Drawn
+            parts keep each group in one part. For a folder, a regular expression that is searched
+            in the path of each file below the folder: its first group in ( ), else the whole match,
+            is the group of the image: "patient[0-9]+".
         pattern: Regular expression of the file names of a folder without class folders, whose first
             group is the label: ``r"(.+)_[0-9]+"`` for ``great_dane_12.jpg``.
         suffix: Extension to add to the ids in a table that has ids instead of paths: ".jpg".
@@ -79,6 +83,7 @@ class ImageOptions:
     file: str | None = None
     label: str | Sequence[str] | None = None
     weight: str | None = None
+    group: str | None = None
     pattern: str | None = None
     suffix: str | None = None
     unknown: Unknown = "raise"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -14,13 +13,14 @@ from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.targets import Targets
 from flambeau.wording import format_bytes
+from flambeau_vision.assemble import GROUP
 from flambeau_vision.duplicates import (
     MAX_COMPARED,
     Duplicates,
     bytes_to_compare,
     search_duplicates,
 )
-from flambeau_vision.filename_groups import groups_across_parts
+from flambeau_vision.filename_groups import declared_across_parts, groups_across_parts
 
 _MAX_CLASSES = 30
 _MAX_PROBLEMS = 10
@@ -105,25 +105,33 @@ def _duplicate_lines(
         return [
             f"duplicates: not searched, because {format_bytes(to_read)} of files would be read; "
             "data.report(duplicates=True) compares them",
-            *_group_lines(items, parts, labels),
+            *_group_lines(samples, parts, labels),
         ]
     by_default = _ARRAYS_COMPARED if isinstance(items, Tensor) else _FILES_COMPARED
     limit = MAX_COMPARED if thorough else by_default if n <= by_default else 0
     found = search_duplicates(items, parts, labels, limit=limit, title="searching for duplicates")
     found = replace(found, pairs=tuple(pair for pair in found.pairs if all(pair.parts)))
-    return [*_pair_lines(found), *_group_lines(items, parts, labels)]
+    return [*_pair_lines(found), *_group_lines(samples, parts, labels)]
 
 
-def _group_lines(items: Sequence[Any] | Tensor, parts: list[str], labels: list[str]) -> list[str]:
-    """Return the line on groups of file names that are in several parts, if there are any."""
-    groups = groups_across_parts(items, parts, labels)
+def _group_lines(samples: Samples, parts: list[str], labels: list[str]) -> list[str]:
+    """Return the lines on groups: their number, and those that are in several parts."""
+    lines: list[str] = []
+    if GROUP in samples.columns:
+        given: Sequence[str] = samples[GROUP]
+        groups = declared_across_parts(given, parts)
+        lines.append(f"groups: {len(set(given)):,}")
+    else:
+        groups = groups_across_parts(samples["image"], parts, labels)
     if not groups:
-        return []
+        return lines
     first = groups[0]
+    where = "groups" if lines else "file names"
     return [
-        f"file names: {len(groups):,} groups of images are in more than one part, such as "
+        *lines,
+        f"{where}: {len(groups):,} groups of images are in more than one part, such as "
         f"{first.name!r} ({len(first.rows):,} images in {' and '.join(first.parts)}); if a "
-        "group shows one film, person or location, keep it in one part: split=Split.by_group(…)"
+        "group shows one film, person or location, keep it in one part: ImageOptions(group=…)",
     ]
 
 

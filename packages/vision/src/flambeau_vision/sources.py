@@ -21,7 +21,7 @@ from flambeau.data.part_columns import (
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
-from flambeau.data.tables import Table
+from flambeau.data.tables import Table, to_list
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.columns import as_sample_weights
@@ -35,13 +35,16 @@ from flambeau_vision.arrays import (
 )
 from flambeau_vision.assemble import (
     BITS,
+    GROUP,
     WEIGHT,
     ImageDataArguments,
     as_column,
     assemble,
+    group_column,
     split_images,
 )
 from flambeau_vision.file_name_labels import labels_are_in_names, list_by_name
+from flambeau_vision.filename_groups import groups_of_paths
 from flambeau_vision.folder import list_folder
 from flambeau_vision.foreign_files import describe_foreign_file
 from flambeau_vision.image_files import IMAGE_EXTENSIONS
@@ -84,8 +87,18 @@ def read_folder(
             # The names of the folders are values, and ``classes`` has only selected folders.
             options = replace(options, classes=None)
     given = rows_by_part(listing.parts)
+    groups = None
+    if options.group is not None:
+        groups = groups_of_paths(listing.files, Path(path), options.group)
     return assemble(
-        listing.files, listing.labels, request, options, listing.notes, given, listing.readings
+        listing.files,
+        listing.labels,
+        request,
+        options,
+        listing.notes,
+        given,
+        listing.readings,
+        groups=groups,
     )
 
 
@@ -107,22 +120,28 @@ def read_table(
             readings = doubt_about_part_columns(columns, known)
     if column is not None:
         given = rows_by_part(read_part_column(columns.column(column), column, columns.name))
-    found = find_columns(table, without=(column,) if column is not None else ())
+    roles = [name for name in (column, options.weight, options.group) if name is not None]
+    found = find_columns(table, without=roles)
     cells = column_of(columns, "file", found.file)
     files = [
         _image_of(value, row, found.file, table.root, options) for row, value in enumerate(cells)
     ]
-    used = (*found.names, *(name for name in (column, options.weight) if name is not None))
+    used = (*found.names, *roles)
     is_drawn = request.for_training and request.split is None and bool(request.to_draw())
     readings += (*found.readings, *unused_columns(columns, used, is_drawn=is_drawn))
     options = options.updated({"file": found.file, "label": found.label})
     weights = None if options.weight is None else _read_weights(columns, options.weight)
+    groups = None if options.group is None else column_of(columns, "group", options.group)
     if isinstance(found.label, str):
         labels = column_of(columns, "label", found.label)
-        return assemble(files, labels, request, options, (), given, readings, weights)
-    labels = _rows_of_columns(columns, found.label)
-    options = options.updated({"classes": found.label})
-    return assemble(files, labels, request, options, (), given, readings, weights)
+        order = table.orders.get(found.label)
+        has_one = options.task in (None, "classification") and options.sep is None
+        if order is not None and options.classes is None and has_one:
+            options = options.updated({"classes": order})
+    else:
+        labels = _rows_of_columns(columns, found.label)
+        options = options.updated({"classes": found.label})
+    return assemble(files, labels, request, options, (), given, readings, weights, groups)
 
 
 def _image_of(value: Any, row: int, column: str, root: Path, options: ImageOptions) -> Any:
@@ -189,6 +208,7 @@ def read_items(
 ) -> ImageDataArguments:
     """Read pairs of an image and its label."""
     _refuse_weight(options, "Use from_df with such a column, or omit weight.")
+    refuse_group(options, "Pass split=Split.by_group(groups).")
     for row, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"Item {row} is a {type(pair).__name__}, not a pair (image, label).")
@@ -196,6 +216,30 @@ def read_items(
     if images and all(len(getattr(image, "shape", ())) == 2 for image in images):
         options = options.updated({"layout": "HW"})
     return assemble(images, [label for _, label in items], request, options)
+
+
+def _pixels_of_parts(
+    images: Mapping[str, Any], layout: str | None, channels: int
+) -> dict[str, Tensor]:
+    """Return the pixels of each part; floats are scaled as those of train."""
+    largest = largest_of_floats(images["train"])
+    is_unit = None if largest is None else largest <= 1.0
+    tensors = {
+        part: to_uint8_images(each, layout, channels, part, is_unit=is_unit)
+        for part, each in images.items()
+    }
+    check_same_shape(tensors)
+    check_same_range(images)
+    return tensors
+
+
+def _check_lengths(tensors: Mapping[str, Tensor], labels: Mapping[str, Sequence[Any]]) -> None:
+    for part, tensor in tensors.items():
+        if len(tensor) != len(labels[part]):
+            raise InputError(
+                f"There are {len(tensor):,} {part} images, but {len(labels[part]):,} labels. "
+                "Give one label per image."
+            )
 
 
 def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[Any]]:
@@ -210,6 +254,33 @@ def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[A
         )
     ones = weights.new_ones(sum(sizes.values()) - len(weights))
     return {WEIGHT: as_column(torch.cat([weights, ones]))}
+
+
+def _groups_of_arrays(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[str]]:
+    """Return the column of groups; the images of parts that are given have no group."""
+    if given is None:
+        return {}
+    groups = to_list(given)
+    if len(groups) != sizes["train"]:
+        raise InputError(
+            f"There are {sizes['train']:,} train images, but {len(groups):,} groups in group. Give "
+            "one group per image."
+        )
+    if len(sizes) > 1:
+        raise InputError(
+            f"group has the groups of the train images, but {', '.join([*sizes][1:])} is given as "
+            "arrays. Give all images together and the size of each part (valid=0.2)."
+        )
+    return group_column(groups)
+
+
+def refuse_group(options: ImageOptions, instead: str) -> None:
+    """Raise an ArgumentError if the options name a column of groups, but there is no table."""
+    if options.group is not None:
+        raise ArgumentError(
+            f"group={options.group!r} is a column of a table, or a regular expression for the "
+            f"paths in a folder. {instead}"
+        )
 
 
 def _refuse_weight(options: ImageOptions, instead: str) -> None:
@@ -227,30 +298,22 @@ def read_arrays(
     layout: str | None,
     options: ImageOptions,
     sample_weight: Any = None,
+    group: Any = None,
 ) -> ImageDataArguments:
     """Read arrays or tensors of images of equal size; see ``ImageData.from_arrays``."""
     _refuse_weight(options, "Pass the weights: sample_weight=….")
+    refuse_group(options, "Pass the group of each image: group=….")
     pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
     layout = options.layout if layout is None else layout
-    largest = largest_of_floats(images)
-    is_unit = None if largest is None else largest <= 1.0
-    tensors = {
-        part: to_uint8_images(pair[0], layout, channels or 1, part, is_unit=is_unit)
-        for part, pair in pairs.items()
-    }
-    check_same_shape(tensors)
-    check_same_range({part: pair[0] for part, pair in pairs.items()})
+    tensors = _pixels_of_parts(
+        {part: pair[0] for part, pair in pairs.items()}, layout, channels or 1
+    )
     options = options.updated({"layout": layout_of(images, tensors["train"])})
     found = {part: list_labels(pair[1]) for part, pair in pairs.items()}
     labels_of = {part: labels for part, (labels, _) in found.items()}
     columns = found["train"][1]
-    for part, tensor in tensors.items():
-        if len(tensor) != len(labels_of[part]):
-            raise InputError(
-                f"There are {len(tensor):,} {part} images, but {len(labels_of[part]):,} labels. "
-                "Give one label per image."
-            )
+    _check_lengths(tensors, labels_of)
     pixels = torch.cat(list(tensors.values())) if len(tensors) > 1 else tensors["train"]
     targets = read_labels(
         [label for part in labels_of.values() for label in part],
@@ -260,7 +323,14 @@ def read_arrays(
     )
     rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
     n, n_channels, height, width = pixels.shape
-    split = split_images(request, targets, n, given=rows if len(rows) > 1 else None)
+    groups = _groups_of_arrays(group, {part: len(each) for part, each in tensors.items()})
+    split = split_images(
+        request,
+        targets,
+        n,
+        given=rows if len(rows) > 1 else None,
+        groups=groups.get(GROUP),
+    )
     used = bits_of_rows(images, split.train)
     bits = None if used is None else options.bits or used
     if bits not in (None, 16):  # the range is that of train, which is known now
@@ -278,6 +348,7 @@ def read_arrays(
             "animated": [False] * n,
             **({} if bits is None else {BITS: [bits] * n}),
             **_weight_column(sample_weight, {part: len(each) for part, each in tensors.items()}),
+            **groups,
         }
     )
     return samples, targets, split, options, (), ()
@@ -292,7 +363,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:
         )
     option_names = (
         *("size", "channels", "resize", "classes", "parts", "pattern", "suffix"),
-        *("bits", "unreadable", "verify", "sep", "task", "unknown", "weight", "like"),
+        *("bits", "unreadable", "verify", "sep", "task", "unknown", "weight", "group", "like"),
     )
     split_names = (
         "valid",

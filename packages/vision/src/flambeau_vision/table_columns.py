@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ class TableSource:
         root: The folder that relative paths start from.
         file: Name of the column of paths; None finds it.
         label: Name of the column of labels, or of several; None finds it.
+        orders: The categories of the columns that have an order of their own.
     """
 
     columns: Table
     root: Path
     file: str | None = None
     label: str | Sequence[str] | None = None
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
 
 @dataclass(frozen=True)
@@ -199,8 +201,8 @@ def unused_columns(table: Table, used: Collection[str], *, is_drawn: bool) -> li
                 {"column": name, "groups": n_groups},
                 ("by group",),
                 0.4,
-                f"Pass split=Split.by_group(table[{name!r}]); on the command line a column of "
-                "parts, --split NAME. If the parts may share them: split=False, --split none.",
+                f"Pass ImageOptions(group={name!r}), on the command line --group {name}. If the "
+                "parts may share them: split=False, --split none.",
             )
         )
     return readings

@@ -122,7 +122,8 @@ class BatchLayout:
                 raise InputError(
                     f"The data return tuples of {len(sample)}, so it is unknown which fields are "
                     "inputs and which are targets. Write n_inputs=…: the first n_inputs fields "
-                    "are inputs."
+                    "are inputs. If the last field has the weights of the samples, let a loader "
+                    'yield Batch({"input": x}, {"target": y}, sample_weight=w).'
                 )
             n_inputs = 1
         if len(sample) < n_inputs:

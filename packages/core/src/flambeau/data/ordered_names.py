@@ -14,7 +14,7 @@ from flambeau.wording import name_some
 
 
 def ordered_names(
-    names: Sequence[str] | Mapping[Any, Any], argument: str, number: str = "class number"
+    names: Sequence[str] | Mapping[Any, Any], argument: str, number: str = "class"
 ) -> tuple[str, ...]:
     """Return names as text, in the order of the numbers that they name.
 
@@ -62,6 +62,24 @@ def ordered_categories(values: object) -> tuple[str, ...] | None:
     return ordered_names([each for each in categories if each in found], "the categories")
 
 
+def ordered_columns(source: Any, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the ordered categories of the columns that have an order, by the name of the column.
+
+    Args:
+        source: A mapping of columns, or a frame of pandas or polars; other frames have none.
+        names: Names of the columns.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name in names if isinstance(source, Mapping) or hasattr(source, "dtypes") else ():
+        try:
+            order = ordered_categories(cast("Any", source)[name])
+        except (KeyError, TypeError):  # a name that is not text in the frame
+            continue
+        if order is not None:
+            found[name] = order
+    return found
+
+
 def check_distinct(names: Sequence[str], argument: str) -> None:
     """Raise an ``InputError`` if a name occurs twice."""
     if len(set(names)) < len(names):
@@ -71,7 +89,7 @@ def check_distinct(names: Sequence[str], argument: str) -> None:
         )
 
 
-def in_order(names: object, argument: str, number: str = "class number") -> list[Any]:
+def in_order(names: object, argument: str, number: str = "class") -> list[Any]:
     """Return names as a list in their order; see ``ordered_names``, which also checks each name."""
     if isinstance(names, str | bytes):
         raise ArgumentError(

@@ -105,6 +105,11 @@ def _check_memory(model: nn.Module) -> None:
                 f"{kind}'s {name!r} is on the meta device, so it has no values. Create the model "
                 "on a real device, or allocate it (model.to_empty(device=…)) and initialise it."
             )
+        if value.is_inference():
+            raise InputError(
+                f"{kind}'s {name!r} was created under torch.inference_mode(), so it cannot be "
+                "trained. Create or load the model outside of it."
+            )
 
 
 def model_facts(model: nn.Module) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class Learner(RecipeMethods):
         self.seed = int(seed)
         self.quiet = quiet
         self.history = History()
-        self._folder = Path(folder) if folder is not None else None
+        self._folder = None if folder is None else Path(folder).absolute()
         self._own_folder: Path | None = None
         self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()

@@ -195,7 +195,8 @@ class BaseTensorData(Data):
             raise InputError(
                 f"The task {task!r} needs exactly one target, but the data have {len(targets)}"
                 f"{': ' if targets else ''}{', '.join(targets)}. Pass a custom task: "
-                "Learner(data, module, task=…)."
+                "Learner(data, module, task=…). If one of them has the weights of the samples, let "
+                'the loader yield Batch({"input": x}, {"target": y}, sample_weight=w).'
             )
         return next(iter(targets.values()))["shape"]
 

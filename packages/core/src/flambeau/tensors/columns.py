@@ -144,6 +144,7 @@ def _from_list(name: str, rows: list[Any]) -> Array:
             refuse_masked(f"Row {row} of {name!r}", value)
     if not kinds <= _STACKED:
         rows = _as_python(rows)
+    _refuse_last_nul(name, rows)
     try:
         if isinstance(rows[0], Tensor):
             return torch.stack(rows)
@@ -155,6 +156,16 @@ def _from_list(name: str, rows: list[Any]) -> Array:
             f"The rows of the list {name!r} cannot be stacked: {found}. Give rows of one shape: "
             "pad or crop them, or pass a data set and a collate_fn to TensorData.from_loaders."
         ) from error
+
+
+def _refuse_last_nul(name: str, values: Sequence[object]) -> None:
+    """Raise an error for text that ends with NUL characters, which NumPy would remove."""
+    for row, value in enumerate(values):
+        if isinstance(value, str) and value.endswith("\0"):
+            raise InputError(
+                f"{name!r} has {value!r:.60} in row {row}, which ends with a NUL character. Remove "
+                "it: text.rstrip('\\0')."
+            )
 
 
 def _as_python(values: Iterable[Any]) -> list[Any]:
@@ -176,6 +187,7 @@ def _without_objects(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """Return an object array (a DataFrame column) as an array of numbers or strings."""
     flat: list[object] = _as_python(array.reshape(-1))
     numbers = (bool, int, float, np.number, np.bool_)
+    _refuse_last_nul(name, flat)
     for kind in (str, numbers):
         if flat and all(isinstance(value, kind) for value in flat):
             try:

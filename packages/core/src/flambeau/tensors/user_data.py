@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self, TypeAlias, cast, overload
 
@@ -79,6 +80,10 @@ class UserData(BaseTensorData):
             for part, each in datasets.items()
         }
         first = _first_samples(parts["train"])
+        for part, each in parts.items():
+            if part != "train":
+                with _named(part):
+                    _check_like_train(part, _first_samples(each, 1)[0], first[0])
         return cls(parts, split, first, task=task, class_names=class_names, like=like)
 
     @classmethod
@@ -98,6 +103,12 @@ class UserData(BaseTensorData):
         first = read_first_batches(loaders["train"], layout, _PEEK_BATCHES)
         if not first:
             raise InputError("The train loader has no batches. It needs at least one.")
+        for part, loader in loaders.items():
+            if part != "train":
+                with _named(part):
+                    found = read_first_batches(loader, layout, 1)
+                    if found:
+                        _check_like_train(part, found[0], first[0])
         batches = {part: known_batches(loader, part) for part, loader in loaders.items()}
         sizes = {
             part: count_samples(loader) or (batches[part] or len(first)) * len(first[0])
@@ -310,8 +321,26 @@ def _tensors_of(items: Any) -> tuple[Tensor, ...] | None:
     return tuple(each[rows] for each in tensors)
 
 
-def _first_samples(train: MapDataset) -> list[Batch]:
-    n = min(len(train), _PEEK_BATCHES * _PEEK_SAMPLES)
+@contextmanager
+def _named(part: str) -> Generator[None]:
+    """Add the name of the part to an error about its first samples."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        if f" {part} " in text:
+            raise
+        raise InputError(f"The first samples of {part} are invalid: {text}") from error
+
+
+def _check_like_train(part: str, first: Batch, train: Batch) -> None:
+    from flambeau.tensors.first_batches import check_like_train
+
+    check_like_train(part, first, train)
+
+
+def _first_samples(train: MapDataset, most: int = _PEEK_BATCHES * _PEEK_SAMPLES) -> list[Batch]:
+    n = min(len(train), most)
     reader = MapDatasetReader(train, seed=0)
     with TemporarySeed().at(0):
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -54,7 +54,9 @@ class TrainingOptions:
     """
 
     train_step: TrainStep = train_step
-    optimizer: OptimizerFactory | type[Optimizer] | Mapping[str, type[Optimizer]] | None = None
+    optimizer: (
+        OptimizerFactory | Callable[..., Optimizer] | Mapping[str, Callable[..., Optimizer]] | None
+    ) = None
     transforms: tuple[Transform, ...] = ()
     controllers: tuple[Controller, ...] = ()
     average: EMA | SWA | None = None
