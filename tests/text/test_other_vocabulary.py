@@ -19,10 +19,10 @@ CHOICES = {
 }
 
 
-def learner(letter: str, **options: object) -> Learner:
+def learner(letter: str, folder: Path | None = None, **options: object) -> Learner:
     pairs = [(f"{letter}{n} a{n % 5}", f"{letter}{n} x{n % 5}") for n in range(20)]
     data = TranslationData.from_pairs(pairs, valid=pairs[:4], options=TranslationOptions(**options))
-    return Learner(data, choices=CHOICES, quiet=True)
+    return Learner(data, choices=CHOICES, folder=folder, quiet=True)
 
 
 @pytest.mark.parametrize("saved", ["export", "weights.safetensors"])
@@ -52,3 +52,12 @@ def test_case_is_part_of_the_vocabulary(tmp_path: Path) -> None:
     path = learner("b").save(tmp_path / "weights")
     with pytest.raises(ArtefactError, match="another vocabulary"):
         learner("b", lowercase=True).load(path)
+
+
+@pytest.mark.parametrize("method", ["load", "resume"])
+def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path: Path, method: str) -> None:
+    folder = tmp_path / "run"
+    learner("b", folder=folder).fit(1, lr=1e-3)
+    with pytest.raises(ArtefactError, match="another vocabulary"):
+        getattr(learner("c"), method)(folder)
+    getattr(learner("b"), method)(folder)

@@ -20,10 +20,14 @@ def learner(x: torch.Tensor = X, y: torch.Tensor = Y, **options: Any) -> Learner
 
 
 def saved(first: Learner, kind: str, folder: Path) -> Path:
+    if kind == "checkpoint":
+        again = Learner(first.data, choices=CHOICES, folder=folder / "run", quiet=True)
+        again.fit(1)
+        return folder / "run"
     return first.export(folder / "export") if kind == "export" else first.save(folder / "weights")
 
 
-@pytest.mark.parametrize("kind", ["export", "file"])
+@pytest.mark.parametrize("kind", ["export", "file", "checkpoint"])
 def test_another_order_of_the_classes_is_refused(tmp_path: Path, kind: str) -> None:
     path = saved(learner(class_names=["no", "yes"]), kind, tmp_path)
     other = learner(X, 1 - Y, class_names=["yes", "no"])
@@ -63,9 +67,18 @@ def test_another_preprocessor_than_the_exports_is_refused(tmp_path: Path) -> Non
     assert torch.allclose(further.predictor().outputs(X), expected, atol=1e-6)
 
 
-def test_another_scale_of_the_targets_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "checkpoint"])
+def test_another_preprocessor_than_that_of_weights_is_refused(tmp_path: Path, kind: str) -> None:
+    path = saved(learner(), kind, tmp_path)
+    learner().load(path)
+    with pytest.raises(ArtefactError, match=r"another preprocessor .*: mean"):
+        learner(X * 100).load(path)
+
+
+@pytest.mark.parametrize("kind", ["export", "file", "checkpoint"])
+def test_another_scale_of_the_targets_is_refused(tmp_path: Path, kind: str) -> None:
     target = X.sum(1, keepdim=True)
-    path = learner(X, target).export(tmp_path / "export")
+    path = saved(learner(X, target), kind, tmp_path)
     with pytest.raises(ArtefactError, match=r"scaled with mean .* other units"):
         learner(X, target * 100).load(path)
 

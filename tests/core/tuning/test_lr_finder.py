@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -408,11 +409,11 @@ def test_rates_are_compared_on_the_same_batches_and_repeats_draw_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lr_finder, "is_noisy", lambda runs: True)  # so that runs are repeated
-    rows: list[tuple[int, ...]] = []
+    seen: SimpleQueue[tuple[int, ...]] = SimpleQueue()  # lr_find restores a list
 
     def record(batch: Batch, seed: int) -> Batch:
         assert batch.indices is not None
-        rows.append(tuple(batch.indices.tolist()))
+        seen.put(tuple(batch.indices.tolist()))
         return batch
 
     draws = torch.Generator().manual_seed(1)
@@ -426,6 +427,7 @@ def test_rates_are_compared_on_the_same_batches_and_repeats_draw_others(
         quiet=True,
     )
     found = learner.lr_find(max_steps=MAX_STEPS * 3)
+    rows = [seen.get() for _ in range(seen.qsize())]
     position = len(found.sweep.losses)
     first = {0: {tuple(rows[:3])}}
     for run in found.runs:

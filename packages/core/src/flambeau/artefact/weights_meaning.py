@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from flambeau.task.task import Task
 from flambeau.wording import name_some
 
 _TOLERANCE = 1e-4  # of statistics that another machine computed from the same data
+_MOST_TEXT = 4096  # characters of a value in a checkpoint
+_MOST_HEADER = 2**16  # characters in the header of a weights file
 _OF_MACHINE = ("memory_format",)  # arguments that do not change the values of the inputs
 _START = (
     "To train an export further on these data: Learner(data, start=EXPORT), or flambeau fit … "
@@ -46,12 +49,41 @@ class Meaning:
 
     def metadata(self) -> dict[str, str]:
         """Return the texts for the header of a file of weights."""
-        found = {"outputs": json.dumps(list(self.task.output_names))}
+        settings = self.settings()
+        found = {name: json.dumps(settings[name]) for name in ("outputs", "targets")}
+        preprocessor = json.dumps(settings["preprocessor"], default=_plain_tensor)
+        if len(preprocessor) < _MOST_HEADER:
+            found["preprocessor"] = preprocessor
         if self.task.calibration:
             fitted = {"calibration": dict(self.task.calibration)}
             found["task"] = json.dumps({"builder": self.task.builder, "arguments": fitted})
-        vocabulary = _vocabulary(self.preprocessor)
+        vocabulary = settings["vocabulary"]
         return found if vocabulary is None else {**found, "vocabulary": vocabulary}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what checkpoints store: JSON values and tensors; long values as digests."""
+        preprocessor = _settings(self.preprocessor)
+        return {
+            "outputs": list(self.task.output_names),
+            "targets": dict(target_scales(self.task.arguments())),
+            "vocabulary": _vocabulary(self.preprocessor),
+            "preprocessor": {name: _short(value) for name, value in preprocessor.items()},
+        }
+
+    def check_settings(self, saved: Mapping[str, Any], path: object) -> None:
+        """Check what ``settings`` returned when the weights were saved; None is not checked.
+
+        Raises:
+            ArtefactError: The outputs, the scale of the targets, the vocabulary or the preprocessor
+                differ from those of this learner.
+        """
+        own = self.settings()
+        self._check_names(saved.get("outputs") or (), path)
+        self._check_targets(saved.get("targets") or {}, path)
+        if saved.get("vocabulary", own["vocabulary"]) != own["vocabulary"]:
+            raise _other_vocabulary(path)
+        if (preprocessor := saved.get("preprocessor")) is not None:
+            self._check_preprocessor(own["preprocessor"], preprocessor, path)
 
     def check_file(self, metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
         """Check the header of a weights file; an entry that is missing is not checked.
@@ -60,12 +92,12 @@ class Meaning:
             The calibration stored in the file (temperature, thresholds), empty if there is none.
 
         Raises:
-            ArtefactError: The weights have other outputs, or were trained with another vocabulary.
+            ArtefactError: As ``check_settings``.
         """
-        own = self.metadata()
-        self._check_names(json.loads(metadata.get("outputs", "[]")), file)
-        if metadata.get("vocabulary", own.get("vocabulary")) != own.get("vocabulary"):
-            raise _other_vocabulary(file)
+        texts = ("outputs", "targets", "preprocessor")
+        saved = {name: json.loads(metadata[name]) for name in texts if name in metadata}
+        own = _vocabulary(self.preprocessor)
+        self.check_settings({**saved, "vocabulary": metadata.get("vocabulary", own)}, file)
         spec = BuilderSpec(**json.loads(metadata.get("task", '{"builder": null}')))
         return stored_calibration(spec, self.task.builder)
 
@@ -86,29 +118,37 @@ class Meaning:
             )
         saved = record.task.arguments
         self._check_names(output_names(saved), folder)
+        self._check_targets(target_scales(saved), folder)
+        stored = rebuild_preprocessor(folder, record, self.domain)
+        if _vocabulary(self.preprocessor) != _vocabulary(stored):
+            raise _other_vocabulary(folder)
+        self._check_preprocessor(_settings(self.preprocessor), _settings(stored), folder)
+        return stored_calibration(record.task, self.task.builder)
+
+    def _check_targets(self, saved: Mapping[str, Any], path: object) -> None:
         own = target_scales(self.task.arguments())
-        for name, value in target_scales(saved).items():
+        for name, value in saved.items():
             if name in own and not _equal(own[name], value):
                 is_scale = name.endswith(("mean", "std"))
                 what = "targets scaled with " if is_scale else "targets with "
                 raise ArtefactError(
-                    f"The weights in {folder} predict {what}{name} "
+                    f"The weights in {path} predict {what}{name} "
                     f"{value!r:.60}, but the task of this learner has {own[name]!r:.60}: "
                     f"predictions would be in other units. {_START}"
                 )
-        stored = rebuild_preprocessor(folder, record, self.domain)
-        if _vocabulary(self.preprocessor) != _vocabulary(stored):
-            raise _other_vocabulary(folder)
-        differing = _differing(_settings(self.preprocessor), _settings(stored))
+
+    def _check_preprocessor(
+        self, own: Mapping[str, Any], stored: Mapping[str, Any], path: object
+    ) -> None:
+        differing = _differing(own, stored)
         if differing:
             raise ArtefactError(
-                f"The weights in {folder} were trained with another preprocessor than that of "
-                f"these data: {name_some(differing, 3)} (here / in the export). The same inputs "
+                f"The weights in {path} were trained with another preprocessor than that of "
+                f"these data: {name_some(differing, 3)} (here / there). The same inputs "
                 f"would reach the model with other values, so predictions would be wrong. {_START}"
             )
-        return stored_calibration(record.task, self.task.builder)
 
-    def _check_names(self, saved: Sequence[Any], path: Path) -> None:
+    def _check_names(self, saved: Sequence[Any], path: object) -> None:
         own = list(self.task.output_names)
         stored = list(map(str, saved))
         if own and stored and own != stored:
@@ -124,7 +164,7 @@ def _vocabulary(preprocessor: Preprocessor) -> str | None:
     return preprocessor.vocabulary_digest() if isinstance(preprocessor, HasVocabulary) else None
 
 
-def _other_vocabulary(path: Path) -> ArtefactError:
+def _other_vocabulary(path: object) -> ArtefactError:
     return ArtefactError(
         f"The weights in {path} were trained with another vocabulary than that of these data: the "
         f"same token ids denote other tokens, so predictions would be meaningless. {_START}"
@@ -139,6 +179,20 @@ def _settings(preprocessor: Preprocessor) -> dict[str, Any]:
     return {"builder": preprocessor.builder, **arguments, **preprocessor.tensors()}
 
 
+def _short(value: Any) -> Any:
+    """Return a value, or the digest of its JSON form if that is long (categories of a table)."""
+    if isinstance(value, Tensor):
+        return value
+    text = json.dumps(value)
+    if len(text) < _MOST_TEXT:
+        return value
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _plain_tensor(value: Any) -> Any:
+    return value.tolist()
+
+
 def _differing(own: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
     """Return "name (own value / stored value)" for the settings that differ."""
     return [
@@ -150,6 +204,8 @@ def _differing(own: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
 
 def _equal(one: Any, other: Any) -> bool:
     """Return whether two values are equal; floats may differ by rounding."""
+    if isinstance(one, Tensor) and isinstance(other, list):  # from the header of a file
+        other = torch.tensor(other)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         one, other = one.detach().cpu().double(), other.detach().cpu().double()
         close = one.shape == other.shape and torch.allclose(

@@ -189,6 +189,7 @@ def build(
         # Only the name is chosen here; the folder is created when something is written.
         folder=agree_on_folder(setup.folder, setup.domain.name),
         data=setup.fingerprint,
+        meaning=setup.built(plan).meaning,
         planner=auto,
         intervals=intervals,
     )

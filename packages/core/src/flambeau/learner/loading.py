@@ -39,6 +39,7 @@ def load_any(model: nn.Module, path: str | Path, meaning: Meaning) -> dict[str, 
         return load_model(model, path, meaning)
     _, checkpoint, found = resume_point(folder)
     tree, before = check_tree(found, checkpoint), copied_state(model)
+    meaning.check_settings(tree.get("meaning") or {}, checkpoint)
     try:
         load_final_weights(model, tree)
     except Exception as error:

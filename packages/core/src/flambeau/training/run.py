@@ -46,7 +46,7 @@ from flambeau.training.start_checks import (
     check_has_column,
     check_trainable,
 )
-from flambeau.training.state import Position, TrainState
+from flambeau.training.state import Meaning, Position, TrainState
 from flambeau.training.step import Step, TrainStep, train_step
 from flambeau.training.update import Update
 
@@ -72,6 +72,7 @@ class RunSettings:
         plan: Returns the plan as JSON values, for checkpoints.
         folder: The folder of the run; it is created when a file is written.
         data: Values that identify the data, stored in checkpoints.
+        meaning: What inputs and outputs of the model mean, stored in checkpoints.
         planner: Decides after each phase which phases follow; None uses ``phases``.
         intervals: The intervals between evaluations; None evaluates at the end of each epoch.
     """
@@ -82,6 +83,7 @@ class RunSettings:
     plan: Callable[[], Mapping[str, Any]] = dict
     folder: Path | None = None
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    meaning: Meaning | None = None
     planner: Planner | None = None
     intervals: Intervals | None = None
 

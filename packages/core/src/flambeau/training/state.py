@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,18 @@ from flambeau.training.history import History
 
 if TYPE_CHECKING:
     from flambeau.training.step_intervals import Intervals
+
+
+class Meaning(Protocol):
+    """What inputs and outputs of a model mean: vocabulary, classes, units."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return JSON values and tensors."""
+        ...
+
+    def check_settings(self, saved: Mapping[str, Any], path: object) -> None:
+        """Raise an error if saved settings differ from these."""
+        ...
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ def capture(run: Run) -> dict[str, Any]:
         "plan": dict(run.settings.plan()),
         "phases": [phase.as_json() for phase in phases] if savable else None,
         "fingerprint": _fingerprint(run),
+        "meaning": run.settings.meaning and run.settings.meaning.settings(),
         "position": asdict(state.position),
         "started_phase": run.started_phase,
         "first_epoch": None if state.intervals is None else state.intervals.first_epoch,
@@ -204,6 +205,8 @@ def _check(run: Run, tree: Mapping[str, Any]) -> None:
                 f"{here} in this run. Create the Learner with the same data, model, choices, "
                 "training options and seed."
             )
+    if run.settings.meaning is not None:
+        run.settings.meaning.check_settings(tree.get("meaning") or {}, "the checkpoint")
 
 
 def _difference(here: Any, there: Any) -> tuple[Any, Any]:
