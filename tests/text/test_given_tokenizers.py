@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from flambeau.data.loader import LoaderOptions
 from flambeau.errors import (
     ArgumentError,
     ArtefactError,
+    FlambeauWarning,
     InputError,
     MissingDependencyError,
     PlanError,
@@ -291,3 +293,72 @@ def test_only_train_batches_have_dropout_and_epochs_differ() -> None:
 def test_invalid_dropout_is_refused(tokenizer: str, value: Any, message: str) -> None:
     with pytest.raises(PlanError, match=message):
         learner(tokenizer, bpe_dropout=value).plan  # noqa: B018
+
+
+def broken(**methods: Any) -> Any:
+    kind = type("Broken", (Bytes,), methods)
+    register_tokenizer("broken", kind)
+    return kind()
+
+
+def ids(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def encodes(function: Any) -> Any:
+    return broken(encode=lambda self, text: function(text))
+
+
+BROKEN: list[tuple[str, Any, str]] = [
+    ("floats", lambda: encodes(lambda text: [1.5]), "must return a sequence of whole numbers"),
+    ("texts", lambda: encodes(lambda text: ["1"]), "must return a sequence of whole numbers"),
+    ("nothing", lambda: encodes(lambda text: None), r"returned None .*sequence of whole numbers"),
+    (
+        "nested",
+        lambda: encodes(lambda text: [ids(text)]),
+        "must return a sequence of whole numbers",
+    ),
+    ("too large", lambda: encodes(lambda text: [256]), "returned the id 256 .*must be 0 to 255"),
+    ("negative", lambda: encodes(lambda text: [-1]), "returned the id -1 .*must be 0 to 255"),
+    ("lossy", lambda: encodes(lambda text: ids(text.replace(" ", ""))), "for 64 of 64 train texts"),
+    ("empty", lambda: encodes(lambda text: []), "for 64 of 64 train texts: .* became ''"),
+    (
+        "special tokens",
+        lambda: encodes(lambda text: [1, *ids(text), 2]),
+        r"for 64 of 64 train texts: .*\(without special tokens\)",
+    ),
+    (
+        "random",
+        lambda: encodes(lambda text: [random.randrange(256) for _ in text]),
+        "different ids for .* in two calls",
+    ),
+    ("bytes", lambda: broken(decode=lambda self, ids: bytes(ids)), "decode must return a text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [each[1:] for each in BROKEN], ids=[b[0] for b in BROKEN]
+)
+def test_tokenizers_that_break_the_protocol_are_refused(make: Any, message: str) -> None:
+    random.seed(0)
+    with pytest.raises(InputError, match=message):
+        _ = learner(make()).model
+
+
+def test_a_tokenizer_that_changes_some_texts_is_reported() -> None:
+    changes = encodes(lambda text: ids(text.replace("eleven", "11")))
+    with pytest.warns(FlambeauWarning, match=r"\[tokenizer-changes-text\].* of 64 train texts"):
+        _ = learner(changes).model
+
+
+def test_ids_may_be_of_any_integer_type() -> None:
+    expected = learner(Bytes()).task.target.encode("a ñ")
+    for convert in (torch.tensor, np.array):
+        made = learner(encodes(lambda text, convert=convert: convert(ids(text))))
+        assert made.task.target.encode("a ñ") == expected
+
+
+@pytest.mark.parametrize("name", ["bpe", "word", "custom", "", " ", 3])
+def test_names_of_other_tokenizers_are_refused(name: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"cannot be given to a tokenizer: .*Choose another"):
+        register_tokenizer(name, Bytes)

@@ -11,6 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 from flambeau import Learner
 from flambeau.errors import FlambeauError, MissingDependencyError
 from flambeau_text import TranslationData, TranslationOptions, corpus_score
+from flambeau_text.languages import language_code
 from flambeau_text.translation.scores import bleu_tokenizer
 from flambeau_text.translation.task import TranslationTask
 from flambeau_text.word_count import count_words, is_unspaced, script_of
@@ -119,3 +120,31 @@ def test_missing_tokenizers_are_named_before_training(
     assert plan["bleu_tokenizer"].value == "char"
     with pytest.raises(FlambeauError, match=rf"sacrebleu\[{package}\]"):
         Learner(data, choices={**CHOICES, "bleu_tokenizer": f"{package}-mecab"}, quiet=True)
+
+
+OTHERS = {
+    "lo": "ຂ້ອຍມັກດົນຕີຫຼາຍ",
+    "km": "ខ្ញុំស្រឡាញ់តន្ត្រី",
+    "my": "ကျွန်တော်ဂီတကိုချစ်တယ်",
+    "bo": "ང་རང་བོད་སྐད་ལ་དགའ་",
+    "jv": "ꦲꦏꦸꦱꦸꦏꦩꦸꦱꦶꦏ꧀",
+    "shn": "ႁဝ်းမၵ်ႉၸၢႆးသေၵႂၢမ်းၼင်ႇၼႆ",
+}
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_other_scripts_without_spaces_are_kept_and_split(language: str) -> None:
+    text = OTHERS[language]
+    assert 3 <= count_words(text) <= 8
+    assert script_of([text]) == "th"
+    pairs = [(f"I like the music of number {n} very much", text * (1 + n % 2)) for n in range(20)]
+    for swap in (False, True):
+        both = [(target, source) if swap else (source, target) for source, target in pairs]
+        data = TranslationData.from_pairs(both)
+        assert data.skipped == {}
+        assert Learner(data, choices=CHOICES, quiet=True).plan["tokenizer"].value == "bpe"
+
+
+def test_tibetan_is_scored_by_characters() -> None:
+    assert [bleu_tokenizer(code) for code in ("bo", "dz", "my", "km", "lo")] == ["char"] * 5
+    assert language_code("tibetan") == language_code("bod") == "bo"

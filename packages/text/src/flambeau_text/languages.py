@@ -20,6 +20,7 @@ _OTHER_NAMES: Mapping[str, str] = {
     name: code
     for code, names in {
         "ar": "ara arabic", "bg": "bul bulgarian", "bn": "ben bengali", "cs": "ces cze czech",
+        "bo": "bod tib tibetan",
         "da": "dan danish", "de": "deu ger german deutsch", "el": "ell gre greek",
         "en": "eng english", "es": "spa spanish español", "et": "est estonian",
         "fa": "fas per persian", "fi": "fin finnish", "fr": "fra fre french français",

@@ -7,7 +7,10 @@ import re
 # Letters of scripts without spaces, and about how many of them make a word.
 _UNSPACED = {
     2: "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff",
-    4: "\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff",
+    4: (
+        "\u0e00-\u0e7f\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff"
+        "\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf"
+    ),
 }
 _LETTERS = {n: re.compile(f"[{letters}]") for n, letters in _UNSPACED.items()}
 _ANY = re.compile(f"[{''.join(_UNSPACED.values())}]+")
@@ -19,7 +22,7 @@ def count_words(text: str) -> int:
     """Return the number of words of a text, estimated where its script has no spaces.
 
     Words are separated by spaces. In scripts without spaces, two Chinese or Japanese characters, or
-    four Thai, Lao, Khmer or Burmese characters, count as one word.
+    four Thai, Lao, Khmer, Burmese, Tibetan, Tai, Javanese or Balinese ones, count as one word.
 
     Example:
         >>> [count_words(text) for text in ("a dog runs", "我喜欢音乐", "我用 Python 写代码")]
@@ -42,7 +45,7 @@ def is_unspaced(text: str) -> bool:
 def script_of(texts: list[str]) -> str | None:
     """Return "ja", "zh" or "th" if most texts are in a script without spaces, else None.
 
-    The letters of the texts decide. "th" also covers Lao, Khmer and Burmese.
+    The letters of the texts decide. "th" also covers Lao, Khmer, Burmese, Tibetan and others.
     """
     found = [text for text in texts if is_unspaced(text)]
     if 2 * len(found) <= len(texts):

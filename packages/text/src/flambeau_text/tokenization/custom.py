@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from operator import index
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
-from flambeau.errors import ArgumentError, ArtefactError, InputError, did_you_mean
+from flambeau.errors import (
+    ArgumentError,
+    ArtefactError,
+    FlambeauWarning,
+    InputError,
+    did_you_mean,
+)
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, Tokenizer, content_ids
 from flambeau_text.vocab import SPECIALS
 
 _REGISTERED: dict[str, type[Any]] = {}
 _FIRST = len(SPECIALS)
+RESERVED = frozenset(
+    {"auto", "bpe", "character", "custom", "sentencepiece", "subword", "unigram", "word"}
+)
+"""Names of flambeau's own tokenizers, which no user-defined one can have."""
+_CHECKED_TEXTS = 64
 
 
 @runtime_checkable
@@ -49,6 +62,11 @@ def register_tokenizer(name: str, kind: type[Any]) -> None:
     Raises:
         ArgumentError: The class lacks a method, or the name belongs to another one.
     """
+    if not isinstance(cast("object", name), str) or not name.strip() or name in RESERVED:
+        raise ArgumentError(
+            f"The name {name!r} cannot be given to a tokenizer: it must be a text, and none of "
+            f"flambeau's own names ({', '.join(sorted(RESERVED))}). Choose another name."
+        )
     missing = [each for each in ("__len__", "encode", "decode") if not hasattr(kind, each)]
     if not isinstance(kind, type) or missing:
         raise ArgumentError(
@@ -153,14 +171,67 @@ class CustomTokenizer(Tokenizer):
         return [self._encoded(self.normalize(text)) for text in texts]
 
     def _encoded(self, text: str) -> list[int]:
-        ids = [int(each) for each in self.inner.encode(text)]
+        found = cast("object", self.inner.encode(text))
+        size = len(self.inner)
+        try:
+            ids = [index(each) for each in cast("Iterable[Any]", found)]
+        except TypeError:
+            raise InputError(
+                f"The tokenizer {self.name!r} returned {found!r:.60} for {text!r:.60}; encode must "
+                "return a sequence of whole numbers."
+            ) from None
         for each in ids:
-            if not 0 <= each < len(self.inner):
+            if not 0 <= each < size:
                 raise InputError(
                     f"The tokenizer {self.name!r} returned the id {each} for {text!r:.60}; its ids "
-                    f"must be 0 to {len(self.inner) - 1}."
+                    f"must be 0 to {size - 1}."
                 )
         return [_FIRST + each for each in ids]
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Check on some texts that ``decode`` is the inverse of ``encode``.
+
+        Args:
+            texts: Train texts of one side, of which 64 are used.
+
+        Raises:
+            InputError: ``encode`` returns other ids for the same text; or most texts differ from
+                ``decode(encode(text))``, so that no translation could match its reference.
+
+        Warns:
+            FlambeauWarning: [tokenizer-changes-text] Some texts differ.
+        """
+        some = texts[:: max(1, len(texts) // _CHECKED_TEXTS)][:_CHECKED_TEXTS]
+        changed: list[tuple[str, str]] = []
+        for text in map(self.normalize, some):
+            ids = self._encoded(text)
+            if ids != self._encoded(text):
+                raise InputError(
+                    f"The tokenizer {self.name!r} returned different ids for {text!r:.60} in two "
+                    "calls. encode must not be random: evaluation and prediction use it too."
+                )
+            decoded = cast("object", self.decode(ids))
+            if not isinstance(decoded, str):
+                raise InputError(
+                    f"The tokenizer {self.name!r} decoded {text!r:.60} to {decoded!r:.60}; decode "
+                    "must return a text."
+                )
+            if decoded != text:
+                changed.append((text, decoded))
+        if not changed:
+            return
+        text, decoded = changed[0]
+        what = (
+            f"decode(encode(text)) of the tokenizer {self.name!r} differs from the text for "
+            f"{len(changed)} of {len(some)} train texts: {text!r:.60} became {decoded!r:.60}."
+        )
+        if 2 * len(changed) > len(some):
+            raise InputError(
+                f"{what} No translation could match such a reference. Let decode restore the text "
+                "(without special tokens), or define normalize(text), which returns the text that "
+                "decode(encode(text)) gives."
+            )
+        warnings.warn(f"[tokenizer-changes-text] {what}", FlambeauWarning, stacklevel=3)
 
     def normalize(self, text: str) -> str:
         found = super().normalize(text)

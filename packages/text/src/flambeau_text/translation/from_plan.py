@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flambeau_text.tokenization.custom import CustomTokenizer
 from flambeau_text.tokenization.fit import fit_tokenizer
 from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.given_tokenizers import as_tokenizers, plan_values
@@ -34,6 +35,9 @@ def fit_preprocessor(
     given = options.given_tokenizers
     if given is not None and values["tokenizer"] == plan_values(given)["tokenizer"]:
         source, target = as_tokenizers(given, lowercase, form)
+        for tokenizer, texts in ((source, sources), (target, targets)):
+            if isinstance(tokenizer, CustomTokenizer):
+                tokenizer.check(texts)
     elif values["shared_vocab"]:
         # The rules of one language cannot split two languages.
         joint = fit_tokenizer([*sources, *targets], values, None, lowercase)

@@ -37,7 +37,7 @@ BLEU_TOKENIZERS = (
 """sacrebleu's tokenizations of both sides for BLEU."""
 
 _BY_LANGUAGE = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"} | dict.fromkeys(
-    ("th", "lo", "km", "my"), "char"
+    ("th", "lo", "km", "my", "bo", "dz"), "char"
 )
 _NEEDS = {
     "ja-mecab": ("MeCab", "sacrebleu[ja]"),
@@ -49,8 +49,9 @@ _NEEDS = {
 def bleu_tokenizer(language: str | None) -> str:
     """Return sacrebleu's tokenization for BLEU in a target language; "13a" for most languages.
 
-    Chinese, Japanese and Korean have their own tokenizations. Thai, Lao, Khmer and Burmese, which
-    have no spaces between words and for which sacrebleu needs a download, are scored by characters.
+    Chinese, Japanese and Korean have their own tokenizations. Thai, Lao, Khmer, Burmese and
+    Tibetan, which have no spaces between words and for which sacrebleu needs a download, are scored
+    by characters.
 
     Raises:
         MissingDependencyError: A package for this language is not installed.
