@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from ctypes import c_double
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,24 @@ from flambeau.tuning.speed import measure_speed
 
 
 class Machine:
-    """A clock that steps and evaluations move, as fast as a test says."""
+    """A clock that steps and evaluations move, as fast as a test says.
+
+    The time is no Python number, because measurements and ``resume`` restore those of a train step.
+    """
 
     def __init__(self, step_s: float = 0.1, evaluation_s: float = 0.5) -> None:
-        self.now_s, self.step_s, self.evaluation_s = 0.0, step_s, evaluation_s
+        self._now_s = c_double(0.0)
+        self.step_s, self.evaluation_s = step_s, evaluation_s
         self.steps = 0
         self.slower: Callable[[int], float] = lambda step: 1.0
+
+    @property
+    def now_s(self) -> float:
+        return self._now_s.value
+
+    @now_s.setter
+    def now_s(self, value: float) -> None:
+        self._now_s.value = value
 
     def __call__(self) -> float:
         return self.now_s

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType, SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -51,7 +51,8 @@ def parts_of(value: object) -> dict[str, object]:
     if _is_flambeau(module):  # the parts that a user passed to a task of flambeau
         parts = _attributes(value) if isinstance(value, Task) else ()
         return {name: part for name, part in parts if _is_of_user(part)}
-    return {} if _is_of_library(module) else dict(_attributes(value))
+    is_skipped = _is_of_library(module) and not isinstance(value, SimpleNamespace)
+    return {} if is_skipped else dict(_attributes(value))
 
 
 def set_part(owner: object, name: str, value: object) -> bool:
