@@ -117,6 +117,7 @@ def test_held_out_rows_have_a_report_without_models_that_were_fitted_on_them(
     assert len(every.groups.unique()) < 60
     page = found.interpretation.report(tmp_path / "folds.html").read_text()
     assert "out-of-fold" in page
+    assert "Not examined: The predictions are not those of one model" in page
 
 
 def test_intervals_count_a_group_as_one_sample() -> None:

@@ -87,7 +87,12 @@ def scored_of(found: Interpretation, most: int = 200_000) -> Scored:
         raise ArgumentError("This needs a report on TabularData: learner.interpret().")
     table = cast("TabularData", data)
     problem = Problem.of(found.task)
-    if problem is None or found.run is None:
+    if found.run is None:
+        raise ArgumentError(
+            "The predictions are not those of one model, whose columns could be changed. Use "
+            "learner.interpret()."
+        )
+    if problem is None:
         raise ArgumentError(
             f"The outputs of {type(found.task).__name__} are not known. Use Classification, "
             "MultiLabel, Regression or a task derived from them."
