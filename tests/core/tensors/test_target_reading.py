@@ -173,3 +173,10 @@ def test_clear_targets_of_loaders_have_no_doubts() -> None:
         assert "readings" not in TensorData.from_loaders(loader).facts()
     ragged = [(X[:4], torch.zeros(4, length)) for length in (3, 5)]  # sequences of two lengths
     assert "target_shape" in TensorData.from_loaders(ragged).facts()
+
+
+def test_targets_beyond_the_range_of_their_variance_are_refused() -> None:
+    y = torch.linspace(1, 2, 20, dtype=torch.float64) * 1e200
+    data = TensorData.from_tensors(X[:20], y)
+    with pytest.raises(InputError, match="too large to be standardised"):
+        data.facts()

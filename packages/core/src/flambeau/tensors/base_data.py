@@ -263,6 +263,9 @@ def describe_target(
         target: The targets.
         class_names: Names of the classes, if they are known.
         weights: Sample weights ``(n,)``.
+
+    Raises:
+        InputError: The targets are too large to be standardised.
     """
     facts: dict[str, Any] = {
         "target_dtype": dtype_name(target.dtype),
@@ -280,6 +283,11 @@ def describe_target(
     }
     if target.ndim <= 2:
         mean, std = mean_and_std(target.reshape(len(target), -1), by_feature=True)
+        if not bool(std.isfinite().all()) and bool(target.isfinite().all()):
+            raise InputError(
+                f"The targets are from {low:g} to {high:g}, too large to be standardised: their "
+                "variance is beyond the range of float64. Divide them by a constant."
+            )
         facts |= {"target_mean": mean.numpy().tolist(), "target_std": std.numpy().tolist()}
     from flambeau.data.class_labels import marks_ignored
 

@@ -117,7 +117,9 @@ def fit_data(
         times=structure.times,
         embargo=options.embargo,
     )
-    kinds = {**_numbers(frame, split.train, rows.numbers), **(options.kinds or {})}
+    unused = {*options.drop, *(name for role, name in options.roles.items() if role != "time")}
+    numbers = [name for name in rows.numbers if name not in unused]
+    kinds = {**_numbers(frame, split.train, numbers), **(options.kinds or {})}
     return TabularData(
         frame,
         targets,
@@ -132,7 +134,7 @@ def fit_data(
 
 def _numbers(frame: Frame, train: NDArray[np.int64], names: Sequence[str]) -> dict[str, str]:
     """Return the kind "number" for these columns, except those without two train values."""
-    kinds = infer_kinds(frame, train) if names else {}
+    kinds = infer_kinds(frame.drop(set(frame.column_names) - set(names)), train) if names else {}
     return {
         name: "number" for name, kind in kinds.items() if kind.kind not in ("constant", "empty")
     }
@@ -144,7 +146,7 @@ def _weights_of(sample_weight: Any) -> Tensor:
         raise InputError(
             "All sample weights are zero, so no row counts. Give at least one weight above 0."
         )
-    return checked_weights(torch.from_numpy(array))
+    return checked_weights(torch.tensor(array))
 
 
 def _check_options(options: TabularOptions, rows: FitRows) -> None:

@@ -89,6 +89,11 @@ def read_numbers(y: Any) -> ReadTargets:
     array = _array_of(y)
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported\n{array}\n")
+    if array.dtype.kind in "mM":
+        raise InputError(
+            f"y has dates or durations ({array.dtype}). Give numbers in a unit of your choice: "
+            '(y - y.min()) / pd.Timedelta("1D").'
+        )
     if array.ndim not in (1, 2) or array.shape[1:] == (0,):
         raise ValueError(
             f"y should be a 1d array, or 2d with one column per target, got an array of shape "
