@@ -191,6 +191,10 @@ def test_the_target_is_never_read_in_valid_and_test() -> None:
     held_out = np.concatenate([split.valid, split.test])
     frame.loc[held_out, "x"] = 2.0 + (frame.loc[held_out, "class"] == "high")
     assert findings(frame, split=split) == []
+    # A copy of the target in train alone is found, although it is none in the other rows.
+    frame["x"] = (frame["class"] == "high") * 1.0
+    frame.loc[held_out, "x"] = draws_of().random(len(held_out))
+    assert only(frame, "leaking-column", split=split).evidence["rows"] == len(split.train)
 
 
 def test_several_targets_and_labels() -> None:
@@ -280,6 +284,9 @@ def test_valid_rows_before_train_rows_with_a_declared_time() -> None:
     split = Split.from_indices(order[200:], order[:200])
     finding = only(frame, "time-across-parts", "cost", time="day", split=split)
     assert finding.evidence["valid rows before the last train row"] == 1.0
+    # Two rows of a day, one of them in train, are not before each other.
+    split = Split.from_indices(order[:801], order[801:])
+    assert findings(frame, "cost", time="day", split=split) == []
 
 
 @pytest.mark.parametrize("kind", ["counter", "version"])
