@@ -8,6 +8,7 @@ from flambeau.testing import CHECKS, ConformanceCheck, DomainUnderTest, check_na
 DOMAINS: dict[str, list[str]] = {
     "tensors": [],
     "language": ["decoder"],
+    "tabular": ["tabm"],
     "translate": ["transformer"],
     "vision": [],
 }
