@@ -97,8 +97,8 @@ def _conformal_blocks(scored: Scored, task: PredictsIntervals) -> list[Block]:
         verdict = "below" if found.high < level else "above" if found.low > level else "as asked"
         rows.append([f"{level:.0%}", _percent(found), verdict, interval_text(mean)])
     lead = (
-        f"The share of targets inside of the predicted {'sets' if is_sets else 'intervals'} on "
-        "rows that were not used for their calibration."
+        f"The share of targets inside of the predicted {'sets' if is_sets else 'intervals'} on the "
+        f"{scored.found.part} rows. It is too high on rows of train or of the calibration part."
     )
     blocks: list[Block] = [Text(lead), Table(["asked for", "covered", "", f"mean {size}"], rows)]
     parts = _parts(scored, sizes[0.9])
