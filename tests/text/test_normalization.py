@@ -25,6 +25,7 @@ from flambeau_text import (
     WordTokenizer,
 )
 from flambeau_text.text_lines import read_lines
+from flambeau_text.tokenization.normalization import is_blank, normalize
 from flambeau_text.translation.dataset import REFERENCE
 from flambeau_text.translation.interpretation import translation_summary
 
@@ -173,3 +174,12 @@ def test_texts_that_are_not_valid_are_counted_or_refused() -> None:
     learner = Learner(data, choices=CHOICES, quiet=True)
     with pytest.raises(InputError, match=r"Item 1: .*NUL characters: probably UTF-16"):
         learner.predict(["a 3", "a\0 3"])
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u00ad \u200e", "\ufeff", "\u3000\u00a0"])
+def test_a_text_of_invisible_characters_is_empty(text: str) -> None:
+    assert is_blank(text)
+    assert normalize(text, "nfc") == ""
+    assert not is_blank(f"{text}a")
+    tokenizer = WordTokenizer.fit(["a b"], language=None, min_freq=1, max_tokens=10)
+    assert tokenizer.encode(text) == []

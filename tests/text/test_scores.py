@@ -69,3 +69,24 @@ def test_invalid_arguments_raise() -> None:
         corpus_score([], [])
     with pytest.raises(ArgumentError, match=r"Unknown score 'blue'.*'bleu'"):
         corpus_score(["a"], ["a"], "blue")
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "message"),
+    [
+        ("a b", ["a", "b"], "The translations are one text"),
+        (["a"], "a", "The references are one text"),
+        (["a", None], ["a", "b"], "Entry 1 of the translations is None"),
+        (["a"], [["a", "b"]], "Entry 0 of the references is .* several references"),
+    ],
+)
+def test_other_values_than_texts_are_refused(
+    hypotheses: object, references: object, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        corpus_score(hypotheses, references)  # type: ignore[arg-type]
+
+
+def test_equal_texts_score_exactly_100() -> None:
+    text = ["The dog bit the man."]  # sacrebleu 2.6: 100.00000000000004
+    assert corpus_score(text, text).value == 100.0

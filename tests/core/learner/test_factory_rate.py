@@ -180,3 +180,14 @@ def test_a_partial_with_its_own_rate_sets_the_plans() -> None:
 def test_an_optimizer_in_choices_and_another_class_are_refused() -> None:
     with pytest.raises(ArgumentError, match="'adamw' in choices and 'sgd' in TrainingOptions"):
         learner(SGD, optimizer="adamw")
+
+
+def test_an_optimizer_in_choices_that_the_factory_does_not_read_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"optimizer is 'sgd' in choices, but .* not read it"):
+        learner(lambda m, v: {"main": SGD(m.parameters(), v["lr"])}, optimizer="sgd").fit(1)
+
+    def reads(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
+        kind = {"sgd": SGD}[values["optimizer"]]
+        return {"main": kind(model.parameters(), values["lr"])}
+
+    learner(reads, optimizer="sgd").fit(1)

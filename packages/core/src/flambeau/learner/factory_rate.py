@@ -10,7 +10,11 @@ from flambeau.learner.setup import Request, Setup, options_of
 from flambeau.phases import recipes
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
-from flambeau.training.optim.optimizer_class import OPTIMIZER_KEYS
+from flambeau.training.optim.optimizer_class import (
+    OPTIMIZER_KEYS,
+    ClassFactory,
+    SubmoduleFactory,
+)
 from flambeau.training.optim.own_rate import OwnRate, own_rate
 
 if TYPE_CHECKING:
@@ -36,7 +40,11 @@ def with_factory_rate(setup: Setup, plan: Plan, requested: float | None = None) 
     if factory is None:
         return plan
     own = own_rate(factory, setup.built(plan).model, plan.values)
-    for key in _SETTINGS:
+    # A class or a function has its own name; another one from the user chooses nothing.
+    named = () if isinstance(factory, ClassFactory | SubmoduleFactory) else ("optimizer",)
+    for key in (*named, *_SETTINGS):
+        if plan[key].value == "custom":
+            continue
         if plan[key].source == "user" and plan[key].value and key in own.unread:
             raise ArgumentError(
                 f"{key} is {plan[key].value!r} in choices, but the optimizer factory of "

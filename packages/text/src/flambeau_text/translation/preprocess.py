@@ -14,6 +14,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
+from flambeau_text.tokenization.normalization import is_blank
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
 from flambeau_text.translation.dataset import SOURCE, SOURCE_TOKENS, source_rows
 from flambeau_text.translation.language_guard import LanguageGuard
@@ -100,7 +101,7 @@ class TranslationPreprocessor(Preprocessor):
             raise InputError(
                 f"Item {index}: {item!r:.40} is of type {type(item).__name__}. Give a string."
             )
-        if not item.strip():
+        if is_blank(item):
             raise InputError(f"Item {index}: the text is empty. Leave it out.")
         try:
             item.encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from flambeau.errors import ArgumentError, InputError, MissingDependencyError, did_you_mean
 
@@ -90,7 +90,8 @@ def corpus_score(
 
     Raises:
         ArgumentError: The score or the tokenization is unknown.
-        InputError: The lists have different lengths, or are empty.
+        InputError: The lists have different lengths, are empty, or contain something else than
+            texts.
 
     Example:
         >>> corpus_score(["a dog runs"], ["a dog runs"], "chrf").value
@@ -99,6 +100,8 @@ def corpus_score(
     Source:
         Post, "A Call for Clarity in Reporting BLEU Scores" (arXiv 1804.08771).
     """
+    for what, texts in (("translations", hypotheses), ("references", references)):
+        _check_texts(what, texts)
     if len(hypotheses) != len(references) or not references:
         raise InputError(
             f"There are {len(hypotheses):,} translations for {len(references):,} references. Give "
@@ -106,7 +109,27 @@ def corpus_score(
         )
     metric: Any = _metric(name, tokenizer)
     found = metric.corpus_score(list(hypotheses), [list(references)])
-    return Score(name, float(found.score), str(metric.get_signature()))
+    value = float(found.score)
+    if name != "ter":
+        value = min(value, 100.0)  # of equal texts sacrebleu's sum may be 100.00000000000004
+    return Score(name, value, str(metric.get_signature()))
+
+
+def _check_texts(what: str, texts: Sequence[str]) -> None:
+    """Check that translations or references are a sequence of texts.
+
+    Raises:
+        InputError: They are one text, or one of them is not a text.
+    """
+    if isinstance(texts, str):
+        raise InputError(f"The {what} are one text, {texts!r:.40}. Give a list of texts.")
+    for index, text in enumerate(cast("Sequence[object]", texts)):
+        if not isinstance(text, str):
+            raise InputError(
+                f"Entry {index} of the {what} is {text!r:.40}, of type {type(text).__name__}. Give "
+                "one text for each sentence, and an empty text for a missing one; several "
+                "references for a sentence are not supported."
+            )
 
 
 def corpus_scores(
