@@ -385,6 +385,25 @@ def test_a_step_that_ends_an_epoch_may_be_the_last_before_resuming(tmp_path: Pat
     assert len(resumed.history.rows) == 4
 
 
+def test_a_task_that_logs_is_resumed_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    class Logging(LossTask):
+        def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+            self.log(batch, mean=outputs.detach().mean())
+            return super().loss(outputs, batch)
+
+    def build() -> dict[str, Any]:
+        return {"task": Logging(Running())}
+
+    whole = make(build)
+    whole.fit(4, lr=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        make(build, Interrupt(5), folder=tmp_path).fit(4, lr=0.1)
+    resumed = make(build)
+    resumed.resume(tmp_path)
+    assert all(map(torch.equal, trained(whole), trained(resumed)))
+    assert whole.history.column("train_mean") == resumed.history.column("train_mean")
+
+
 def test_large_values_are_saved_once_they_change() -> None:
     class Owner:
         def __init__(self) -> None:

@@ -48,7 +48,7 @@ def parts_of(value: object) -> dict[str, object]:
     module = type(value).__module__
     if isinstance(value, Optimizer):
         return {name: part for name, part in _attributes(value) if name not in _OF_OPTIMIZER}
-    if _is_flambeau(module):  # the parts that a user passed to a task of flambeau
+    if is_flambeau(module):  # the parts that a user passed to a task of flambeau
         parts = _attributes(value) if isinstance(value, Task) else ()
         return {name: part for name, part in parts if _is_of_user(part)}
     is_skipped = _is_of_library(module) and not isinstance(value, SimpleNamespace)
@@ -98,16 +98,18 @@ def _of_module(module: nn.Module) -> dict[str, object]:
     kind = type(module)
     if kind.get_extra_state is not nn.Module.get_extra_state:
         parts[EXTRA_STATE] = module.get_extra_state()
-    own = {name: part for name, part in vars(module).items() if name not in _OF_MODULE}
+    own = {name: part for name, part in _attributes(module) if name not in _OF_MODULE}
     if kind.__module__.startswith("torch."):
         return parts
-    if _is_flambeau(kind.__module__):
+    if is_flambeau(kind.__module__):
         own = {name: part for name, part in own.items() if _is_of_user(part)}
     return {**parts, **own}
 
 
 def _attributes(value: object) -> Iterator[tuple[str, object]]:
-    yield from cast("dict[str, object]", getattr(value, "__dict__", {})).items()
+    for name, part in cast("dict[str, object]", getattr(value, "__dict__", {})).items():
+        if name != "_sink":  # of a task: where the run collects logged values
+            yield name, part
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else tuple(slots):
@@ -173,7 +175,7 @@ def _is_of_user(value: object) -> bool:
     if isinstance(value, FunctionType | MethodType | partial | nn.Module | Task):
         return True
     module = type(value).__module__
-    return not (isinstance(value, type | Tensor) or _is_flambeau(module) or _is_of_library(module))
+    return not (isinstance(value, type | Tensor) or is_flambeau(module) or _is_of_library(module))
 
 
 def _is_metric(value: object) -> bool:
@@ -181,11 +183,12 @@ def _is_metric(value: object) -> bool:
     return all(callable(getattr(value, name, None)) for name in ("update", "compute", "reset"))
 
 
-def _is_flambeau(module: str) -> bool:
+def is_flambeau(module: str) -> bool:
+    """Return whether a module is part of flambeau or of one of its domains."""
     root = module.partition(".")[0]
     return root == "flambeau" or root.startswith("flambeau_")
 
 
 def _is_of_library(module: str | None) -> bool:
     root = (module or "").partition(".")[0]
-    return root in _PACKAGES or _is_flambeau(root)
+    return root in _PACKAGES or is_flambeau(root)

@@ -21,6 +21,7 @@ from torch import Tensor
 from flambeau.errors import ResumeError
 from flambeau.training.run_state.object_parts import (
     EXTRA_STATE,
+    is_flambeau,
     parts_of,
     remove_parts,
     set_part,
@@ -266,7 +267,8 @@ def _set_generator_state(generator: Any, state: Any) -> None:
 def _has_own_state(value: object) -> bool:
     """Return whether an object other than a module saves and loads its state."""
     methods = (getattr(value, name, None) for name in ("state_dict", "load_state_dict"))
-    return not isinstance(value, torch.nn.Module | type) and all(map(callable, methods))
+    is_other = isinstance(value, torch.nn.Module | type) or is_flambeau(type(value).__module__)
+    return not is_other and all(map(callable, methods))
 
 
 def _is_large(value: object) -> bool:
