@@ -1,12 +1,10 @@
-"""The n-gram baseline equals a slow implementation with dictionaries, and a published setting."""
+"""The n-gram baseline equals a slow implementation with dictionaries."""
 
 from __future__ import annotations
 
-import gzip
 import math
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,18 +103,3 @@ def test_an_empty_text_has_no_probabilities() -> None:
 def test_invalid_inputs_are_refused(call: Callable[[], object], words: str) -> None:
     with pytest.raises((ArgumentError, InputError), match=words):
         call()
-
-
-def wikitext(folder: Path, part: str) -> list[str]:
-    """Return the tokens of a part of WikiText-2, with an end token per line."""
-    with gzip.open(folder / f"wikitext2/{part}.txt.gz", "rt", encoding="utf-8") as file:
-        return [token for line in file for token in [*line.split(), "<eos>"]]
-
-
-def test_wikitext_2_valid_perplexity(realdata: Path) -> None:
-    train, valid = wikitext(realdata, "train"), wikitext(realdata, "valid")
-    vocab = {token: at for at, token in enumerate(dict.fromkeys(train))}
-    assert len(vocab) == 33_278
-    model = KneserNey(5).fit([vocab[token] for token in train], len(vocab))
-    # Computed independently for the same stream: 232.5.
-    assert model.perplexity([vocab[token] for token in valid]) == pytest.approx(232.5, abs=1.0)

@@ -1,0 +1,26 @@
+"""The example on WikiText-2: the words are those of the files, and the n-gram model's score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from flambeau_text.language.stream import lines_of
+
+
+def test_words_and_ngram_model_are_the_published_ones(
+    realdata: Path, example: Callable[[str], ModuleType]
+) -> None:
+    module = example("wikitext2")
+    data = module.read(realdata / "wikitext2")
+    # 33,277 words and one end token per line.
+    assert data.facts()["distinct_words"] == 33_277
+    assert sum(len(line.split()) + 1 for text in data.raw("train") for line in lines_of(text)) == (
+        2_088_628
+    )
+    # Computed independently for the same stream: 232.5 for n-grams of 5.
+    found = module.ngram_perplexity(data, 5, ["valid"])
+    assert found["valid"] == pytest.approx(232.5, abs=1.0)
