@@ -114,9 +114,12 @@ def test_the_page_has_every_look_and_only_the_last_version(
         {"recipe": "adult_best", "run": 0, "version": "b", **score, "accuracy": 0.87},
         {"recipe": "adult_best", "run": 1, "version": "b", **score, "accuracy": 0.85},
         {"recipe": "adult:hgb:defaults", "run": 0, "version": "{}", **score, "accuracy": 0.88},
+        {"recipe": "bike:hgb:defaults", "run": 0, "version": "{}", "rmse": 80.0, "mae": 1.0},
+        {"recipe": "bike:hgb:defaults", "run": 1, "version": "{}", "rmse": 20.0, "mae": 1.0},
+        {"recipe": "bike_best", "run": 0, "version": "a", "rmse": 40.0, "mae": 1.0},
     ]
     notes = {"when": "2026-11-30 04:00", "commit": "abc"}
-    lines = [json.dumps({**notes, **entry}) for entry in entries]
+    lines = [json.dumps({"cpu_s": 1.0, **notes, **entry}) for entry in entries]
     (tmp_path / "looks.jsonl").write_text("\n".join(lines) + "\n")
     months = [{"month": "2012-08", "rows": 10, "coverage": 0.8, "width": 100.0}]
     bike = {"set": "bike", "seed": 0, "coverage": 0.8, "size": 1.0, "rows": 10, "months": months}
@@ -130,6 +133,8 @@ def test_the_page_has_every_look_and_only_the_last_version(
     assert page.count("| `adult_best` |") == 4  # one line of scores, three looks
     assert "| adult | 1 | 91.0% | 91.0% | 91.0% | 1.100 | 0.3100 → 0.3000 |" in page
     assert "| 2012-08 | 10 | 80.0% | 100 |" in page
+    # The run that both have: 40 and 80.
+    assert "`bike_best` is 0.500 times that of HistGradientBoosting, defaults" in page
 
 
 @pytest.mark.parametrize(
