@@ -66,7 +66,7 @@ def _shown(name: str, *, with_set: bool = False) -> str:
 
 
 def _against_boosting(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
-    """Return the mean RMSE of each recipe relative to the first line of gradient boosting.
+    """Return the mean RMSE of each recipe relative to the best line of gradient boosting.
 
     Both means are over the runs that the recipe has.
     """
@@ -75,7 +75,8 @@ def _against_boosting(rows: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
         for name, entries in rows
         if "rmse" in entries[0]
     }
-    boosting = next((name for name in errors if ":hgb:" in name), None)
+    means = {name: statistics.mean(found.values()) for name, found in errors.items()}
+    boosting = min((name for name in means if ":hgb:" in name), key=means.__getitem__, default=None)
     lines = []
     for name, found in errors.items():
         runs = found.keys() & errors.get(boosting or "", {}).keys()
