@@ -9,6 +9,7 @@ import pytest
 
 from flambeau.errors import ArgumentError, InputError, SplitError
 from flambeau_text.language import LanguageModelData, LanguageOptions
+from flambeau_text.language.domain import recognise
 
 PARAGRAPHS = "\n\n".join(f"paragraph {at}\nof two lines" for at in range(12)) + "\n"
 
@@ -159,3 +160,28 @@ def test_invalid_inputs_are_refused(tmp_path: Path, call, words: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises((InputError, ArgumentError, SplitError), match=words):
         call(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("book.txt", "It was a bright cold day in April.\n" * 20, True),
+        ("book.md", "Es war ein kalter Tag im April.\n" * 20, True),
+        ("zh.txt", "四月间天气寒冷晴朗。钟敲了十三下。\n" * 20, True),
+        ("list.txt", "a_0.png cat\n" * 200, False),
+        ("note.txt", "a short note of a few words\n", False),
+        ("wide.txt", "It was a bright cold day in April.\n" * 20, False),
+        ("book.dat", "It was a bright cold day in April.\n" * 20, False),
+    ],
+)
+def test_running_text_is_recognised(tmp_path: Path, name: str, content: str, found: bool) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-16" if name == "wide.txt" else "utf-8")
+    assert (recognise(path, {}) is not None) == found
+    assert (recognise(tmp_path, {}) is not None) == found
+
+
+def test_a_long_text_is_recognised_by_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt.gz"
+    path.write_bytes(gzip.compress(("é" + "word " * 9 + "\n").encode() * 20_000))
+    assert recognise(path, {}) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import c_double
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,21 @@ from flambeau_vision.domain import DOMAIN
 
 
 class PixelClock:
-    """Seconds of a machine on which a step takes as long as its images have pixels."""
+    """Seconds of a machine on which a step takes as long as its images have pixels.
+
+    The time is no Python number, because measurements restore those of a train step.
+    """
 
     def __init__(self, pixels_per_s: float) -> None:
-        self.pixels_per_s, self.now_s = pixels_per_s, 0.0
+        self.pixels_per_s, self._now_s = pixels_per_s, c_double(0.0)
+
+    @property
+    def now_s(self) -> float:
+        return self._now_s.value
+
+    @now_s.setter
+    def now_s(self, value: float) -> None:
+        self._now_s.value = value
 
     def __call__(self) -> float:
         return self.now_s

@@ -176,7 +176,6 @@ def test_early_stopping_counts_on(tmp_path: Path) -> None:
     ("before", "after", "message"),
     [
         ({"clip_norm": 1.0}, {"clip_norm": 2.0}, "clip_norm is 1.0 in the checkpoint and 2.0"),
-        ({"clip_norm": 1.0}, {}, "clip_norm is 1.0 in the checkpoint and None"),
         ({}, {"clip_norm": 1.0}, "clip_norm is None in the checkpoint and 1.0"),
         ({"average": EMA(0.9)}, {"average": EMA(0.8)}, "averaging is EMA.*0.9.* and EMA.*0.8"),
         ({"average": EMA(0.9)}, {"average": SWA()}, "averaging is EMA.* and SWA"),
@@ -193,6 +192,16 @@ def test_other_settings_are_refused(
         fit(make(tmp_path, Interrupt(4), **before))
     with pytest.raises(ResumeError, match=message):
         make(tmp_path, **after).resume()
+
+
+def test_clipping_that_is_in_the_plan_continues(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole", clip_norm=0.1)
+    fit(whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(tmp_path / "run", Interrupt(4), clip_norm=0.1))
+    resumed = make(tmp_path / "run")
+    resumed.resume()
+    assert all(map(torch.equal, state(resumed), state(whole)))
 
 
 def test_values_are_restored_after_the_last_step_of_an_epoch(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,22 +17,48 @@ from flambeau_text.language.rules import RULES
 from flambeau_text.language.task import LanguageModelTask
 from flambeau_text.models.awd_lstm import awd_lstm
 from flambeau_text.models.decoder import decoder
+from flambeau_text.word_count import count_words
+
+_HEAD_BYTES = 1 << 16
+_LOOKED_AT = 5  # files of a folder
+_FEWEST_WORDS, _WORDS_PER_LINE = 100, 3
 
 
 def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
-    """Recognise text files and folders of text files, as "possible": other tasks have such files.
+    """Recognise running text in a file or folder, as "possible": other tasks have such files, too.
 
-    A table of texts is read with ``--domain language``.
+    Lists and short notes are not recognised: a file needs 100 words, and 3 per line. A table of
+    texts is read with ``--domain language``.
     """
     if path.is_file():
-        return Recognition("possible", "It is a text file.") if is_text_file(path) else None
+        is_text = is_text_file(path) and _is_running_text(path)
+        return Recognition("possible", "It is a file of running text.") if is_text else None
     if not path.is_dir():
         return None
     try:
-        n = len(text_files(path))
+        files = text_files(path)
     except InputError:
         return None
-    return Recognition("possible", f"It has {n:,} text files.")
+    if not any(map(_is_running_text, files[:_LOOKED_AT])):
+        return None
+    return Recognition("possible", f"It has {len(files):,} files of text.")
+
+
+def _is_running_text(path: Path) -> bool:
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except (OSError, EOFError):
+        return False
+    if b"\0" in head:
+        return False
+    try:
+        # The last character may be cut.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    counts = [count_words(line) for line in text.splitlines() if line.strip()]
+    return sum(counts) >= max(_FEWEST_WORDS, _WORDS_PER_LINE * len(counts))
 
 
 DATA_OPTIONS = (

@@ -136,7 +136,9 @@ class StepValues:
         if self._dropout is not None:
             self._dropout.set(1.0)
         for group in self._all_groups():
-            group.update(group.pop("unscheduled", {}))
+            before: Any = group.pop("unscheduled", {})
+            # A damaged checkpoint, which is being refused, may have another value there.
+            group.update(cast("dict[str, Any]", before) if isinstance(before, dict) else {})
             group.pop("lr_ratio", None)
 
     def _all_groups(self) -> list[dict[str, Any]]:

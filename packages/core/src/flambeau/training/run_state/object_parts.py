@@ -6,7 +6,7 @@ import dis
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from types import CellType, CodeType, FunctionType, MethodType, SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from flambeau.task.task import Task
 
 _OF_MODULE = frozenset(vars(nn.Module()))
-_OF_OPTIMIZER = frozenset(vars(torch.optim.SGD([torch.zeros(1)], 0.1)))
 _SCALARS = (bool, int, float, str, type(None))
 # Their objects have no state of training; modules, optimizers and tasks are read in any case.
 _PACKAGES = {*sys.stdlib_module_names, "torch", "numpy", "pandas", "pyarrow", "PIL", "matplotlib"}
@@ -47,7 +46,9 @@ def parts_of(value: object) -> dict[str, object]:
         return {}
     module = type(value).__module__
     if isinstance(value, Optimizer):
-        return {name: part for name, part in _attributes(value) if name not in _OF_OPTIMIZER}
+        # All state of torch's own optimizers is in their state_dict.
+        own = () if _is_of_library(module) else _attributes(value)
+        return {name: part for name, part in own if name not in _of_optimizer()}
     if is_flambeau(module):  # the parts that a user passed to a task of flambeau
         parts = _attributes(value) if isinstance(value, Task) else ()
         return {name: part for name, part in parts if _is_of_user(part)}
@@ -72,6 +73,12 @@ def set_part(owner: object, name: str, value: object) -> bool:
         owner.set_extra_state(value)
         return True
     return _set_attribute(owner, name, value)
+
+
+@cache
+def _of_optimizer() -> frozenset[str]:
+    """Return the attributes that every optimizer has; torch imports its compiler to make one."""
+    return frozenset(vars(torch.optim.SGD([torch.zeros(1)], 0.1)))
 
 
 def remove_parts(owner: object, names: Iterable[str]) -> None:
