@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from flambeau import Callback, Learner, Phase, Schedule, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError
@@ -183,8 +183,13 @@ def test_an_optimizer_in_choices_and_another_class_are_refused() -> None:
 
 
 def test_an_optimizer_in_choices_that_the_factory_does_not_read_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"optimizer is 'sgd' in choices, but .* not read it"):
-        learner(lambda m, v: {"main": SGD(m.parameters(), v["lr"])}, optimizer="sgd").fit(1)
+    with pytest.raises(ArgumentError, match=r"optimizer is 'adamw' in choices, but .* not read it"):
+        learner(lambda m, v: {"main": SGD(m.parameters(), v["lr"])}, optimizer="adamw").fit(1)
+    with pytest.raises(ArgumentError, match="optimizer is 'adam' in choices"):
+        learner(lambda m, v: {"main": AdamW(m.parameters(), v["lr"])}, optimizer="adam").fit(1)
+    # The name of what it makes, or a name that only describes it.
+    for name in ("sgd", "mine"):
+        learner(lambda m, v: {"main": SGD(m.parameters(), v["lr"])}, optimizer=name).fit(1)
 
     def reads(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
         kind = {"sgd": SGD}[values["optimizer"]]

@@ -324,12 +324,13 @@ def tiny_learner(
             "device": device,
             "epochs": 1,
             "lr": PEAK_LR,
-            "optimizer": optimizer,
             "precision": "fp32",
             "probe": "off",  # with 1,000 steps or more it would read batches
             "schedule": "one_cycle",
             # The user-defined optimizer has no weight decay.
-            **({} if training.optimizer else {"weight_decay": WEIGHT_DECAY}),
+            **(
+                {} if training.optimizer else {"optimizer": optimizer, "weight_decay": WEIGHT_DECAY}
+            ),
         },
         # The doctor reads a batch before the first fit, but both sides must read the same ones.
         training=replace(training, doctor=False),

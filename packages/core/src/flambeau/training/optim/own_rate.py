@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.training.optim.fused_step import with_inner
-from flambeau.training.optim.optimizer import OptimizerFactory, base_lr
+from flambeau.training.optim.optimizer import OPTIMIZERS, OptimizerFactory, base_lr
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class OwnRate:
     """The plan's keys that an optimizer factory does not read, and the learning rate that it sets.
 
     Attributes:
-        unread: Keys of the plan that the factory did not read.
+        unread: Keys of the plan that the factory did not read, without "optimizer" if it made an
+            optimizer of this name.
         lr: The learning rate of the first param group if the factory does not read "lr", else 0.
             The plan shows it as "lr"; the rates of other param groups keep their ratio to it.
         by_name: The learning rate of the first param group of each optimizer, by the name of the
@@ -69,14 +71,31 @@ def own_rate(factory: OptimizerFactory, model: nn.Module, values: Mapping[str, A
     """
     recorded = _RecordedValues(values)
     made = cast("object", factory(model, recorded))
-    unread = frozenset(values.keys() - recorded.read)
-    if "lr" in recorded.read or not isinstance(made, Mapping):
-        return OwnRate(unread, 0.0, {})
+    optimizers = cast("Mapping[str, object]", made if isinstance(made, Mapping) else {})
+    inner = {
+        name: with_inner(each) if isinstance(each, Optimizer) else ()
+        for name, each in optimizers.items()
+    }
+    unread = values.keys() - recorded.read
+    if _is_named(values.get("optimizer"), chain.from_iterable(inner.values())):
+        unread -= {"optimizer"}
+    if "lr" in recorded.read:
+        return OwnRate(frozenset(unread), 0.0, {})
     rates: dict[str, float] = {}
-    for name, optimizer in cast("Mapping[str, object]", made).items():
-        every = with_inner(optimizer) if isinstance(optimizer, Optimizer) else ()
+    for name, every in inner.items():
         found = [base_lr(each.param_groups[0]) for each in every]
         rate = next((lr for lr in found if lr is not None), None)
         if rate is not None:
             rates[name] = float(rate)  # host read: before the run
-    return OwnRate(unread, next(iter(rates.values()), 0.0), rates)
+    return OwnRate(frozenset(unread), next(iter(rates.values()), 0.0), rates)
+
+
+def _is_named(name: object, optimizers: Iterable[Optimizer]) -> bool:
+    """Return whether a name of the plan fits optimizers; a name that is not torch's always does."""
+    kind = OPTIMIZERS.get(str(name))
+    found = [type(each) for each in optimizers]
+    if kind is None or not found:
+        return True
+    # AdamW is derived from Adam, but each has a name of its own.
+    others = {each.build for each in OPTIMIZERS.values()} - {kind.build}
+    return any(issubclass(each, kind.build) and each not in others for each in found)
