@@ -76,12 +76,16 @@ def test_columns_are_read_when_they_are_needed(path: Path, monkeypatch: pytest.M
     assert set(read) == {"n"}
 
 
-def test_no_column_stays_in_memory(path: Path) -> None:
-    table = read_parquet_table(path)
+def test_no_column_stays_in_memory(tmp_path: Path) -> None:
+    n = 200_000
+    columns = {name: np.random.default_rng(0).random(n) for name in ("a", "b", "c")}
+    pq.write_table(pa.table(columns), tmp_path / "large.parquet")
+    table = read_parquet_table(tmp_path / "large.parquet")
     before = pa.total_allocated_bytes()
     for name in table.column_names:
-        table.column(name)
-    assert pa.total_allocated_bytes() == before
+        assert table.column(name).nbytes >= 8 * n
+    # Arrow's own threads may hold some memory of earlier reads, far less than one column.
+    assert pa.total_allocated_bytes() - before < n
 
 
 def test_rows_and_columns_of_a_file(frame: pd.DataFrame, path: Path) -> None:
