@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flambeau import Split
 from flambeau.errors import ArgumentError, InputError, SplitError
 from flambeau_text.language import LanguageModelData, LanguageOptions
 from flambeau_text.language.domain import recognise
@@ -185,3 +186,21 @@ def test_a_long_text_is_recognised_by_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "long.txt.gz"
     path.write_bytes(gzip.compress(("é" + "word " * 9 + "\n").encode() * 20_000))
     assert recognise(path, {}) is not None
+
+
+def test_the_field_of_json_lines_can_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"body": "a b", "n": 1}\n{"body": "c", "n": 2}\n')
+    data = LanguageModelData.from_files(path, valid=1, options=LanguageOptions(text="body"))
+    assert texts(data) == ["a b", "c"]
+    data = LanguageModelData.from_path(path, {"text": "body", "valid": "1"})
+    assert texts(data) == ["a b", "c"]
+
+
+def test_a_split_does_not_shift_over_rows_without_text() -> None:
+    rows = ["a", "", "b", "c", "d"]
+    split = Split.from_indices([0, 2], [3])
+    with pytest.raises(InputError, match=r"document 1: no text\. With split"):
+        LanguageModelData.from_texts(rows, split=split)
+    with pytest.raises(InputError, match=r"row 1: no text\. With split"):
+        LanguageModelData.from_df({"text": rows, "part": ["train"] * 4 + ["valid"]}, split="part")

@@ -14,7 +14,7 @@ from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_csv, read_table
+from flambeau.data.tables import Table, read_csv, read_table
 from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau_text.language.documents import (
     read_column,
@@ -116,7 +116,7 @@ class LanguageModelData(Data):
         options = options or LanguageOptions()
         separate = request.separate(str, os.PathLike, list, tuple)
         parts = {
-            part: read_documents(_paths(given), options.document)
+            part: read_documents(_paths(given), options.document, options.text)
             for part, given in {"train": files, **separate}.items()
         }
         return cls(*assemble(parts, request, options))
@@ -151,10 +151,7 @@ class LanguageModelData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        options = options or LanguageOptions()
-        table = read_table(frame)
-        found = read_column(table, text or options.text)
-        return cls(*assemble({"train": found}, request, options, table))
+        return cls._from_table(read_table(frame), text, request, options)
 
     @classmethod
     def from_csv(
@@ -170,8 +167,17 @@ class LanguageModelData(Data):
     ) -> LanguageModelData:
         """Read the documents in a column of a CSV or TSV file; arguments as for `from_df`."""
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
+        return cls._from_table(read_csv(path), text, request, options)
+
+    @classmethod
+    def _from_table(
+        cls,
+        table: Table,
+        text: str | None,
+        request: SplitRequest,
+        options: LanguageOptions | None,
+    ) -> LanguageModelData:
         options = options or LanguageOptions()
-        table = read_csv(path)
         found = read_column(table, text or options.text)
         return cls(*assemble({"train": found}, request, options, table))
 

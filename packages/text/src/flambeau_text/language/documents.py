@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from flambeau.data.samples import Problem, Samples
-from flambeau.data.tables import Table, read_csv
+from flambeau.data.tables import Table
 from flambeau.errors import InputError, did_you_mean
 from flambeau_text.text_lines import read_lines
 
@@ -91,14 +90,17 @@ class Documents:
 # ---------------------------------------------------------------- files
 
 
-def read_documents(paths: Sequence[Path], unit: Unit | None) -> Documents:
+def read_documents(
+    paths: Sequence[Path], unit: Unit | None, column: str | None = None
+) -> Documents:
     """Read text files, each one document, or several.
 
     Args:
         paths: UTF-8 files, also ``.gz``; the files of folders are read too. ``.jsonl`` files have
-            one document per line, in the field "text".
+            one document per line.
         unit: What a document is. None: each of several files; in a single file each paragraph, or
             each line if there are fewer than ten paragraphs.
+        column: Field of ``.jsonl`` files with the texts; None uses "text", or the only one.
 
     Raises:
         InputError: A file is missing, cannot be decoded, or no file has text.
@@ -108,7 +110,7 @@ def read_documents(paths: Sequence[Path], unit: Unit | None) -> Documents:
     plain = [file for file in files if not _is_jsonl(file)]
     for file in files:
         if _is_jsonl(file):
-            found = found.extended(_read_jsonl(file))
+            found = found.extended(_read_jsonl(file, column))
             continue
         lines = read_lines(file)
         chosen, why = (unit, "") if unit else _unit_of(lines, len(plain))
@@ -193,7 +195,7 @@ def _divide(lines: Sequence[str], unit: str) -> Iterable[tuple[int, str]]:
         yield begin + 1, "\n".join(lines[begin:]) + "\n"
 
 
-def _read_jsonl(path: Path) -> Documents:
+def _read_jsonl(path: Path, column: str | None) -> Documents:
     found = Documents()
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -205,7 +207,8 @@ def _read_jsonl(path: Path) -> Documents:
                 f"{path}, line {number} is not JSON: {error.msg} at character {error.pos + 1}. "
                 "Each line must be one object with a text."
             ) from None
-        found.add(text_of(value, f"{path}, line {number}"), f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        found.add(text_of(value, where, column), where)
     return found
 
 
@@ -267,8 +270,3 @@ def text_of(value: Any, where: str, column: str | None = None) -> Any:
         raise InputError(f"{where}: {value!r:.60} is neither a text nor a mapping with one.")
     fields = cast("Mapping[str, Any]", value)
     return fields[text_column([str(name) for name in fields], column, where)]
-
-
-def read_table_file(path: str | os.PathLike[str], column: str | None) -> Documents:
-    """Read the documents in a column of a CSV or TSV file."""
-    return read_column(read_csv(path), column)

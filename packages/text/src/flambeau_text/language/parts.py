@@ -61,12 +61,12 @@ def assemble(
     documents = Documents()
     for each in parts.values():
         documents = documents.extended(each)
+    if request.split and documents.problems:
+        raise InputError(
+            f"{documents.problems[0]}. With split=… every row needs a text, because parts are rows "
+            "of the input. Fill or drop such rows."
+        )
     if table is not None and (column := request.column) is not None:
-        if documents.problems:
-            raise InputError(
-                f"{documents.problems[0]}. With a column of parts every row needs a text. Fill or "
-                "drop such rows."
-            )
         known = rows_by_part(read_part_column(table.column(column), column, table.name))
     n = len(documents)
     if known is None and request.to_draw() and n < 2:
@@ -133,7 +133,9 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
     files = {"train": [path], **{part: [file] for part, file in separate.items()}}
     if path.is_dir() and not separate:
         files = _parts_of(path, request)
-    parts = {part: read_documents(each, settings.document) for part, each in files.items()}
+    parts = {
+        part: read_documents(each, settings.document, settings.text) for part, each in files.items()
+    }
     return assemble(parts, request, settings)
 
 
