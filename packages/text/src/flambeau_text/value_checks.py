@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flambeau.data.facts import Facts
@@ -17,6 +17,15 @@ def whole_number(least: int, unit: str) -> Any:
     def accepts(value: Any, facts: Facts, values: Values) -> str | None:
         is_valid = type(value) is int and value >= least
         return None if is_valid else f"a whole number of {unit}, at least {least}."
+
+    return accepts
+
+
+def one_of(names: Sequence[str]) -> Any:
+    """Return a validator of a plan value that accepts some names."""
+
+    def accepts(value: Any, facts: Facts, values: Values) -> str | None:
+        return None if value in names else f"one of {', '.join(names)}."
 
     return accepts
 

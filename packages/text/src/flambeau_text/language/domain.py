@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.errors import InputError
+from flambeau_text.decoding.cli_options import SAMPLING_OPTIONS
 from flambeau_text.language.data import LanguageModelData
 from flambeau_text.language.demo import python_topics
 from flambeau_text.language.documents import is_text_file, text_files
@@ -82,16 +83,8 @@ DATA_OPTIONS = (
 
 PREDICT_OPTIONS = (
     CliOption("max-tokens", int, "Number of tokens to generate (default: 50).", "max_tokens"),
-    CliOption("temperature", float, "Temperature of sampling; 0 is greedy.", "temperature"),
-    CliOption("top-k", int, "Sample among this number of most probable tokens.", "top_k"),
-    CliOption(
-        "top-p",
-        float,
-        "Sample among the most probable tokens whose probabilities add up to this.",
-        "top_p",
-    ),
+    *SAMPLING_OPTIONS,
     CliOption("min-p", float, "Sample tokens with this share of the highest probability.", "min_p"),
-    CliOption("seed", int, "Seed of the sampling.", "seed"),
 )
 
 DOMAIN = Domain(

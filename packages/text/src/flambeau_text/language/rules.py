@@ -34,7 +34,7 @@ from flambeau_text.models.config import config_from_values
 from flambeau_text.models.decoder import DecoderConfig
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
-from flambeau_text.value_checks import from_json, whole_number
+from flambeau_text.value_checks import from_json, one_of, whole_number
 
 Values = Mapping[str, Any]
 
@@ -101,10 +101,6 @@ def _normalization(facts: LanguageFacts, values: Values) -> Choice:
         override='options=LanguageOptions(normalization="nfkc"), or --normalization nfkc',
         source="default",
     )
-
-
-def _normalization_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
-    return None if value in FORMS else f"one of {', '.join(FORMS)}."
 
 
 def _vocab_size(facts: LanguageFacts, values: Values) -> Choice:
@@ -307,7 +303,7 @@ def _data_device(facts: LanguageFacts, values: Values) -> Choice:
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
-    Rule("normalization", (), _normalization, _normalization_accepts, determines="preprocessor"),
+    Rule("normalization", (), _normalization, one_of(FORMS), determines="preprocessor"),
     Rule(
         "vocab_size",
         ("tokenizer",),

@@ -8,6 +8,7 @@ from pathlib import Path
 from flambeau.data.tables import read_csv
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.errors import InputError
+from flambeau_text.decoding.cli_options import SAMPLING_OPTIONS
 from flambeau_text.languages import language_code
 from flambeau_text.models import rnn, transformer
 from flambeau_text.translation.data import TranslationData
@@ -137,15 +138,7 @@ PREDICT_OPTIONS = (
     CliOption(
         "length-penalty", float, "Exponent of the length penalty; 0: none.", "length_penalty"
     ),
-    CliOption("temperature", float, "Sample tokens with this temperature.", "temperature"),
-    CliOption("top-k", int, "Sample among this number of most probable tokens.", "top_k"),
-    CliOption(
-        "top-p",
-        float,
-        "Sample among the most probable tokens whose probabilities add up to this.",
-        "top_p",
-    ),
-    CliOption("seed", int, "Seed of the sampling.", "seed"),
+    *SAMPLING_OPTIONS,
     CliOption("attention", bool, "Add tokens and attention weights, in JSON and CSV.", "attention"),
     CliOption(
         "replace-unknown",

@@ -37,7 +37,7 @@ from flambeau_text.translation.scores import (
     bleu_tokenizer,
     missing_bleu_tokenizer,
 )
-from flambeau_text.value_checks import from_json, whole_number
+from flambeau_text.value_checks import from_json, one_of, whole_number
 
 Values = Mapping[str, Any]
 
@@ -119,10 +119,6 @@ def _normalization(facts: TranslationFacts, values: Values) -> Choice:
         override='options=TranslationOptions(normalization="nfkc"), or --normalization nfkc',
         source="default",
     )
-
-
-def _normalization_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
-    return None if value in FORMS else f"one of {', '.join(FORMS)}."
 
 
 def _vocab_size(facts: TranslationFacts, values: Values) -> Choice:
@@ -391,7 +387,7 @@ def _data_device(facts: TranslationFacts, values: Values) -> Choice:
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
-    Rule("normalization", (), _normalization, _normalization_accepts, determines="preprocessor"),
+    Rule("normalization", (), _normalization, one_of(FORMS), determines="preprocessor"),
     Rule(
         "vocab_size",
         ("tokenizer",),
