@@ -99,7 +99,7 @@ def test_one_position_has_no_temporal_regularisation() -> None:
 def test_the_history_has_the_loss_without_regularisation() -> None:
     of = learner()
     of.fit(1)
-    assert of.history.column("train_likelihood")[0] < of.history.column("train_loss")[0]
+    assert of.history.column("train_nll")[0] < of.history.column("train_loss")[0]
 
 
 # ---------------------------------------------------------------- evaluation

@@ -66,7 +66,7 @@ class LanguageModelTask(Task):
     """Language modelling: cross-entropy of the next token; predictions continue a prompt.
 
     The loss of a step is the mean over its tokens. In training the activations of the last layer
-    are regularised as in AWD-LSTM, if the model returns them; the history's "train_likelihood" is
+    are regularised as in AWD-LSTM, if the model returns them; the history's "train_nll" is
     the loss without it. Evaluation also returns "perplexity" (per token), and "bits_per_byte" and
     "word_perplexity", which do not depend on the tokenizer: bytes and words include one for each
     line end, as usual for WikiText.
@@ -130,7 +130,7 @@ class LanguageModelTask(Task):
         """Return the summed loss, and the number of tokens that are predicted."""
         total, count = self._likelihood(outputs, batch)
         if outputs.in_training:
-            self.log(batch, likelihood=total.detach() / count.clamp(min=1))
+            self.log(batch, nll=total.detach() / count.clamp(min=1))
             total = total + count * self._regularisation(outputs, batch.masks[TOKENS])
         return total, count
 
