@@ -29,6 +29,8 @@ from flambeau_bench.cases.host_reads import count_host_reads
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
+from flambeau_bench.cases.tabular import Tabular
+from flambeau_bench.cases.tabular_sides import SIDES, Job, Trained, coslog, flat_cosine
 from flambeau_bench.cases.vision_fit import FLAMBEAU, USUAL, SmallResNet, VisionFit, read_idx
 from flambeau_bench.fresh_process import FreshRun, measure_in_fresh_processes
 from flambeau_bench.invalid_pairs import invalid_reasons
@@ -61,6 +63,54 @@ def test_folds_and_separate_fits_train_the_same_models() -> None:
     assert case.gate(case.comparisons(size)[0], [(baseline, candidate)]).passed
     other = replace(candidate, quality={"losses": "others"})
     assert not case.gate(case.comparisons(size)[0], [(baseline, other)]).passed
+
+
+# ---------------------------------------------------------------- tabular
+
+
+def test_the_tensor_loop_trains_the_default_network_bitwise() -> None:
+    case = Tabular()
+    size = replace(case.sizes["quick"], counts={"rows": 700, "epochs": 1})
+    comparison, baseline, candidate = both(case, size, "batches of 256")
+    assert invalid_reasons(baseline, candidate, {}) == ""
+    assert baseline.steps == 5 * 3  # the long run has five epochs of 560 rows
+    assert baseline.samples == 5 * 560
+    assert baseline.quality["accuracy"] == candidate.quality["accuracy"]
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    other = replace(candidate, quality={**candidate.quality, "losses": "others"})
+    assert not case.gate(comparison, [(baseline, other)]).passed
+
+
+@pytest.mark.parametrize("fault", ["seed", "epochs", "batch size"])
+def test_unequal_work_on_a_table_is_invalid(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_hand_side = SIDES["tensor loop"]
+
+    def faulty(job: Job, data: Any, epochs: int) -> Trained:
+        job = replace(job, seed=job.seed + (fault == "seed"))
+        job = replace(job, batch_size=128) if fault == "batch size" else job
+        return by_hand_side(job, data, epochs + (fault == "epochs"))
+
+    monkeypatch.setattr(
+        "flambeau_bench.cases.tabular.SIDES", {"tensor loop": by_hand_side, "flambeau": faulty}
+    )
+    case = Tabular()
+    size = replace(case.sizes["quick"], counts={"rows": 400, "epochs": 1})
+    _, baseline, candidate = both(case, size, "batches of 256")
+    assert invalid_reasons(baseline, candidate, {})
+
+
+def test_the_schedules_of_the_tensor_loop_are_the_recipes() -> None:
+    from flambeau.phases.schedule import Schedule
+    from flambeau_bench.cases import tabular_sides as sides
+    from flambeau_tabular.models.recipes import recipe
+
+    chosen = recipe("mlp", kind="classification")
+    assert (chosen.lr, chosen.weight_decay) == (sides.PEAK_LR, sides.WEIGHT_DECAY)
+    assert chosen.betas == sides.BETAS
+    for progress in np.linspace(0, 1, 41).tolist():
+        assert coslog(progress) == Schedule("coslog")(progress)
+        decay = chosen.schedules["weight_decay"]
+        assert flat_cosine(progress) == Schedule(decay["shape"], 1.0, decay["options"])(progress)
 
 
 # ---------------------------------------------------------------- loop-overhead

@@ -9,6 +9,7 @@ from flambeau_bench.cases.folds import Folds
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
 from flambeau_bench.cases.sync_count import SyncCount
+from flambeau_bench.cases.tabular import Tabular
 from flambeau_bench.cases.translation import Translation
 from flambeau_bench.cases.translation_search import TranslationSearch
 from flambeau_bench.cases.vision_fit import VisionFit
@@ -27,6 +28,7 @@ CASES: dict[str, Case] = {
         ColdStart(),
         BatchNormFineTune(),
         Folds(),
+        Tabular(),
     )
 }
 """All cases by their names on the command line."""
@@ -42,6 +44,7 @@ __all__ = [
     "Loaders",
     "LoopOverhead",
     "SyncCount",
+    "Tabular",
     "Translation",
     "TranslationSearch",
     "VisionFit",

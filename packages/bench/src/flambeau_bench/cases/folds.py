@@ -6,34 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 
 from flambeau import Learner, Split
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size, equal_losses
+from flambeau_bench.cases.adult_sized import adult_sized
 from flambeau_bench.measurement import Measurement
 from flambeau_tabular import TabularData
 
 SEPARATE, FOLDS = "separate fits", "fit_folds"
 
 _CHOICES = {"probe": "off"}
-_NUMBERS, _CATEGORIES = 6, (9, 16, 7, 15, 6, 5, 2, 42)
-"""The columns of the Adult data: numbers, and the distinct values of each category."""
-
-
-def adult_sized(rows: int) -> dict[str, Any]:
-    """Return a synthetic table with the columns of Adult, and a target that depends on them."""
-    draws = np.random.default_rng(0)
-    numbers = draws.normal(size=(rows, _NUMBERS))
-    columns: dict[str, Any] = {f"number {at}": numbers[:, at] for at in range(_NUMBERS)}
-    score = numbers[:, 0] + numbers[:, 1] * numbers[:, 2]
-    for at, size in enumerate(_CATEGORIES):
-        codes = draws.integers(0, size, rows)
-        columns[f"category {at}"] = np.array([f"value {code}" for code in range(size)])[codes]
-        score = score + draws.normal(size=size)[codes] / 2
-    noise = draws.normal(size=rows)
-    return {**columns, "target": np.where(score + noise > 0.9, "high", "low")}
 
 
 class Folds(Case):
