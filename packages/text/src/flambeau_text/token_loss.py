@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flambeau_text.tokenization.tokenizer import PADDING_ID
-
 _CHUNK = 512
 """Tokens whose logits are in memory at once: 16 MB for a vocabulary of 8,000."""
 
@@ -22,43 +20,59 @@ _STEP = 64
 
 
 def token_loss(
-    output: nn.Module, features: Tensor, targets: Tensor, smoothing: float = 0.0
+    output: nn.Module,
+    features: Tensor,
+    targets: Tensor,
+    mask: Tensor,
+    *,
+    smoothing: float = 0.0,
+    excluded: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the training loss and the negative log-likelihood, each summed over the tokens.
 
+    Which positions count is given by a mask, not by the id of padding: for many pretrained models
+    padding and the end of a text are one token, and its loss is what teaches a model to stop.
+
     With smoothing ``s`` the target distribution has ``1 - s`` at the reference token and spreads
-    ``s`` evenly over all tokens but padding, which is never predicted. The negative
-    log-likelihood is without smoothing; perplexity is computed from it.
+    ``s`` evenly over all tokens but the excluded one. The negative log-likelihood is without
+    smoothing; perplexity is computed from it.
 
     Args:
         output: The output layer, which maps features to logits. The logits of a plain ``nn.Linear``
             are computed in chunks together with their gradients.
         features: ``(tokens, size)``.
-        targets: int64 ``(tokens,)``; padding (``PADDING_ID``) is ignored.
+        targets: int64 ``(tokens,)``; where the mask is False any number, for example -100.
+        mask: bool ``(tokens,)``, False at targets that are ignored.
         smoothing: Label smoothing, at least 0 and below 1.
+        excluded: Id of a token that is never predicted, such as padding, and so gets no share of
+            the smoothing; None for none.
 
     Returns:
         Two 0-d sums, in float32 or wider; the second has no gradient.
 
     Source:
-        Szegedy et al., "Rethinking the Inception Architecture" (arXiv 1512.00567), section 7, with
-        the even distribution over all tokens but padding. ``F.cross_entropy`` includes padding.
+        Szegedy et al., "Rethinking the Inception Architecture" (arXiv 1512.00567), section 7.
+        ``F.cross_entropy`` is the same with ``excluded=None``.
     """
+    targets = targets.masked_fill(~mask, 0)
     # A subclass that overrides forward may compute its logits in another way.
     if isinstance(output, nn.Linear) and type(output).forward is nn.Linear.forward:
         found = cast("Any", _LinearLoss).apply(
-            features, output.weight, output.bias, targets, smoothing
+            features, output.weight, output.bias, targets, mask, smoothing, excluded
         )
         return found[0], found[1]
     logits = output(features)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    counts = (targets != PADDING_ID).to(logits.dtype)
+    counts = mask.to(logits.dtype)
     normaliser = logits.logsumexp(-1)
     reference = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
     likelihood = (normaliser - reference) * counts
     if smoothing == 0.0:
         return likelihood.sum(), likelihood.detach().sum()
-    others = (logits.sum(1) - logits[:, PADDING_ID]) / (logits.shape[1] - 1)
+    others = logits.sum(1)
+    if excluded is not None:
+        others = others - logits[:, excluded]
+    others = others / (logits.shape[1] - (excluded is not None))
     smoothed = (normaliser - (1.0 - smoothing) * reference - smoothing * others) * counts
     return smoothed.sum(), likelihood.detach().sum()
 
@@ -80,7 +94,9 @@ class _LinearLoss(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
+        mask: Tensor,
         smoothing: float,
+        excluded: int | None,
     ) -> tuple[Tensor, Tensor]:
         device = features.device.type
         reduced = torch.is_autocast_enabled(device)
@@ -92,7 +108,7 @@ class _LinearLoss(torch.autograd.Function):
             # Padded, because each new shape of a bf16 product takes a millisecond to prepare.
             spare = -n % _STEP if dtype != wide else 0
             ready = F.pad(features.detach().to(dtype), (0, 0, 0, spare))
-            targets = F.pad(targets, (0, spare), value=PADDING_ID)
+            targets, mask = F.pad(targets, (0, spare)), F.pad(mask, (0, spare))
             matrix = weight.detach().to(dtype)
             shift = None if bias is None else bias.detach().to(wide)
             to_bias = None if shift is None or not learns[2] else torch.zeros_like(shift)
@@ -103,7 +119,8 @@ class _LinearLoss(torch.autograd.Function):
             for begin in range(0, max(1, len(ready)), _CHUNK):
                 part = slice(begin, begin + _CHUNK)
                 scores = F.linear(ready[part], matrix)
-                rows = _into_gradients(scores, shift, targets[part], smoothing, wide, to_bias)
+                wanted = targets[part], mask[part]
+                rows = _into_gradients(scores, shift, wanted, smoothing, wide, to_bias)
                 of_rows.append(rows)
                 scale = rows[2].unsqueeze(1)
                 if learns[0]:
@@ -113,14 +130,14 @@ class _LinearLoss(torch.autograd.Function):
                     to_weight = found.to(wide) if to_weight is None else to_weight.add_(found)
             to_features = torch.cat(of_features) if of_features else None
             normalisers, reference, _ = (torch.cat(each) for each in zip(*of_rows, strict=True))
-            counts = (targets != PADDING_ID).to(wide)
+            counts = mask.to(wide)
             likelihood = ((normalisers - reference) * counts).sum()
             total = likelihood
             if smoothing:
                 gradients = to_features, to_weight, to_bias
                 known = ready.to(wide)
                 total = total + _add_smoothing(
-                    smoothing, matrix, shift, known, counts, reference, gradients
+                    smoothing, excluded, (matrix, shift), known, counts, reference, gradients
                 )
         found = (None if to_features is None else to_features[:n], to_weight, to_bias)
         ctx.save_for_backward(*found)
@@ -138,13 +155,13 @@ class _LinearLoss(torch.autograd.Function):
             None if each is None else (each * scale.to(each.dtype)).to(dtype)
             for each, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return (*found, None, None)
+        return (*found, None, None, None, None)
 
 
 def _into_gradients(
     scores: Tensor,
     shift: Tensor | None,
-    targets: Tensor,
+    wanted: tuple[Tensor, Tensor],
     smoothing: float,
     wide: torch.dtype,
     to_bias: Tensor | None,
@@ -159,15 +176,16 @@ def _into_gradients(
     Args:
         scores: Logits without the bias, ``(tokens, vocabulary)``.
         shift: The bias, or None.
-        targets: int64 ``(tokens,)``.
+        wanted: Targets, int64 ``(tokens,)``, and their mask.
         smoothing: As for `token_loss`.
         wide: float32, or float64 if ``scores`` are float64.
         to_bias: Tensor to which the gradient of the bias is added; None if no bias is trained.
 
     Returns:
         For each row the logsumexp, the logit of its target, and the factor by which the caller must
-        multiply the row's gradient, 0 for padding.
+        multiply the row's gradient, 0 for an ignored target.
     """
+    targets, mask = wanted
     normalisers, reference, scale = (
         torch.empty(len(scores), 1, dtype=wide, device=scores.device) for _ in range(3)
     )
@@ -182,7 +200,7 @@ def _into_gradients(
         highest = logits.amax(1, keepdim=True)
         sums = logits.sub_(highest).exp_().sum(1, keepdim=True)
         normalisers[block] = sums.log() + highest
-        scale[block] = (columns != PADDING_ID) / sums
+        scale[block] = mask[block].unsqueeze(1) / sums
         logits.scatter_add_(1, columns, (smoothing - 1.0) * sums)
         if to_bias is not None:
             to_bias.addmv_(logits.t(), scale[block].squeeze(1))
@@ -193,8 +211,8 @@ def _into_gradients(
 
 def _add_smoothing(
     smoothing: float,
-    matrix: Tensor,
-    shift: Tensor | None,
+    excluded: int | None,
+    layer: tuple[Tensor, Tensor | None],
     known: Tensor,
     counts: Tensor,
     reference: Tensor,
@@ -202,27 +220,31 @@ def _add_smoothing(
 ) -> Tensor:
     """Return the loss's smoothing term, and add its gradient to the existing gradients.
 
-    Every token but padding gets the same share, so only the sum of all logits matters.
+    Every token but the excluded one gets the same share, so only the sum of all logits matters.
 
     Args:
         smoothing: As for `token_loss`.
-        matrix: Weight of the output layer, ``(vocabulary, size)``.
-        shift: Bias of the output layer, or None.
+        excluded: As for `token_loss`.
+        layer: Weight ``(vocabulary, size)`` and bias of the output layer.
         known: Features, ``(tokens, size)``, in float32 or wider.
-        counts: 1 for each token, 0 for padding.
+        counts: 1 for each token, 0 for an ignored one.
         reference: The logit of each target.
         gradients: Gradients of features, weight and bias; None for a tensor that is not trained.
     """
-    spread = smoothing / (len(matrix) - 1)
-    columns = matrix.sum(0, dtype=known.dtype) - matrix[PADDING_ID]
+    matrix, shift = layer
+    spread = smoothing / (len(matrix) - (excluded is not None))
+    columns = matrix.sum(0, dtype=known.dtype)
+    if excluded is not None:
+        columns = columns - matrix[excluded]
     others = known @ columns
     if shift is not None:
-        others += shift.sum() - shift[PADDING_ID]
+        others += shift.sum() if excluded is None else shift.sum() - shift[excluded]
     to_features, to_weight, to_bias = gradients
     if to_features is not None:
         to_features.addr_(counts, columns, alpha=-spread)
     for gradient, each in ((to_weight, counts @ known), (to_bias, counts.sum())):
         if gradient is not None:
             gradient.sub_(spread * each)
-            gradient[PADDING_ID] += spread * each
+            if excluded is not None:
+                gradient[excluded] += spread * each
     return ((smoothing * reference - spread * others) * counts).sum()

@@ -23,7 +23,7 @@ from flambeau_text.language.stream import BYTES, NEXT, TOKENS, WORDS
 from flambeau_text.models.language_model import LanguageModel
 from flambeau_text.token_loss import token_loss
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
-from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID
+from flambeau_text.tokenization.tokenizer import END_ID
 
 _LN_2 = math.log(2.0)
 _MOST = 700.0  # the exponent of a larger perplexity overflows
@@ -141,9 +141,9 @@ class LanguageModelTask(Task):
     def _likelihood(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         if not isinstance(outputs, LanguageOutput):
             raise InputError("Generated tokens have no loss. Pass the outputs of forward.")
-        targets = batch.targets[NEXT].flatten()
-        total, _ = token_loss(outputs.output, outputs.features.flatten(0, 1), targets)
-        return total, (targets != PADDING_ID).sum()
+        targets, mask = batch.targets[NEXT].flatten(), batch.masks[TOKENS].flatten()
+        total, _ = token_loss(outputs.output, outputs.features.flatten(0, 1), targets, mask)
+        return total, mask.sum()
 
     def _regularisation(self, outputs: LanguageOutput, mask: Tensor) -> Tensor:
         """Return ``alpha`` times AR (after dropout) plus ``beta`` times TAR (before it)."""

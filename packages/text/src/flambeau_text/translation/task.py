@@ -216,8 +216,16 @@ class TranslationTask(Task):
                 "tokens of the reference. Pass the outputs of forward, not those of predict."
             )
         features, targets = outputs.flattened()
-        total, plain = token_loss(outputs.output, features, targets, self.label_smoothing)
-        return total, plain, (targets != PADDING_ID).sum()
+        mask = targets != PADDING_ID  # never a target: flambeau's vocabularies have both tokens
+        total, plain = token_loss(
+            outputs.output,
+            features,
+            targets,
+            mask,
+            smoothing=self.label_smoothing,
+            excluded=PADDING_ID,
+        )
+        return total, plain, mask.sum()
 
     def _sentence_losses(
         self, model: nn.Module, batch: Batch, context: StepContext
