@@ -16,7 +16,7 @@ from flambeau.doctor.finding import Finding
 from flambeau.doctor.training_setup import FitSettings, TrainingSetup
 from flambeau.errors import FlambeauWarning
 from flambeau.phases.phase import Phase
-from flambeau.training.optim.optimizer import default_factory
+from flambeau.training.optim.factory import default_factory
 from flambeau.training.options import TrainingOptions
 from flambeau.training.run import Run
 from flambeau.training.step import train_step

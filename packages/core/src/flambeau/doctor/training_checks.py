@@ -19,7 +19,7 @@ from flambeau.wording import format_number, name_some
 # networks with one small layer were measured to train best at 0.1 to 0.3.
 _LARGEST_ADAM_LR = 0.5
 _LARGEST_SGD_LR = 10.0  # of lr / (1 - momentum), the step size for a constant gradient
-_ADAM_LIKE = ("adam", "adamw", "rmsprop")
+_ADAM_LIKE = ("adam", "adamw", "muon", "rmsprop")
 _UNMOVED = 1e-3  # largest change that a run can make, relative to the size of the weights
 _FEWEST_STEPS = 20
 

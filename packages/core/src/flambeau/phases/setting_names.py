@@ -8,6 +8,7 @@ OPTIMIZER_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "adagrad": ("eps",),
     "adam": ("betas", "eps"),
     "adamw": ("betas", "eps"),
+    "muon": ("betas", "momentum", "nesterov"),
     "rmsprop": ("alpha", "eps", "momentum"),
     "sgd": ("momentum", "nesterov"),
 }

@@ -41,8 +41,8 @@ _LONG_EPOCH_STEPS, _EVALUATE_EVERY = 20_000, 10_000
 _MIN_EPOCHS, _MAX_EPOCHS = 3, 50
 
 # Peak learning rate relative to AdamW's, from the usual recipes of each optimizer.
-_RELATIVE_TO_ADAMW = {"adamw": 1, "adam": 1, "rmsprop": 1, "adagrad": 10, "sgd": 50}
-_WEIGHT_DECAY = {"adamw": 1e-2, "sgd": 5e-4}
+_RELATIVE_TO_ADAMW = {"adamw": 1, "adam": 1, "muon": 1, "rmsprop": 1, "adagrad": 10, "sgd": 50}
+_WEIGHT_DECAY = {"adamw": 1e-2, "muon": 1e-2, "sgd": 5e-4}
 _USUAL_LR = 1e-3
 
 
@@ -450,7 +450,7 @@ def _accept_setting(key: str) -> Accepts:
                 f"None: the optimizer {optimizer!r} has no {key}. Optimizers that have it: "
                 f"{', '.join(having)}."
             )
-        if key == "nesterov" and value and not values["momentum"]:
+        if key == "nesterov" and value and optimizer == "sgd" and not values["momentum"]:
             return 'False without momentum. Add it: choices={"momentum": 0.9, "nesterov": True}.'
         return None
 

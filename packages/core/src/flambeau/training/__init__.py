@@ -7,6 +7,7 @@ from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
 from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
 from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
 from flambeau.training.optim.controller import Controller, ReduceOnPlateau
+from flambeau.training.optim.factory import default_factory
 from flambeau.training.optim.groups import (
     HasLayerGroups,
     HasLRFactors,
@@ -16,7 +17,6 @@ from flambeau.training.optim.groups import (
 from flambeau.training.optim.optimizer import (
     OPTIMIZERS,
     OptimizerFactory,
-    default_factory,
     make_optimizer,
     regroup,
 )

@@ -34,7 +34,8 @@ from flambeau.training.losses import StepLosses
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.optim.averaging import running_average
 from flambeau.training.optim.controller import column_modes
-from flambeau.training.optim.optimizer import checked_optimizers, default_factory, no_decay_ids
+from flambeau.training.optim.factory import default_factory
+from flambeau.training.optim.optimizer import checked_optimizers, no_decay_ids
 from flambeau.training.optim.precision import Precision
 from flambeau.training.optim.scheduled_values import StepValues
 from flambeau.training.options import TrainingOptions

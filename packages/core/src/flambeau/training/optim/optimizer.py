@@ -46,6 +46,7 @@ OPTIMIZERS: Mapping[str, OptimizerKind] = {
     "adagrad": OptimizerKind(torch.optim.Adagrad, OPTIMIZER_SETTINGS["adagrad"]),
     "adam": OptimizerKind(torch.optim.Adam, OPTIMIZER_SETTINGS["adam"]),
     "adamw": OptimizerKind(torch.optim.AdamW, OPTIMIZER_SETTINGS["adamw"]),
+    "muon": OptimizerKind(torch.optim.Muon, OPTIMIZER_SETTINGS["muon"], has_fused=False),
     "rmsprop": OptimizerKind(torch.optim.RMSprop, OPTIMIZER_SETTINGS["rmsprop"], has_fused=False),
     "sgd": OptimizerKind(torch.optim.SGD, OPTIMIZER_SETTINGS["sgd"]),
 }
@@ -84,6 +85,11 @@ def make_optimizer(
     kind = OPTIMIZERS.get(name)
     if kind is None:
         raise ArgumentError(f"Unknown optimizer {name!r}. {did_you_mean(name, OPTIMIZERS)}")
+    if name == "muon":
+        raise ArgumentError(
+            "Muon trains only hidden matrices. Use make_muon, which returns Muon for "
+            "these and AdamW for the other parameters."
+        )
     settings = {key: value for key, value in (options or {}).items() if value is not None}
     for key in settings:
         if key not in kind.options:
@@ -96,38 +102,36 @@ def make_optimizer(
             f"{type(model).__name__} has no parameters, so there is nothing to optimize. "
             "Pass a model with parameters."
         )
-    if kind.has_fused and (_supports_fused(name, model) if fused is None else fused):
+    settings |= {"lr": lr, "weight_decay": weight_decay}
+    return build_from_groups(name, groups, settings, fused=fused)
+
+
+def build_from_groups(
+    name: str,
+    groups: Sequence[ParamGroup],
+    settings: Mapping[str, Any],
+    *,
+    fused: bool | None = None,
+) -> Optimizer:
+    """Return the optimizer of a known name for param groups (see ``split_by_decay``).
+
+    Args:
+        name: A key of `OPTIMIZERS`.
+        groups: Its param groups, at least one.
+        settings: Keyword arguments of the optimizer class.
+        fused: As for ``make_optimizer``.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+    kind = OPTIMIZERS[name]
+    if kind.has_fused and (_supports_fused(name, groups) if fused is None else fused):
         # Otherwise not set: fused=False would disable the foreach form of torch too.
-        settings["fused"] = True
+        settings = {**settings, "fused": True}
     try:
-        return build_optimizer(
-            kind.build, groups, {"lr": lr, "weight_decay": weight_decay, **settings}
-        )
+        return build_optimizer(kind.build, list(groups), dict(settings))
     except ValueError as error:
         raise InputError(f"Invalid settings of the optimizer {name!r}: {error}.") from error
-
-
-def default_factory(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:
-    """Return ``{"main": …}`` from the plan's values "optimizer", "lr" and "weight_decay".
-
-    This is the default ``OptimizerFactory``. It also uses "betas", "eps", "momentum", "nesterov"
-    and "alpha" if the optimizer has these settings.
-    """
-    name = values["optimizer"]
-    known = OPTIMIZERS[name].options if name in OPTIMIZERS else ()
-    optimizer = make_optimizer(
-        name,
-        model,
-        lr=values["lr"],
-        weight_decay=values.get("weight_decay", 0.0),
-        options={key: _setting(values[key]) for key in known if key in values},
-    )
-    return {"main": optimizer}
-
-
-def _setting(value: Any) -> Any:
-    # The plan stores betas as a list.
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
 def split_by_decay(model: nn.Module, *, lr: float, weight_decay: float) -> list[ParamGroup]:
@@ -272,8 +276,9 @@ def _settings(group: ParamGroup) -> str:
     return repr(sorted((key, value) for key, value in group.items() if key not in passing))
 
 
-def _supports_fused(name: str, model: nn.Module) -> bool:
-    kinds = {(parameter.device.type, parameter.dtype) for parameter in model.parameters()}
+def _supports_fused(name: str, groups: Sequence[ParamGroup]) -> bool:
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    kinds = {(parameter.device.type, parameter.dtype) for parameter in parameters}
     return all(_has_fused(name, device_type, dtype) for device_type, dtype in kinds)
 
 
@@ -359,7 +364,7 @@ __all__ = [
     "OptimizerKind",
     "ParamGroup",
     "base_lr",
-    "default_factory",
+    "build_from_groups",
     "layer_groups",
     "lr_factors",
     "make_optimizer",

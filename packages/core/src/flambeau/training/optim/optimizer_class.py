@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
+from flambeau.training.optim.factory import default_factory
 from flambeau.training.optim.optimizer import (
     OPTIMIZERS,
-    default_factory,
     lr_factors,
     split_by_decay,
 )
