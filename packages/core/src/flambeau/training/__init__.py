@@ -4,7 +4,7 @@ from flambeau.training.events import EVENTS, Callback, Dispatch
 from flambeau.training.freeze import freeze_except, has_running_statistics, set_train_modes
 from flambeau.training.history import History
 from flambeau.training.nonfinite.guard import NonFiniteGuard, StepRecord
-from flambeau.training.optim.averaging import EMA, SWA, RunningAverage
+from flambeau.training.optim.averaging import EMA, SWA, RunningAverage, TriggeredAverage
 from flambeau.training.optim.clip import clip_gradients, gradient_norm, gradients_of
 from flambeau.training.optim.controller import Controller, ReduceOnPlateau
 from flambeau.training.optim.factory import default_factory
@@ -48,6 +48,7 @@ __all__ = [
     "TrainState",
     "TrainStep",
     "TrainingOptions",
+    "TriggeredAverage",
     "clip_gradients",
     "default_factory",
     "freeze_except",

@@ -16,7 +16,7 @@ from flambeau.errors import (
     did_you_mean,
     explains_arguments,
 )
-from flambeau.training.optim.averaging import EMA, SWA
+from flambeau.training.optim.averaging import AverageSpec
 from flambeau.training.optim.controller import Controller
 from flambeau.training.optim.optimizer import OptimizerFactory
 from flambeau.training.step import TrainStep, train_step
@@ -40,8 +40,8 @@ class TrainingOptions:
             normalisation (mixup).
         controllers: Objects that set named values after each evaluation (plateau, adaptive teacher
             forcing).
-        average: ``EMA(…)`` or ``SWA(…)``: evaluation and the final model use averaged weights; None
-            does not average.
+        average: ``EMA(…)``, ``SWA(…)`` or ``TriggeredAverage(…)``: evaluation and the final model
+            use averaged weights; None does not average.
         accumulate: Micro-batches per optimizer step; the step equals one with a single large batch.
         clip_norm: Largest norm of all gradients together; None does not clip.
         nonfinite: A step with a loss or gradient that is not finite changes no weight;
@@ -59,7 +59,7 @@ class TrainingOptions:
     ) = None
     transforms: tuple[Transform, ...] = ()
     controllers: tuple[Controller, ...] = ()
-    average: EMA | SWA | None = None
+    average: AverageSpec | None = None
     accumulate: int = 1
     clip_norm: float | None = None
     nonfinite: Literal["raise", "skip", "off"] = "raise"
@@ -100,7 +100,9 @@ class TrainingOptions:
                 'best epoch, keep_best="valid_loss", or None.'
             )
         if self.average is not None and not hasattr(self.average, "running"):
-            raise ArgumentError(f"average is {self.average!r}; give EMA(), SWA() or None.")
+            raise ArgumentError(
+                f"average is {self.average!r}; give EMA(), SWA(), TriggeredAverage() or None."
+            )
         if self.clip_norm is not None:
             clip_norm = checked_number(self.clip_norm, "clip_norm (None does not clip)", above=0)
             object.__setattr__(self, "clip_norm", clip_norm)

@@ -359,10 +359,15 @@ class Run:
                 self.best.update(self.trained, scores, tolerance)
 
     def run_controllers(self) -> None:
-        """Set the values that controllers return, which stay until a controller changes them."""
+        """Set the values that controllers return, which stay until a controller changes them.
+
+        The average learns of the evaluation too.
+        """
         progress = self.state.fit_step / max(1, self.state.total_steps)
         for controller in self.options.controllers:
             self.values.override(controller.update(self.state.history, progress))
+        if self.average is not None:
+            self.average.evaluated(self.state.history)
 
     # Non-finite steps
 

@@ -1,5 +1,7 @@
 """Averages of the weights over training: by EMA, by SWA, or by a schedule-free optimizer.
 
+``TriggeredAverage`` is a plain mean as SWA, but starts once a score no longer improves.
+
 ``spec.running()`` of a frozen spec returns the object that the loop starts on the model and updates
 after each step. The loop evaluates inside ``swapped(model)`` and ends with ``finish(model)``.
 """
@@ -16,9 +18,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
-from flambeau.checked_arguments import checked_flag, checked_number
+from flambeau.checked_arguments import checked_count, checked_flag, checked_number
 from flambeau.errors import InputError, ResumeError, TrainingError
+from flambeau.task.metrics import Mode
 from flambeau.training.freeze import has_running_statistics
+from flambeau.training.history import History
+from flambeau.training.optim.controller import checked_column, checked_mode, last_score, mode_of
 from flambeau.training.optim.fused_step import with_inner
 from flambeau.wording import name_some
 
@@ -77,6 +82,45 @@ class SWA:
         return RunningSWA(self)
 
 
+@dataclass(frozen=True)
+class TriggeredAverage:
+    """Plain mean of the weights of all steps after a score has stopped improving (NT-ASGD).
+
+    Averaging starts after an evaluation whose score is worse than the best one before the last
+    ``patience`` evaluations. Only the evaluations of the current fit count. Use it with a constant
+    learning rate.
+
+    Attributes:
+        patience: Number of evaluations in which a score may stay behind an earlier one.
+        monitor: Column of the history.
+        mode: "min" or "max"; None selects the direction of the metric in ``monitor``.
+
+    Source:
+        Merity et al., "Regularizing and Optimizing LSTM Language Models"
+        (https://arxiv.org/abs/1708.02182), algorithm 1. There SGD is used, and
+        ``torch.optim.ASGD`` replaces it at the trigger; here any optimizer continues.
+    """
+
+    patience: int = 5
+    monitor: str = "valid_loss"
+    mode: Mode | None = None
+
+    def __post_init__(self) -> None:
+        what = "The patience of TriggeredAverage"
+        patience = checked_count(self.patience, what, at_least=1, unit="evaluations")
+        object.__setattr__(self, "patience", patience)
+        checked_column(self.monitor)
+        checked_mode(self.mode)
+
+    def running(self) -> RunningTriggered:
+        """Return a new average with the same settings."""
+        return RunningTriggered(self)
+
+
+AverageSpec = EMA | SWA | TriggeredAverage
+"""A value of ``TrainingOptions.average``."""
+
+
 class RunningAverage:
     """Base of EMA and SWA: averaged tensors, kept in addition to the model's tensors.
 
@@ -112,6 +156,9 @@ class RunningAverage:
         self._average = [_wide(tensor.detach().clone()) for tensor in self._current]
         pairs = zip(self._average, self._current, strict=True)
         self._is_wider = any(a.dtype != c.dtype for a, c in pairs)
+
+    def evaluated(self, history: History) -> None:
+        """Take note of an evaluation, whose scores are the last row of the history."""
 
     def update(self, step: int, total_steps: int, skipped: Tensor | bool = False) -> None:
         """Include the weights after ``step`` in the average, without a read from the device.
@@ -190,7 +237,7 @@ class RunningAverage:
             raise ResumeError(
                 "The tensors of the saved average differ from the tensors of the model: "
                 f"{name_some(odd)}. "
-                "Resume with the model and the averaging (EMA or SWA) of the interrupted run."
+                "Resume with the model and the averaging of the interrupted run."
             )
         with torch.no_grad():
             for name, average in zip(self._names, self._average, strict=True):
@@ -238,18 +285,14 @@ class RunningEMA(RunningAverage):
         return decay / (1.0 - decay)
 
 
-class RunningSWA(RunningAverage):
-    """A running mean of the parameters and of the norm layers' statistics.
+class RunningMean(RunningAverage):
+    """A running mean of the parameters and of the norm layers' statistics; base of two averages.
 
     The mean differs from the weights of each single step, so the statistics of the last step do not
     match it. Their mean over the same steps is close, and needs no further pass over the data.
     """
 
     averages_statistics = True
-
-    def __init__(self, spec: SWA) -> None:
-        super().__init__()
-        self.spec = spec
 
     def _averaged(self, model: nn.Module) -> dict[str, Tensor]:
         named = super()._averaged(model)
@@ -263,14 +306,63 @@ class RunningSWA(RunningAverage):
         named.update({n: buffer for n, buffer in model.named_buffers() if id(buffer) in statistics})
         return named
 
-    def _includes(self, step: int, total_steps: int) -> bool:
-        return step > self.spec.start * total_steps
-
     def _earlier(self, updates: int) -> float:
         return updates
 
     def _earlier_on_device(self, updates: Tensor) -> Tensor:
         return updates
+
+
+class RunningSWA(RunningMean):
+    """The mean over the last part of the run."""
+
+    def __init__(self, spec: SWA) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def _includes(self, step: int, total_steps: int) -> bool:
+        return step > self.spec.start * total_steps
+
+
+class RunningTriggered(RunningMean):
+    """The mean over all steps after the trigger.
+
+    Attributes:
+        triggered: Whether averaging has started.
+    """
+
+    def __init__(self, spec: TriggeredAverage) -> None:
+        super().__init__()
+        self.spec = spec
+        self.triggered = False
+
+    def start(self, model: nn.Module) -> None:
+        super().start(model)
+        self.triggered = False
+
+    def evaluated(self, history: History) -> None:
+        """Start averaging if the last score is worse than the best one before the patience.
+
+        Raises:
+            InputError: The history has no column ``monitor``.
+            ArgumentError: It is not known which values of ``monitor`` are better.
+        """
+        last_score(history, self.spec.monitor)
+        mode = mode_of(self.spec.monitor, history.modes, self.spec.mode)
+        sign = 1.0 if mode == "min" else -1.0
+        *earlier, last = (sign * s for s in history.column(self.spec.monitor, last_fit=True))
+        before = earlier[: -self.spec.patience]
+        self.triggered |= bool(before) and last > min(before)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "triggered": self.triggered}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.triggered = bool(state["triggered"])
+
+    def _includes(self, step: int, total_steps: int) -> bool:
+        return self.triggered
 
 
 class OptimizerAverage(RunningAverage):
@@ -323,7 +415,7 @@ class OptimizerAverage(RunningAverage):
 
 
 def running_average(
-    spec: EMA | SWA | None, optimizers: Iterable[Optimizer]
+    spec: AverageSpec | None, optimizers: Iterable[Optimizer]
 ) -> RunningAverage | None:
     """Return the average of a run: by ``spec``, by schedule-free optimizers, or None.
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.task.metrics import Mode
+from flambeau.training.optim.averaging import TriggeredAverage
 from flambeau.training.optim.controller import ReduceOnPlateau, mode_of
 from flambeau.training.run_state.module_state import copied_state, load_state
 
@@ -81,6 +82,8 @@ def run_monitor(
     for controller in options.controllers:
         if isinstance(controller, ReduceOnPlateau):
             mode_of(controller.monitor, modes, controller.mode)
+    if isinstance(options.average, TriggeredAverage):
+        mode_of(options.average.monitor, modes, options.average.mode)
     chosen = best_monitor(options.keep_best, callbacks, modes)
     if chosen is not None or planner is None:
         return chosen or (None, "min")
