@@ -253,6 +253,7 @@ class LanguageModelData(Data):
             "tokenizer": options.tokenizer,
             "vocab_size": options.vocab_size,
             "normalization": options.normalization,
+            "word_rules": options.word_rules,
         }
         passed = options.given_tokenizer
         if passed is not None:

@@ -75,6 +75,9 @@ DATA_OPTIONS = (
     CliOption("vocab-size", int, "Size of the vocabulary, in tokens.", "vocab_size"),
     CliOption("language", str, "Language code, such as en, for --tokenizer word.", "language"),
     CliOption("lowercase", bool, "Lower-case the texts.", "lowercase"),
+    CliOption(
+        "word-rules", bool, "Capitals and repetition of --tokenizer word as tokens.", "word_rules"
+    ),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
     CliOption(
         "split", str, "Name of a table's column with train, valid or test for each row.", "split"

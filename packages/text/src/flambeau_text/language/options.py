@@ -15,7 +15,7 @@ from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_
 from flambeau_text.tokenization.fit import TOKENIZERS, check_given
 from flambeau_text.tokenization.normalization import FORMS
 
-_PLANNED = ("tokenizer", "vocab_size", "normalization")
+_PLANNED = ("tokenizer", "vocab_size", "normalization", "word_rules")
 
 
 @explains_arguments()
@@ -36,6 +36,8 @@ class LanguageOptions:
             tokenizer "word" splits at white space.
         lowercase: Lower-case the texts. None is False.
         normalization: Unicode form: "nfc", "nfkc" or "none"; None lets the plan choose.
+        word_rules: Whether the tokenizer "word" writes capitals and repetition as tokens of their
+            own, see `WordTokenizer`; None lets the plan choose.
         like: Folder of an export. Options of tokenization that are not set are taken from the
             export, and a learner uses the export's tokenizer with its vocabulary.
 
@@ -51,6 +53,7 @@ class LanguageOptions:
     language: str | None = None
     lowercase: bool | None = None
     normalization: str | None = None
+    word_rules: bool | None = None
     like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ LanguageDataArguments: TypeAlias = tuple[Samples, Split, LanguageOptions, tuple[
 
 _SETTINGS = (
     *("document", "text", "tokenizer", "vocab_size", "language", "lowercase", "normalization"),
-    "like",
+    *("word_rules", "like"),
 )
 _PART_NAMES = {"valid": ("valid", "val", "validation", "dev"), "test": ("test",)}
 

@@ -103,6 +103,39 @@ def _normalization(facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
+def _word_rules(facts: LanguageFacts, values: Values) -> Choice:
+    language = facts["language"]
+    value = values["tokenizer"] == "word" and language is not None and not facts["lowercase"]
+    if value:
+        reason = (
+            "Words are in lower case, so that a word has one token wherever it stands; capitals "
+            "and repetition are tokens of their own (xxmaj, xxup, xxrep, xxwrep)."
+        )
+    elif values["tokenizer"] != "word":
+        reason = "The rules are for whole words."
+    elif language is None:
+        reason = "Without a language the text is taken as it is, already divided into words."
+    else:
+        reason = "The text is in lower case."
+    return Choice(
+        "word_rules",
+        value,
+        reason,
+        evidence={"tokenizer": values["tokenizer"], "language": language},
+        alternatives=(not value,) if values["tokenizer"] == "word" else (),
+        override="options=LanguageOptions(word_rules=...), or --word-rules",
+        source="default",
+    )
+
+
+def _word_rules_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
+    if type(value) is not bool:
+        return "True or False."
+    if value and values["tokenizer"] != "word":
+        return f"False: the rules are for whole words, not for the tokenizer {values['tokenizer']}."
+    return None
+
+
 def _vocab_size(facts: LanguageFacts, values: Values) -> Choice:
     words, kind = facts["words"], values["tokenizer"]
     if kind in ("bpe", "unigram"):
@@ -304,6 +337,13 @@ RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
     Rule("normalization", (), _normalization, one_of(FORMS), determines="preprocessor"),
+    Rule(
+        "word_rules",
+        ("tokenizer",),
+        _word_rules,
+        _word_rules_accepts,
+        determines="preprocessor",
+    ),
     Rule(
         "vocab_size",
         ("tokenizer",),

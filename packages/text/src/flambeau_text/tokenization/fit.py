@@ -30,7 +30,13 @@ def fit_tokenizer(
         # Words that occur once cannot be learned; as unknown words they train the unknown token.
         min_freq = 1 if len(texts) < 2_000 else 2
         return WordTokenizer.fit(
-            texts, language=language, min_freq=min_freq, max_tokens=size, **case
+            texts,
+            language=language,
+            # Translation has no such choice: its references are compared as they are written.
+            rules=values.get("word_rules", False),
+            min_freq=min_freq,
+            max_tokens=size,
+            **case,
         )
     if kind == "character":
         return CharacterTokenizer.fit(texts, max_tokens=size, **case)

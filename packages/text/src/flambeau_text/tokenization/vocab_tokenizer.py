@@ -74,7 +74,10 @@ class VocabTokenizer(Tokenizer):
 
 
 def vocabulary_tokens(
-    texts: Iterable[Sequence[str]], min_freq: int, max_tokens: int | None
+    texts: Iterable[Sequence[str]],
+    min_freq: int,
+    max_tokens: int | None,
+    specials: Sequence[str] = SPECIALS,
 ) -> list[str]:
     """Return the tokens of a vocabulary: special tokens, then the most frequent tokens.
 
@@ -82,12 +85,13 @@ def vocabulary_tokens(
         texts: The tokens of each text.
         min_freq: Minimum count of a token; rarer tokens are excluded.
         max_tokens: Maximum size, special tokens included; None for no limit.
+        specials: The special tokens, those of `SPECIALS` first.
     """
     counts: Counter[str] = Counter()
     for tokens in texts:
         counts.update(tokens)
-    for special in SPECIALS:
+    for special in specials:
         counts.pop(special, None)
     repeated = ([token] * count for token, count in counts.items())
-    found = build_vocab_from_iterator(repeated, min_freq, SPECIALS, max_tokens=max_tokens)
+    found = build_vocab_from_iterator(repeated, min_freq, specials, max_tokens=max_tokens)
     return found.get_itos()
