@@ -19,15 +19,17 @@ from torch import Tensor
 from flambeau import TrainState
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Size
-from flambeau_bench.cases import CASES, by_hand
+from flambeau_bench.cases import CASES, by_hand, language_sides
 from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
 from flambeau_bench.cases.collector import VARIANTS as COLLECTOR_VARIANTS
 from flambeau_bench.cases.collector import Collector, EpochTimes
 from flambeau_bench.cases.folds import Folds
 from flambeau_bench.cases.host_reads import count_host_reads
+from flambeau_bench.cases.language import Language
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
+from flambeau_bench.cases.loss_memory import LossMemory
 from flambeau_bench.cases.sync_count import SyncCount
 from flambeau_bench.cases.tabular import Tabular
 from flambeau_bench.cases.tabular_sides import SIDES, Job, Trained, coslog, flat_cosine
@@ -111,6 +113,57 @@ def test_the_schedules_of_the_tensor_loop_are_the_recipes() -> None:
         assert coslog(progress) == Schedule("coslog")(progress)
         decay = chosen.schedules["weight_decay"]
         assert flat_cosine(progress) == Schedule(decay["shape"], 1.0, decay["options"])(progress)
+
+
+# ---------------------------------------------------------------- language
+
+
+@pytest.mark.parametrize("variant", ["awd_lstm fp32", "decoder bf16"])
+def test_the_plain_loop_trains_the_same_language_model(variant: str) -> None:
+    case = Language()
+    size = replace(case.sizes["quick"], counts={"documents": 20, "vocabulary": 100})
+    comparison, baseline, candidate = both(case, size, variant)
+    assert invalid_reasons(baseline, candidate, {}) == ""
+    assert baseline.samples == candidate.samples > 1_000
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    for name in ("loss_of_step_3", "valid_loss"):
+        quality = {**candidate.quality, name: 1.05 * float(candidate.quality[name])}
+        other = replace(candidate, quality=quality)
+        assert not case.gate(comparison, [(baseline, other)]).passed
+
+
+@pytest.mark.parametrize("fault", ["seed", "rows", "precision"])
+def test_unequal_work_on_a_text_is_invalid(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = language_sides.SIDES["plain loop"]
+
+    def faulty(job: language_sides.Job) -> language_sides.Trained:
+        changes: dict[str, Any] = {"seed": 5, "rows": 3, "precision": "bf16"}
+        return plain(replace(job, **{fault: changes[fault]}))
+
+    monkeypatch.setattr(language_sides, "SIDES", {"plain loop": plain, "flambeau": faulty})
+    case = Language()
+    size = replace(case.sizes["quick"], counts={"documents": 20, "vocabulary": 100})
+    _, baseline, candidate = both(case, size, "decoder fp32")
+    assert invalid_reasons(baseline, candidate, {})
+
+
+def test_the_loss_needs_less_memory_for_the_same_gradients() -> None:
+    case = LossMemory()
+    size = replace(case.sizes["quick"], counts={"tokens": 2_000, "words": 20_000})
+    [comparison] = case.comparisons(size)
+    runs = [
+        FreshRun(case.name, comparison.variant, side, size, 0)
+        for side in (comparison.baseline, comparison.candidate)
+    ]
+    baseline, candidate = measure_in_fresh_processes(runs)
+    assert invalid_reasons(baseline, candidate, {}) == ""
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    # All logits and their gradients alone are 320 MB.
+    assert baseline.figures["peak_mb"] > 320
+    assert candidate.figures["peak_mb"] < 0.5 * baseline.figures["peak_mb"]
+    quality = {**candidate.quality, "2": 1.01 * float(candidate.quality["2"])}
+    other = replace(candidate, quality=quality)
+    assert not case.gate(comparison, [(baseline, other)]).passed
 
 
 # ---------------------------------------------------------------- loop-overhead

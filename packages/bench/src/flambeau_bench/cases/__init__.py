@@ -6,8 +6,10 @@ from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
 from flambeau_bench.cases.collector import Collector
 from flambeau_bench.cases.folds import Folds
+from flambeau_bench.cases.language import Language
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
+from flambeau_bench.cases.loss_memory import LossMemory
 from flambeau_bench.cases.sync_count import SyncCount
 from flambeau_bench.cases.tabular import Tabular
 from flambeau_bench.cases.translation import Translation
@@ -29,6 +31,8 @@ CASES: dict[str, Case] = {
         BatchNormFineTune(),
         Folds(),
         Tabular(),
+        Language(),
+        LossMemory(),
     )
 }
 """All cases by their names on the command line."""
@@ -41,8 +45,10 @@ __all__ = [
     "ColdStart",
     "Collector",
     "Folds",
+    "Language",
     "Loaders",
     "LoopOverhead",
+    "LossMemory",
     "SyncCount",
     "Tabular",
     "Translation",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flambeau import Batch, Callback, Learner, ProgressBar, TrainingOptions, TrainState
+from flambeau import Batch, Callback, Learner, ProgressBar, TrainingOptions
 from flambeau.data.loader import Dataset, LoaderOptions
 from flambeau.data.preprocess import Preprocessor
 from flambeau_bench import fingerprint
@@ -19,6 +19,7 @@ from flambeau_bench.case import Size
 from flambeau_bench.cases import by_hand, padded_loop
 from flambeau_bench.cases.padded_loop import TokenPair
 from flambeau_bench.cases.plain_rnn import PlainRnn
+from flambeau_bench.cases.stopwatch import Stopwatch
 from flambeau_bench.cases.tiny_training import (
     PEAK_LR,
     WEIGHT_DECAY,
@@ -29,7 +30,6 @@ from flambeau_bench.cases.tiny_training import (
 )
 from flambeau_bench.cases.translation_variant import TranslationVariant
 from flambeau_bench.real_data import folder_of
-from flambeau_bench.timing import wall_clock_for
 from flambeau_text import TranslationData, TranslationOptions
 from flambeau_text.models import RnnSeq2Seq
 from flambeau_text.tokenization.tokenizer import PADDING_ID
@@ -81,33 +81,6 @@ class EpochCounts:
     def padding(self) -> float:
         """Padding factor: positions per predicted token."""
         return self.positions / sum(self.tokens)
-
-
-class Stopwatch(Callback):
-    """Measures the wall time of an epoch's steps; in a fit it stops before the evaluation.
-
-    Args:
-        device: Device of the steps; it is synchronised before the clock is read.
-
-    Attributes:
-        seconds: The wall time.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._clock = wall_clock_for(device)
-        self._started = 0.0
-        self.seconds = 0.0
-
-    def start(self) -> None:
-        """Start the measurement."""
-        self._started = self._clock()
-
-    def stop(self) -> None:
-        """End the measurement."""
-        self.seconds = self._clock() - self._started
-
-    def on_eval_start(self, state: TrainState) -> None:
-        self.stop()
 
 
 @dataclass(frozen=True)
