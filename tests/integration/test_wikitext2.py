@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from flambeau_text.language.stream import lines_of
+from flambeau_text.text_lines import lines_of
 
 
 def test_words_and_ngram_model_are_the_published_ones(

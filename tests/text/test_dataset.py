@@ -11,10 +11,10 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions
 from flambeau.errors import InputError
-from flambeau_text.translation.bucketing import make_buckets
+from flambeau_text.bucketing import make_buckets
+from flambeau_text.ragged_rows import RaggedRows
 from flambeau_text.translation.dataset import (
     EncodedPairs,
-    RaggedRows,
     source_rows,
     target_rows,
 )
@@ -83,7 +83,7 @@ def test_batches_are_within_and_near_the_budget() -> None:
 
 
 def test_a_pair_above_the_budget_is_a_batch_of_one() -> None:
-    buckets = make_buckets(np.array([3, 500, 4]), np.array([3, 400, 4]), budget=20)
+    buckets = make_buckets(np.array([3, 400, 4]), 20, np.array([3, 500, 4]))
     assert sorted(map(len, buckets.batches(0, 0))) == [1, 2]
 
 

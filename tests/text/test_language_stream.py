@@ -17,9 +17,9 @@ from flambeau_text.language.stream import (
     StreamDataset,
     StreamLoader,
     TokenStream,
-    lines_of,
     stream_of,
 )
+from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization.tokenizer import END_ID
 
 

@@ -1,4 +1,4 @@
-"""``read_lines``: the lines of a UTF-8 file; errors name the file and the line."""
+"""``read_lines`` and ``lines_of``: the lines of a UTF-8 file, and those of a text."""
 
 from __future__ import annotations
 
@@ -59,3 +59,14 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     if lines and not lines[-1]:  # the file ends with a line feed
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a document, without line ends. Only a line feed ends a line.
+
+    Other Unicode line separators are part of the text; ``str.splitlines`` would split there.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    if len(lines) > 1 and not lines[-1]:  # the text ends with a line feed
+        lines.pop()
+    return lines

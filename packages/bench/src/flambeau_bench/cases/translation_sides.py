@@ -32,8 +32,9 @@ from flambeau_bench.cases.translation_variant import TranslationVariant
 from flambeau_bench.real_data import folder_of
 from flambeau_text import TranslationData, TranslationOptions
 from flambeau_text.models import RnnSeq2Seq
+from flambeau_text.ragged_rows import RaggedRows
 from flambeau_text.tokenization.tokenizer import PADDING_ID
-from flambeau_text.translation.dataset import SOURCE, TARGET, EncodedPairs, RaggedRows
+from flambeau_text.translation.dataset import SOURCE, TARGET, EncodedPairs
 from flambeau_text.translation.demo import date_pairs
 
 EQUAL_STEPS = 8

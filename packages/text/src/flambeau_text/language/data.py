@@ -25,8 +25,8 @@ from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.language.parts import assemble, read_path
 from flambeau_text.language.preprocess import LanguagePreprocessor
-from flambeau_text.language.stream import StreamDataset, lines_of
-from flambeau_text.text_lines import read_lines
+from flambeau_text.language.stream import StreamDataset
+from flambeau_text.text_lines import lines_of, read_lines
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
 from flambeau_text.tokenization.normalization import normalize

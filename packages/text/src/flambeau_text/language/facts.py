@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flambeau.data.facts import Facts
 from flambeau.data.split import PARTS, Split
 from flambeau_text.language.options import LanguageOptions
-from flambeau_text.language.stream import lines_of
+from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization.fit import TOKENIZERS, tokenizer_name
 from flambeau_text.word_count import count_words, script_of
 

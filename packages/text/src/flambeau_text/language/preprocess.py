@@ -13,7 +13,8 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
-from flambeau_text.language.stream import TOKENS, TokenStream, lines_of, stream_of
+from flambeau_text.language.stream import TOKENS, TokenStream, stream_of
+from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
 from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID

@@ -15,6 +15,7 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions, shard_bounds
 from flambeau.errors import InputError
+from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID
 
 TOKENS, NEXT = "tokens", "next"
@@ -231,14 +232,3 @@ def stream_of(documents: Sequence[Sequence[Sequence[int]]], texts: Sequence[str]
         np.array([len(line.encode("utf-8", "surrogatepass")) + 1 for line in lines], np.int64),
         np.array([len(line.split()) + 1 for line in lines], np.int64),
     )
-
-
-def lines_of(text: str) -> list[str]:
-    """Return the lines of a document, without line ends. Only a line feed ends a line.
-
-    Other Unicode line separators are part of the text; ``str.splitlines`` would split there.
-    """
-    lines = text.replace("\r\n", "\n").split("\n")
-    if len(lines) > 1 and not lines[-1]:  # the text ends with a line feed
-        lines.pop()
-    return lines

@@ -13,9 +13,10 @@ from flambeau import random as keyed
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions, count_steps, shard_bounds
 from flambeau.errors import InputError
+from flambeau_text.bucketing import Buckets, make_buckets, round_up
+from flambeau_text.ragged_rows import RaggedRows
 from flambeau_text.tokenization.bpe_dropout import BpeDropout
-from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID, PADDING_ID
-from flambeau_text.translation.bucketing import Buckets, make_buckets, round_up
+from flambeau_text.tokenization.tokenizer import BEGIN_ID, END_ID
 
 SOURCE, TARGET, REFERENCE = "source", "target", "reference"
 """Names in every batch: of the source tokens and their mask, of the target tokens, and (in
@@ -28,46 +29,6 @@ tokens of the source."""
 RANK = "rank"
 """Name in ``extras`` of each pair's rank in a keyed random order of its part: the pairs with the
 lowest ranks are a random sample, whatever the order of the corpus."""
-
-
-class RaggedRows:
-    """Rows of different lengths, stored in one flat tensor.
-
-    Args:
-        rows: The numbers in each row.
-
-    Attributes:
-        lengths: Length of each row, int64 ``(n,)``.
-    """
-
-    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
-        self.lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.lengths.cumsum(0)])
-        flat = np.fromiter((token for row in rows for token in row), dtype=np.int32)
-        # One extra number, so that the index after the end of the last row exists.
-        self._flat = torch.cat([torch.from_numpy(flat), torch.zeros(1, dtype=torch.int32)])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def padded(self, rows: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return rows padded at their ends, int64 ``(n, width)``, and their mask.
-
-        Args:
-            rows: Indices of the rows, int64 ``(n,)``.
-            width: Width of the result; None uses the longest row.
-        """
-        lengths = self.lengths[rows]
-        width = self.longest(rows) if width is None else width
-        positions = torch.arange(width)
-        mask = positions < lengths.unsqueeze(1)
-        at = (self._starts[rows].unsqueeze(1) + positions).clamp_(max=len(self._flat) - 1)
-        tokens = self._flat[at].to(torch.int64)
-        return tokens.masked_fill_(~mask, PADDING_ID), mask
-
-    def longest(self, rows: Tensor) -> int:
-        """Return the length of the longest of the rows."""
-        return int(self.lengths[rows].max()) if len(rows) else 0
 
 
 def source_rows(rows: Sequence[Sequence[int]]) -> RaggedRows:
@@ -200,8 +161,8 @@ class PairLoader(Loader):
         self._buckets: Buckets | None = None
         if options.shuffle:
             budget = round(options.batch_size * dataset.mean_tokens)
-            lengths = dataset.sources.lengths.numpy(), dataset.targets.lengths.numpy() - 1
-            self._buckets = make_buckets(*lengths, budget)
+            targets = dataset.targets.lengths.numpy() - 1
+            self._buckets = make_buckets(targets, budget, dataset.sources.lengths.numpy())
 
     @property
     def steps_per_epoch(self) -> int:

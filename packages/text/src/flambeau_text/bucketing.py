@@ -1,8 +1,8 @@
-"""Batches of similar lengths, each with as many sentence pairs as a token budget allows.
+"""Batches of similar lengths, each with as many texts, or pairs, as a token budget allows.
 
-The budget counts the tokens of both sides, padding included, because that is what a step computes.
-The number of batches is the same in every epoch, so that schedules and resuming can rely on it; the
-pairs of a batch differ from epoch to epoch.
+The budget counts all tokens, padding included, because that is what a step computes. The number of
+batches is the same in every epoch, so that schedules and resuming can rely on it; the members of a
+batch differ from epoch to epoch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from flambeau import random as keyed
 
 LENGTH_MULTIPLE = 4
-"""Lengths are rounded up to a multiple of this, for sorting and for padding. Pairs of the same
+"""Lengths are rounded up to a multiple of this, for sorting and for padding. Rows of the same
 rounded lengths are shuffled, and an epoch has few different batch shapes. On a CPU in bf16 a matrix
 product of a new shape needs preparation: a step with new shapes took twice the time of the next one
 with the same shapes."""
 
 ROW_MULTIPLE = 8
-"""The number of pairs in a larger batch is a multiple of this number, except in the last batch, so
+"""The number of rows in a larger batch is a multiple of this number, except in the last batch, so
 that an epoch has few different batch shapes."""
 
 Rows = NDArray[np.int64]
@@ -31,12 +31,12 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Buckets:
-    """Pairs sorted by rounded length, and the boundaries of the batches.
+    """Rows sorted by rounded length, and the boundaries of the batches.
 
     Attributes:
-        order: Indices of the pairs sorted by rounded length, int64 ``(n,)``.
-        length_classes: Number of the length class of each pair in ``order``, int64 ``(n,)``,
-            increasing. The pairs of a class have the same rounded lengths and are shuffled.
+        order: Indices of the rows sorted by rounded length, int64 ``(n,)``.
+        length_classes: Number of the length class of each row in ``order``, int64 ``(n,)``,
+            increasing. The rows of a class have the same rounded lengths and are shuffled.
         boundaries: The index in ``order`` at which each batch begins, then ``n``, int64
             ``(batches + 1,)``.
     """
@@ -49,7 +49,7 @@ class Buckets:
         return len(self.boundaries) - 1
 
     def batches(self, seed: int, epoch: int) -> list[Tensor]:
-        """Return the indices of the pairs in each batch of an epoch, in the order of the batches.
+        """Return the indices of the rows in each batch of an epoch, in the order of the batches.
 
         All draws are keyed by (seed, epoch), so a resumed run gets the same batches.
         """
@@ -62,16 +62,17 @@ class Buckets:
         return [shuffled[starts[batch] : ends[batch]] for batch in order.tolist()]
 
 
-def make_buckets(sources: Rows, targets: Rows, budget: int) -> Buckets:
-    """Group pairs of similar lengths into batches within a token budget.
+def make_buckets(lengths: Rows, budget: int, others: Rows | None = None) -> Buckets:
+    """Group rows of similar lengths into batches within a token budget.
 
     Args:
-        sources: Number of tokens of each source, int64 ``(n,)``.
-        targets: Number of tokens of each target that the decoder reads, int64 ``(n,)``.
-        budget: Maximum number of tokens of both sides in a batch, padding included. A pair
-            that exceeds the budget alone becomes a batch of one.
+        lengths: Number of tokens of each text, int64 ``(n,)``; of pairs, that of each target.
+        budget: Maximum number of tokens in a batch, padding included; of pairs, those of both
+            sides. A row that exceeds the budget alone becomes a batch of one.
+        others: For pairs, number of tokens of each source, int64 ``(n,)``.
     """
-    by_target, by_source = round_up(targets), round_up(sources)
+    by_target = round_up(lengths)
+    by_source = np.zeros_like(by_target) if others is None else round_up(others)
     # In every other target length the sources run from long to short: where two target lengths
     # share a batch, their sources then have similar lengths too.
     alternating = np.where((by_target // LENGTH_MULTIPLE) % 2 == 0, by_source, -by_source)
