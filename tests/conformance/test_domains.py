@@ -9,6 +9,7 @@ DOMAINS: dict[str, list[str]] = {
     "tensors": [],
     "language": ["decoder"],
     "tabular": ["tabm"],
+    "text": ["awd_lstm"],
     "translate": ["transformer"],
     "vision": [],
 }

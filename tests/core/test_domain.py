@@ -144,6 +144,12 @@ def test_an_unknown_name_suggests_name_and_package(register: Register) -> None:
         get_domain("toys")
 
 
+def test_the_name_of_a_package_names_its_domains(register: Register) -> None:
+    register(("flambeau-audio", "toy", GOOD))
+    with pytest.raises(DomainError, match="The package flambeau-audio provides toy"):
+        get_domain("audio")
+
+
 def test_two_packages_with_one_name_are_both_named(register: Register) -> None:
     register(("first", "toy", GOOD), ("second", "toy", GOOD), ("third", "words", named("words")))
     with pytest.raises(DomainError, match=r"'toy'.*first \(made_first_toy.*second \(made_second"):

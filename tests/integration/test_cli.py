@@ -148,8 +148,6 @@ def test_domains_lists_domains_and_options() -> None:
     assert re.search(r"--beam +predict +Size", call("domains", "translate"))
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
-    with pytest.raises(FlambeauError, match="package flambeau-text provides language, translate"):
-        call("domains", "text")
 
 
 def test_plan_shows_choices_without_training(photos: Path) -> None:

@@ -1,5 +1,6 @@
-"""Text for flambeau: translation with attention, and language models."""
+"""Text for flambeau: classification, translation with attention, and language models."""
 
+from flambeau_text.classification import TextData, TextOptions
 from flambeau_text.decoding import AverageLengthPenalty, Beam, GnmtLengthPenalty, Greedy, Sampling
 from flambeau_text.forcing import (
     AdaptiveForcing,
@@ -53,6 +54,8 @@ __all__ = [
     "Seq2Seq",
     "SubwordTokenizer",
     "TeacherForcing",
+    "TextData",
+    "TextOptions",
     "Translation",
     "TranslationData",
     "TranslationOptions",

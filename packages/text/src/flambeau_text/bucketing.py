@@ -26,6 +26,8 @@ ROW_MULTIPLE = 8
 """The number of rows in a larger batch is a multiple of this number, except in the last batch, so
 that an epoch has few different batch shapes."""
 
+_LENGTH_NOISE = float(np.log(1.25))
+
 Rows = NDArray[np.int64]
 
 
@@ -104,3 +106,35 @@ def make_buckets(lengths: Rows, budget: int, others: Rows | None = None) -> Buck
 def round_up(lengths: Rows) -> Rows:
     """Round lengths up to a multiple of ``LENGTH_MULTIPLE``."""
     return -(-np.asarray(lengths) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def rounded_width(longest: int) -> int:
+    """Return the width to which a batch is padded: a multiple of ``LENGTH_MULTIPLE``."""
+    return -(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def batches_of_similar_lengths(
+    lengths: Tensor, size: int, seed: int, epoch: int, *, drop_last: bool = False
+) -> list[Tensor]:
+    """Return the rows of each batch of an epoch: ``size`` rows of similar lengths.
+
+    Rows are sorted by their length times a random factor between 0.8 and 1.25, so that rows of all
+    similar lengths meet in a batch, also in small sets, where few rows have the same length. All
+    draws are keyed by (seed, epoch), so a resumed run gets the same batches.
+
+    Args:
+        lengths: Number of tokens of each row, int64 ``(n,)``.
+        size: Rows in a batch.
+        seed: Seed of the draws.
+        epoch: The epoch.
+        drop_last: Whether random rows are left out instead of making a last, smaller batch.
+    """
+    generator = keyed.generator(seed, "shuffle", epoch)
+    rows = torch.randperm(len(lengths), generator=generator)
+    if drop_last:
+        rows = rows[: len(rows) // size * size]
+    noise = (2.0 * torch.rand(len(rows), generator=generator) - 1.0) * _LENGTH_NOISE
+    sizes = lengths[rows].double().clamp(min=1.0).log() + noise
+    batches = rows[torch.argsort(sizes, stable=True)].split(size)
+    order = torch.randperm(len(batches), generator=keyed.generator(seed, "batches", epoch))
+    return [batches[index] for index in order.tolist()]

@@ -9,14 +9,13 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from torch import Tensor
 
-from flambeau.data.known_classes import LabelMatch, match_columns, match_labels, match_tags
-from flambeau.data.label_rows import read_number_rows
 from flambeau.data.label_scalars import class_name, is_missing, to_python
+from flambeau.data.match_classes import match_classes
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.targets import Targets, read_labels, split_tags
+from flambeau.data.targets import Targets, read_labels
 from flambeau.errors import InputError, SplitError
 from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
 from flambeau_vision.open_image import item_name, name_items
@@ -38,8 +37,6 @@ BITS = "bits"
 
 # Reasons listed in a message; further ones are only counted.
 _MAX_REASONS = 5
-# Tasks with one label per image; None infers the task from the labels.
-_ONE_LABEL = (None, "classification")
 
 
 def assemble(
@@ -73,7 +70,7 @@ def assemble(
     """
     if not items:
         raise InputError("There are no images: the list is empty.")
-    if not request.for_training and (match := _match_classes(labels, options)) is not None:
+    if not request.for_training and (match := match_classes(labels, options)) is not None:
         items, labels = [items[row] for row in match.rows], match.labels
         groups = None if groups is None else [groups[row] for row in match.rows]
         given = {part: _positions(rows, match.rows) for part, rows in (given or {}).items()}
@@ -116,19 +113,6 @@ def assemble(
     is_random = request.for_training and request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
-
-
-def _match_classes(labels: Sequence[Any], options: ImageOptions) -> LabelMatch | None:
-    """Return the rows whose labels are classes of the model; None if the model has no classes."""
-    if options.classes is None or options.task == "regression":
-        return None
-    columns = read_number_rows(labels)
-    if columns is not None:
-        return match_columns(columns, labels, options.classes)
-    if options.task in _ONE_LABEL:
-        return match_labels(labels, options.classes, options.unknown)
-    tags = split_tags(labels, options.sep, "row {}".format)
-    return match_tags(tags, options.classes, options.unknown)
 
 
 def _bits_column(headers: Sequence[ImageHeader]) -> dict[str, Sequence[Any]]:

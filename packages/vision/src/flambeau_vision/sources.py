@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flambeau.data.label_columns import label_rows_of_columns
 from flambeau.data.label_rows import list_labels
 from flambeau.data.part_columns import (
     doubt_about_part_columns,
@@ -21,10 +22,10 @@ from flambeau.data.part_columns import (
 from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
-from flambeau.data.tables import Table, to_list
+from flambeau.data.tables import to_list
 from flambeau.data.targets import read_labels
 from flambeau.errors import ArgumentError, InputError, did_you_mean
-from flambeau.tensors.columns import as_sample_weights
+from flambeau.tensors.columns import as_sample_weights, weights_of_column
 from flambeau_vision.arrays import (
     bits_of_rows,
     check_same_range,
@@ -130,7 +131,7 @@ def read_table(
     is_drawn = request.for_training and request.split is None and bool(request.to_draw())
     readings += (*found.readings, *unused_columns(columns, used, is_drawn=is_drawn))
     options = options.updated({"file": found.file, "label": found.label})
-    weights = None if options.weight is None else _read_weights(columns, options.weight)
+    weights = None if options.weight is None else weights_of_column(columns, options.weight)
     groups = None if options.group is None else column_of(columns, "group", options.group)
     if isinstance(found.label, str):
         labels = column_of(columns, "label", found.label)
@@ -139,7 +140,7 @@ def read_table(
         if order is not None and options.classes is None and has_one:
             options = options.updated({"classes": order})
     else:
-        labels = _rows_of_columns(columns, found.label)
+        labels = label_rows_of_columns(columns, found.label)
         options = options.updated({"classes": found.label})
     return assemble(files, labels, request, options, (), given, readings, weights, groups)
 
@@ -163,44 +164,6 @@ def _image_of(value: Any, row: int, column: str, root: Path, options: ImageOptio
     suffix = options.suffix or ""
     is_complete = str(value).endswith(suffix) or is_image_path(value)
     return root / (value if is_complete else f"{value}{suffix}")
-
-
-def _rows_of_columns(table: Table, names: Sequence[str]) -> list[Any]:
-    """Return one array of numbers per row.
-
-    Raises:
-        InputError: A cell is not a number.
-    """
-    columns = [_numbers_of_flags(column_of(table, "label", name)) for name in names]
-    rows = list(zip(*columns, strict=True))
-    for row, values in enumerate(rows):
-        for name, value in zip(names, values, strict=True):
-            if not isinstance(value, int | float):
-                raise InputError(
-                    f"The label column {name!r} has {value!r:.60} in row {row}, but several label "
-                    "columns must contain numbers: regression targets, or 0 and 1 for each class. "
-                    "If the classes are text, name one label column."
-                )
-    return list(np.array(rows))
-
-
-def _numbers_of_flags(cells: list[Any]) -> list[Any]:
-    """Return the cells as bool if all are the texts True and False, as pandas writes them."""
-    if not set(cells) <= {"True", "False"}:
-        return cells
-    return [cell == "True" for cell in cells]
-
-
-def _read_weights(table: Table, column: str) -> Tensor:
-    values = column_of(table, "weight", column)
-    try:
-        weights = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"The column {column!r} has weights that are not numbers ({error}). Give one number of "
-            "at least 0 per row."
-        ) from error
-    return as_sample_weights(weights)
 
 
 def read_items(

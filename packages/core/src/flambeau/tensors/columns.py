@@ -12,6 +12,7 @@ from torch import Tensor
 from flambeau.data.checked_weights import checked_weights
 from flambeau.data.collate import widened_target
 from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
+from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
@@ -103,6 +104,18 @@ def as_sample_weights(values: Array) -> Tensor:
     """Return the weights of samples as a floating-point tensor ``(n,)``; see `checked_weights`."""
     [weights] = as_tensors(as_columns(values, "sample_weight")).values()
     return checked_weights(weights)
+
+
+def weights_of_column(table: Table, column: str) -> Tensor:
+    """Return the weights of samples in a column of a table; see `checked_weights`."""
+    try:
+        weights = np.array(table.column(column), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The column {column!r} has weights that are not numbers ({error}). Give one number of "
+            "at least 0 per row."
+        ) from error
+    return as_sample_weights(weights)
 
 
 def _checked(name: str, value: object) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.tables import Table
 from flambeau.errors import InputError, did_you_mean
+from flambeau_text.checked_text import checked_text, is_missing_text
 from flambeau_text.text_lines import read_lines
 
 Unit = Literal["file", "paragraph", "line"]
@@ -50,27 +50,14 @@ class Documents:
         Raises:
             InputError: It is not a text, or has NUL characters or unpaired surrogates.
         """
-        if not isinstance(text, str):
-            if text is None or (isinstance(text, float) and math.isnan(text)):
-                self.problems.append(Problem(location, "no text"))
-                return
-            raise InputError(
-                f"{location}: {text!r:.60} is of type {type(text).__name__}. A document is a text."
-            )
-        if "\0" in text:
-            raise InputError(
-                f"{location} has NUL characters: probably UTF-16 text that was read as UTF-8. "
-                "Decode it as UTF-16."
-            )
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(
-                f"{location} has an unpaired surrogate, which is not valid text. Decode the text "
-                "as UTF-8."
-            )
+        if is_missing_text(text):
+            self.problems.append(Problem(location, "no text"))
+            return
+        text = checked_text(text, location)
         if not text.strip():
             self.problems.append(Problem(location, "no text"))
             return
-        self.texts.append(text.removeprefix("\ufeff"))
+        self.texts.append(text)
         self.locations.append(location)
 
     def extended(self, other: Documents) -> Documents:

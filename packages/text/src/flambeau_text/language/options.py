@@ -12,8 +12,7 @@ from flambeau.errors import InputError, explains_arguments
 from flambeau.plan import Plan
 from flambeau_text.language.documents import UNITS, Unit
 from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
-from flambeau_text.tokenization.fit import TOKENIZERS, check_given
-from flambeau_text.tokenization.normalization import FORMS
+from flambeau_text.tokenization.option_checks import check_tokenization
 
 _PLANNED = ("tokenizer", "vocab_size", "normalization", "word_rules")
 
@@ -61,22 +60,7 @@ class LanguageOptions:
             raise InputError(
                 f"document={self.document!r} is invalid. Use one of {', '.join(UNITS)}."
             )
-        is_name = isinstance(self.tokenizer, str | None)
-        # With ``like`` it may be the name of a tokenizer that the export's data were given.
-        if is_name and self.tokenizer not in (None, *TOKENIZERS) and self.like is None:
-            raise InputError(
-                f"tokenizer={self.tokenizer!r} is invalid. Use one of {', '.join(TOKENIZERS)}, or "
-                "an object with encode, decode and __len__."
-            )
-        if not is_name:
-            check_given(self.tokenizer)
-        if self.normalization not in (None, *FORMS):
-            raise InputError(
-                f"normalization={self.normalization!r} is invalid. Use one of {', '.join(FORMS)}."
-            )
-        size: Any = self.vocab_size
-        if size is not None and (type(size) is not int or size < 5):
-            raise InputError(f"vocab_size must be a whole number of at least 5, not {size!r}.")
+        check_tokenization(self.tokenizer, self.vocab_size, self.normalization, like=self.like)
         if self.like is not None:
             saved = _saved_options(self.like)
             given = {name: getattr(self, name) for name in saved}

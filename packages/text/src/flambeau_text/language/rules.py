@@ -32,6 +32,7 @@ from flambeau_text.language.recipes import (
 from flambeau_text.models.awd_lstm import AwdDropout, AwdLstmConfig
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.decoder import DecoderConfig
+from flambeau_text.token_rules import data_device_rule
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import from_json, one_of, whole_number
@@ -323,16 +324,6 @@ def _keep_best(base: Choice, facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
-def _data_device(facts: LanguageFacts, values: Values) -> Choice:
-    return Choice(
-        "data_device",
-        "cpu",
-        "Token ids are small and fast to transfer.",
-        override="There is no alternative for language models.",
-        source="default",
-    )
-
-
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
@@ -372,7 +363,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule.extending("clip_norm", _clip_norm),
     Rule.extending("keep_best", _keep_best),
-    Rule("data_device", ("device",), _data_device),
+    data_device_rule("language models"),
     lr_rule(LEARNING_RATES),
     precision_rule(BF16_GAINS),
 )

@@ -164,11 +164,8 @@ class WeightDropLSTM(nn.Module):
         return f"p={self.p}"
 
 
-class AwdLstm(LanguageModel):
-    """A stack of LSTM layers with five kinds of dropout and tied embeddings.
-
-    With a vocabulary of 10,000 the default has 24,221,600 parameters, with 33,278 (WikiText-2)
-    33,556,078, as published.
+class AwdEncoder(nn.Module):
+    """The embedding and the recurrent layers of an AWD-LSTM, without its output layer.
 
     Args:
         vocab_size: Number of tokens.
@@ -177,11 +174,6 @@ class AwdLstm(LanguageModel):
     Attributes:
         embedding: Embedding with dropout of token types.
         layers: The recurrent layers.
-        output: The output layer; with ``config.tie`` its weight is the embedding's.
-
-    Source:
-        Merity, Keskar and Socher, "Regularizing and Optimizing LSTM Language Models"
-        (arXiv 1708.02182).
     """
 
     def __init__(self, vocab_size: int, config: AwdLstmConfig | None = None) -> None:
@@ -197,12 +189,6 @@ class AwdLstm(LanguageModel):
         )
         self.hidden_dropout = SequenceDropout(dropout.hidden)
         self.output_dropout = SequenceDropout(dropout.output)
-        self.output = nn.Linear(config.widths()[-1][1], vocab_size)
-        nn.init.zeros_(self.output.bias)
-        if config.tie:
-            self.output.weight = embedding.weight
-        else:
-            nn.init.uniform_(self.output.weight, -_EMBEDDING_RANGE, _EMBEDDING_RANGE)
 
     def features(self, tokens: Tensor, state: State | None = None) -> LanguageFeatures:
         """Compute the features of the next token at each position.
@@ -221,13 +207,45 @@ class AwdLstm(LanguageModel):
         return LanguageFeatures(self.output_dropout(values), tuple(after), values)
 
     def layer_groups(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Return the layer groups: the embedding and each recurrent layer."""
+        recurrent = {f"lstm_{index}": [layer] for index, layer in enumerate(self.layers)}
+        return {"embedding": [self.embedding], **recurrent}
+
+
+class AwdLstm(AwdEncoder, LanguageModel):
+    """A stack of LSTM layers with five kinds of dropout and tied embeddings.
+
+    With a vocabulary of 10,000 the default has 24,221,600 parameters, with 33,278 (WikiText-2)
+    33,556,078, as published.
+
+    Args:
+        vocab_size: Number of tokens.
+        config: Sizes and dropout.
+
+    Attributes:
+        output: The output layer; with ``config.tie`` its weight is the embedding's.
+
+    Source:
+        Merity, Keskar and Socher, "Regularizing and Optimizing LSTM Language Models"
+        (arXiv 1708.02182).
+    """
+
+    def __init__(self, vocab_size: int, config: AwdLstmConfig | None = None) -> None:
+        super().__init__(vocab_size, config)
+        self.output = nn.Linear(self.config.widths()[-1][1], vocab_size)
+        nn.init.zeros_(self.output.bias)
+        if self.config.tie:
+            self.output.weight = self.embedding.embedding.weight
+        else:
+            nn.init.uniform_(self.output.weight, -_EMBEDDING_RANGE, _EMBEDDING_RANGE)
+
+    def layer_groups(self) -> Mapping[str, Sequence[nn.Module]]:
         """Return the layer groups: embedding, each recurrent layer, and the output layer.
 
         A tied output weight belongs to the embedding.
         """
-        recurrent = {f"lstm_{index}": [layer] for index, layer in enumerate(self.layers)}
         head: list[Any] = [self.output.bias] if self.config.tie else [self.output]
-        return {"embedding": [self.embedding], **recurrent, "output": head}
+        return {**super().layer_groups(), "output": head}
 
 
 def awd_lstm(*, vocab_size: int, config: Mapping[str, Any] | None = None) -> AwdLstm:

@@ -1,0 +1,125 @@
+"""``EncodedTexts``: texts as token ids in memory with their targets, and their loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from flambeau.data.batch import Batch
+from flambeau.data.loader import Loader, LoaderOptions, count_steps, shard_bounds
+from flambeau.errors import InputError
+from flambeau_text.bucketing import batches_of_similar_lengths, rounded_width
+from flambeau_text.ragged_rows import RaggedRows
+
+TOKENS, LENGTHS, TARGET = "tokens", "lengths", "target"
+"""Names in every batch: of the token ids, of the number of tokens of each text, and of the
+targets."""
+
+
+class EncodedTexts:
+    """The texts of a part as token ids, with their targets.
+
+    Args:
+        rows: The token ids of each text.
+        targets: One target per text, ``(n, …)``.
+        ids: Sample ids, int64 ``(n,)``.
+        sample_weight: Weight of each text, ``(n,)``; None weighs all equally.
+        truncated: Number of texts that were longer than the limit, of which tokens are left out.
+
+    Attributes:
+        rows: The argument ``rows``.
+        targets: The argument ``targets``.
+        truncated: The argument ``truncated``.
+
+    Raises:
+        InputError: There are no texts.
+    """
+
+    def __init__(
+        self,
+        rows: RaggedRows,
+        targets: Tensor,
+        ids: Tensor,
+        sample_weight: Tensor | None = None,
+        truncated: int = 0,
+    ) -> None:
+        if not len(rows):
+            raise InputError("The data set has no texts. Give at least one.")
+        self.rows, self.targets, self.ids = rows, targets, ids
+        self.sample_weight = sample_weight
+        self.truncated = truncated
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: Tensor, epoch: int = 0, width: int | None = None) -> Batch:
+        """Return the texts at ``rows`` as a padded batch.
+
+        Args:
+            rows: Indices of the texts, int64 ``(n,)``.
+            epoch: The epoch of the batch.
+            width: Padded length; None uses the longest text.
+        """
+        weights = None if self.sample_weight is None else self.sample_weight[rows]
+        total = float(len(rows)) if weights is None else float(weights.double().sum())
+        return Batch(
+            token_inputs(self.rows, rows, width),
+            {TARGET: self.targets[rows]},
+            weight=total,
+            indices=self.ids[rows],
+            epoch=epoch,
+            sample_weight=weights,
+        )
+
+    def loader(self, options: LoaderOptions) -> Loader:
+        """Return a `TextLoader` of these texts."""
+        return TextLoader(self, options)
+
+
+def token_inputs(texts: RaggedRows, rows: Tensor, width: int | None = None) -> dict[str, Tensor]:
+    """Return the inputs of a model: token ids padded at their ends, and lengths."""
+    tokens, _ = texts.padded(rows, width)
+    return {TOKENS: tokens, LENGTHS: texts.lengths[rows]}
+
+
+class TextLoader(Loader):
+    """A loader of batches of ``EncodedTexts``.
+
+    With ``shuffle`` (train) the texts of a batch have similar lengths, and differ from epoch to
+    epoch. Without it (validation, test) the order is that of the data set.
+
+    Args:
+        dataset: The texts.
+        options: Batch size, order, and the share of this process in each batch.
+    """
+
+    def __init__(self, dataset: EncodedTexts, options: LoaderOptions) -> None:
+        self.dataset = dataset
+        self.options = options
+        self.world_size = options.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return count_steps(len(self.dataset), self.options)
+
+    def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        for rows in self._rows(epoch)[start_step:]:
+            own = slice(*shard_bounds(0, len(rows), self.options))
+            # The width of the whole batch, so that all ranks compute equal shapes.
+            width = rounded_width(self.dataset.rows.longest(rows))
+            yield self.dataset.batch(rows[own], epoch, width)
+
+    def _rows(self, epoch: int) -> Sequence[Tensor]:
+        size, n = self.options.batch_size, len(self.dataset)
+        if self.options.shuffle:
+            return batches_of_similar_lengths(
+                self.dataset.rows.lengths,
+                size,
+                self.options.seed,
+                epoch,
+                drop_last=self.options.drop_last,
+            )
+        # Fewer than all texts if the last, smaller batch is dropped.
+        return torch.arange(min(self.steps_per_epoch * size, n)).split(size)

@@ -1,0 +1,41 @@
+"""The numbers from which the plan's rules for text classification compute their defaults."""
+
+from __future__ import annotations
+
+LEARNING_RATES = {"bag": 1e-2, "awd_lstm": 3e-3}
+"""Peak learning rates with AdamW and the one-cycle schedule, by architecture."""
+
+BF16_GAINS: dict[str, str] = {}
+"""Measured speed-up with bf16, as text for the plan, by architecture."""
+
+SUBWORD_VOCAB_SIZES = ((5_000_000, 16_000), (500_000, 8_000), (50_000, 4_000), (0, 1_000))
+"""Subword vocabulary size by minimum number of train words, as (minimum, size)."""
+
+WORD_VOCAB_SIZE = 60_000
+
+LENGTH_LIMITS = {"bag": 20_000, "awd_lstm": 1_400}
+"""Most tokens of a text by architecture: a bag costs little per token, a recurrent network as much
+for each; 1,400 tokens are the 20 chunks of ULMFiT."""
+
+OTHER_LENGTH_LIMIT = 20_000
+
+TOKENS_PER_WORD = {"word": 1.25, "bpe": 1.4, "unigram": 1.4}
+"""Approximate tokens of a word, punctuation included, for the plan's estimate of lengths."""
+
+BAG_WIDTHS = ((20_000, 64), (0, 32))
+"""Width of the vectors of a bag by minimum number of train texts, as (minimum, width)."""
+
+BAG_BUCKETS = ((1_000_000, 131_072), (100_000, 65_536), (0, 16_384))
+"""Vectors for pairs of tokens by minimum number of train words, as (minimum, vectors)."""
+
+AWD_SIZES = (
+    (1_000_000, {"embedding_dim": 256, "hidden_size": 512, "num_layers": 2}),
+    (0, {"embedding_dim": 128, "hidden_size": 256, "num_layers": 2}),
+)
+"""Sizes of an AWD-LSTM by minimum number of train words, as (minimum, sizes)."""
+
+AWD_DROPOUT_FACTOR = 0.5
+"""Factor on the published dropout probabilities of the language model, as in ULMFiT's code."""
+
+AWD_FEWEST_TEXTS = 20_000
+"""Train texts from which "awd_lstm" is the default on an accelerator."""
