@@ -12,11 +12,12 @@ from torch import Tensor
 from flambeau.data.checked_weights import checked_weights
 from flambeau.data.collate import widened_target
 from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
-from flambeau.data.tables import Table
 from flambeau.errors import ArgumentError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from flambeau.data.tables import Table
 
 Array: TypeAlias = "Tensor | NDArray[Any]"
 Arrays: TypeAlias = "Array | Sequence[Any] | Mapping[str, Array | Sequence[Any]]"
