@@ -30,7 +30,8 @@ class EncodedTexts:
 
     Attributes:
         rows: The argument ``rows``.
-        targets: The argument ``targets``.
+        inputs: The lengths of the texts, by name: no features with which a linear model is fitted.
+        targets: The targets by name.
         truncated: The argument ``truncated``.
 
     Raises:
@@ -47,7 +48,9 @@ class EncodedTexts:
     ) -> None:
         if not len(rows):
             raise InputError("The data set has no texts. Give at least one.")
-        self.rows, self.targets, self.ids = rows, targets, ids
+        self.rows, self.ids = rows, ids
+        self.inputs = {LENGTHS: rows.lengths}
+        self.targets = {TARGET: targets}
         self.sample_weight = sample_weight
         self.truncated = truncated
 
@@ -66,7 +69,7 @@ class EncodedTexts:
         total = float(len(rows)) if weights is None else float(weights.double().sum())
         return Batch(
             token_inputs(self.rows, rows, width),
-            {TARGET: self.targets[rows]},
+            {TARGET: self.targets[TARGET][rows]},
             weight=total,
             indices=self.ids[rows],
             epoch=epoch,
