@@ -38,7 +38,13 @@ def documents(n: int = 11, seed: int = 0) -> tuple[list[list[list[int]]], list[s
 
 
 def stream(n: int = 11) -> TokenStream:
-    return stream_of(*documents(n))
+    ids, texts = documents(n)
+    flat = [[token for line in lines for token in (*line, END_ID)] for lines in ids]
+    return stream_of(
+        torch.tensor([token for each in flat for token in each], dtype=torch.int32),
+        torch.tensor([len(each) for each in flat]),
+        texts,
+    )
 
 
 def loader(
@@ -178,4 +184,4 @@ def test_only_a_line_feed_ends_a_line() -> None:
 
 def test_documents_without_tokens_are_refused() -> None:
     with pytest.raises(InputError, match="no tokens"):
-        stream_of([], [])
+        stream_of(torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int64), [])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ from torch import Tensor
 
 from flambeau.device import usable_cores
 from flambeau.errors import FlambeauError, InputError
+from flambeau.progress import progress
 from flambeau_vision.decode import Pixels, decode
 from flambeau_vision.resize import Geometry, resize_pixels
+
+T = TypeVar("T")
 
 # From this many images on a progress bar may be shown; fewer are decoded before one would appear.
 PROGRESS_FROM = 100
@@ -114,11 +117,13 @@ def load_readable(
     return LoadedImages(torch.from_numpy(out[np.array(readable)]), unreadable)
 
 
-def with_progress(results: Any, total: int, title: str | None) -> Any:
-    """Return ``results``, wrapped in a progress bar if there are many."""
-    if title is None or total < PROGRESS_FROM:
-        return results
-    from tqdm.auto import tqdm
+def with_progress(results: Iterable[T], total: int, title: str | None) -> Iterable[T]:
+    """Return ``results``, with a progress bar while they are read if there are many."""
+    return results if title is None or total < PROGRESS_FROM else _counted(results, total, title)
 
-    # delay: no bar for short work; mininterval: few lines in log files.
-    return tqdm(results, total=total, desc=title, unit="image", delay=1.0, mininterval=0.5)
+
+def _counted(results: Iterable[T], total: int, title: str) -> Iterator[T]:
+    with progress(total, title, "image") as done:
+        for result in results:
+            yield result
+            done(1)

@@ -328,7 +328,8 @@ class LanguageModelData(Data):
                 f"There are no {part} documents. Pass {part}= to the constructor of the data: a "
                 "fraction, or separate documents."
             )
-        return StreamDataset(_checked(preprocessor).stream(texts), values.get("bptt", 70))
+        stream = _checked(preprocessor).stream(texts, values.get("cache", "memory"))
+        return StreamDataset(stream, values.get("bptt", 70))
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

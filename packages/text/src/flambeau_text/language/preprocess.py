@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.language.stream import TOKENS, TokenStream, stream_of
+from flambeau_text.language.token_store import encode_in_memory, encode_on_disk
 from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
@@ -49,11 +49,15 @@ class LanguagePreprocessor(Preprocessor):
     def builder(self) -> str:
         return "language_preprocessor"
 
-    def stream(self, texts: Sequence[str]) -> TokenStream:
-        """Return the tokens of documents, one after the other."""
-        documents = [lines_of(text) for text in texts]
-        encoded = iter(self.tokenizer.encode_batch(list(chain.from_iterable(documents))))
-        return stream_of([[next(encoded) for _ in lines] for lines in documents], texts)
+    def stream(self, texts: Sequence[str], cache: str = "memory") -> TokenStream:
+        """Return the tokens of documents, one after the other.
+
+        Args:
+            texts: The documents.
+            cache: "memory", or "disk" for a memory-mapped file.
+        """
+        encode = encode_on_disk if cache == "disk" else encode_in_memory
+        return stream_of(*encode(texts, self.tokenizer), texts)
 
     def encode(self, items: Sequence[Any]) -> Batch:
         """Encode prompts, each after an end token, as int64 ``(n, longest)`` with a mask.

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from flambeau.device import available_memory_bytes
 from flambeau.errors import FlambeauError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_training import lr_rule, unless_steps
+from flambeau.wording import format_bytes
 from flambeau_text.decoding.strategy import Sampling, strategy_from_json
 from flambeau_text.language.facts import LanguageFacts
 from flambeau_text.language.recipes import (
@@ -38,6 +40,9 @@ from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import from_json, one_of, whole_number
 
 Values = Mapping[str, Any]
+
+_CACHES = ("memory", "disk")
+_MEMORY_SHARE = 0.25
 
 # Fewer words give too few subwords to learn from; characters need no vocabulary.
 _FEWEST_WORDS = 20_000
@@ -324,6 +329,23 @@ def _keep_best(base: Choice, facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
+def _cache(facts: LanguageFacts, values: Values) -> Choice:
+    # int32; sub-words and words have three characters or more on average.
+    per_token = 1 if values["tokenizer"] == "character" else 3
+    size, free = 4 * facts["characters"] // per_token, available_memory_bytes()
+    fits = size < _MEMORY_SHARE * free
+    return Choice(
+        "cache",
+        "memory" if fits else "disk",
+        f"The train tokens need about {format_bytes(size)}, {'within' if fits else 'above'} the "
+        f"limit of {_MEMORY_SHARE:.0%} of {format_bytes(free)} free memory"
+        + ("." if fits else ": they are written once to a memory-mapped file."),
+        evidence={"bytes": size, "available_bytes": free, "share": _MEMORY_SHARE},
+        alternatives=("disk" if fits else "memory",),
+        override=f'Learner(data, choices={{"cache": "{"disk" if fits else "memory"}"}})',
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
@@ -364,6 +386,7 @@ RULES: tuple[Rule, ...] = (
     Rule.extending("clip_norm", _clip_norm),
     Rule.extending("keep_best", _keep_best),
     data_device_rule("language models"),
+    Rule("cache", ("tokenizer",), _cache, one_of(_CACHES)),
     lr_rule(LEARNING_RATES),
     precision_rule(BF16_GAINS),
 )

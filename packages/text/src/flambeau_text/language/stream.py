@@ -157,14 +157,13 @@ class StreamLoader(Loader):
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         lengths = self._lengths(epoch if self._varies else 0)
-        tokens = self._ordered(epoch)
-        n = len(tokens)
+        tokens = _OrderedTokens(self.dataset.stream, self.order(epoch))
+        n = len(self.dataset.stream.tokens)
         # Row r has the targets from starts[r] to starts[r + 1]; the longer rows come first.
         starts = torch.arange(self.rows + 1) * (n // self.rows)
         starts += torch.arange(self.rows + 1).clamp(max=n % self.rows)
         own = slice(*shard_bounds(0, self.rows, self.options))
         begins, ends = starts[:-1][own].unsqueeze(1), starts[1:][own].unsqueeze(1)
-        read = torch.cat([tokens.new_full((1,), END_ID), tokens])
         counts = None if self.options.shuffle else _LineCounts(self.dataset.stream)
         done = sum(lengths[:start_step])
         for length in lengths[start_step:]:
@@ -173,9 +172,11 @@ class StreamLoader(Loader):
             at = at.minimum(ends - 1)
             pad = ~mask
             extras = {} if counts is None else counts.between(begins + done, at[:, -1:] + 1)
+            # Each target, and before the first of them the token that is read first.
+            found = tokens.at(torch.cat([begins + done - 1, at], 1))
             yield Batch(
-                {TOKENS: read[at].to(torch.int64).masked_fill_(pad, PADDING_ID)},
-                {NEXT: tokens[at].to(torch.int64).masked_fill_(pad, PADDING_ID)},
+                {TOKENS: found[:, :-1].masked_fill(pad, PADDING_ID)},
+                {NEXT: found[:, 1:].masked_fill(pad, PADDING_ID)},
                 {TOKENS: mask},
                 weight=float(mask.sum()),
                 lr_scale=length / self.dataset.bptt if self.options.shuffle else 1.0,
@@ -185,14 +186,21 @@ class StreamLoader(Loader):
             )
             done += length
 
-    def _ordered(self, epoch: int) -> Tensor:
-        stream = self.dataset.stream
-        if not self.options.shuffle or len(self.dataset) == 1:
-            return stream.tokens
-        starts = stream.starts.tolist()
-        return torch.cat(
-            [stream.tokens[starts[at] : starts[at + 1]] for at in self.order(epoch).tolist()]
-        )
+
+class _OrderedTokens:
+    """The tokens of a stream whose documents are in another order, without a copy of the stream."""
+
+    def __init__(self, stream: TokenStream, order: Tensor) -> None:
+        self._tokens = stream.tokens
+        lengths = (stream.starts[1:] - stream.starts[:-1])[order]
+        self._ends = lengths.cumsum(0)
+        self._shift = stream.starts[:-1][order] - (self._ends - lengths)
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Return the tokens at positions of the order, int64; an end token at position -1."""
+        document = torch.searchsorted(self._ends, positions, right=True)
+        found = self._tokens[(positions + self._shift[document]).clamp(min=0)]
+        return found.to(torch.int64).masked_fill_(positions < 0, END_ID)
 
 
 class _LineCounts:
@@ -212,23 +220,20 @@ class _LineCounts:
         return {name: (sums[last] - sums[first]).tolist() for name, sums in self._sums.items()}
 
 
-def stream_of(documents: Sequence[Sequence[Sequence[int]]], texts: Sequence[str]) -> TokenStream:
+def stream_of(tokens: Tensor, lengths: Tensor, texts: Sequence[str]) -> TokenStream:
     """Return the stream of encoded documents.
 
     Args:
-        documents: For each document the token ids of its lines, without end tokens.
+        tokens: The token ids of all lines, each with an end token, int32 ``(n,)``.
+        lengths: Number of tokens of each document, int64 ``(documents,)``.
         texts: The text of each document.
     """
-    lengths = [sum(len(line) + 1 for line in lines) for lines in documents]
-    flat = np.fromiter(
-        (token for lines in documents for line in lines for token in (*line, END_ID)),
-        dtype=np.int32,
-        count=sum(lengths),
-    )
-    lines = [line for text in texts for line in lines_of(text)]
+    # Generators, because a list of all lines would need as much memory as the texts.
+    size = (len(line.encode("utf-8", "surrogatepass")) + 1 for t in texts for line in lines_of(t))
+    words = (len(line.split()) + 1 for text in texts for line in lines_of(text))
     return TokenStream(
-        torch.from_numpy(flat),
-        torch.tensor([0, *np.cumsum(lengths, dtype=np.int64).tolist()]),
-        np.array([len(line.encode("utf-8", "surrogatepass")) + 1 for line in lines], np.int64),
-        np.array([len(line.split()) + 1 for line in lines], np.int64),
+        tokens,
+        torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
+        np.fromiter(size, np.int64),
+        np.fromiter(words, np.int64),
     )

@@ -1,0 +1,122 @@
+"""Encode documents piece by piece: into memory, or into a memory-mapped file for large corpora."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from itertools import chain
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from flambeau.data.mapped_store import MappedStore
+from flambeau.progress import progress
+from flambeau_text.text_lines import lines_of
+from flambeau_text.tokenization import Tokenizer
+from flambeau_text.tokenization.tokenizer import END_ID
+
+Int32Array: TypeAlias = npt.NDArray[np.int32]
+
+_PIECE = 2_000_000
+"""Characters that are encoded at once: a list of Python numbers needs 8 bytes per token."""
+
+_PROGRESS_FROM = 10_000_000
+"""Characters from which progress is shown: a few seconds."""
+
+_FORMAT = 1
+"""Increase it when the encoding changes, so that older files are not used."""
+
+_ADVICE = (
+    " Choose a folder on a larger disk with FLAMBEAU_CACHE, or keep the tokens in memory: choices="
+    '{"cache": "memory"}.'
+)
+
+
+def encode_in_memory(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Return the tokens of all documents, int32 ``(n,)``, and the number of tokens of each, int64.
+
+    Each line of a document ends with an end token.
+    """
+    tokens: list[Int32Array] = [np.empty(0, np.int32)]
+    lengths: list[Int32Array] = [np.empty(0, np.int32)]
+    for found, counts in _pieces(texts, tokenizer):
+        tokens.append(found)
+        lengths.append(counts)
+    joined = np.concatenate(lengths).astype(np.int64)
+    return torch.from_numpy(np.concatenate(tokens)), torch.from_numpy(joined)
+
+
+def encode_on_disk(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Return the same from a memory-mapped file, which is written if it does not exist.
+
+    Its key is a hash of the texts and of the tokenizer, so a later run does not encode them again.
+
+    Raises:
+        StorageError: There is too little disk space, or the folder cannot be written.
+    """
+    n = len(texts)
+
+    def write(file: IO[bytes]) -> Mapping[str, Any]:
+        lengths: list[Int32Array] = []
+        for found, counts in _pieces(texts, tokenizer):
+            file.write(found.data)
+            lengths.append(counts)
+        file.write(np.concatenate(lengths).data)
+        return {"documents": n}
+
+    store = MappedStore("tokens", advice=_ADVICE)
+    # At most one token for each character, one for each line end, and one length per document.
+    most = sum(len(text) + text.count("\n") + 2 for text in texts)
+    found = store.load(_key(texts, tokenizer), (4,), write, most_rows=most)
+    numbers = found.values.view(torch.int32).squeeze(1)
+    return numbers[: len(numbers) - n], numbers[len(numbers) - n :].to(torch.int64)
+
+
+def _pieces(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[Int32Array, Int32Array]]:
+    """Yield tokens and lengths of consecutive documents."""
+    total = sum(map(len, texts))
+    title = "tokenizing" if total >= _PROGRESS_FROM else None
+    for piece in _progressing(_divided(texts), total, title):
+        documents = [lines_of(text) for text in piece]
+        encoded = iter(tokenizer.encode_batch(list(chain.from_iterable(documents))))
+        ids = [[(*next(encoded), END_ID) for _ in lines] for lines in documents]
+        counts = [sum(map(len, lines)) for lines in ids]
+        flat = chain.from_iterable(chain.from_iterable(ids))
+        yield np.fromiter(flat, np.int32, sum(counts)), np.array(counts, np.int32)
+
+
+def _progressing(
+    pieces: Iterable[Sequence[str]], total: int, title: str | None
+) -> Iterator[Sequence[str]]:
+    if title is None:
+        yield from pieces
+        return
+    with progress(total, title, "character") as done:
+        for piece in pieces:
+            yield piece
+            done(sum(map(len, piece)))
+
+
+def _divided(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    begin = size = 0
+    for at, text in enumerate(texts):
+        size += len(text)
+        if size >= _PIECE:
+            yield texts[begin : at + 1]
+            begin, size = at + 1, 0
+    if begin < len(texts):
+        yield texts[begin:]
+
+
+def _key(texts: Sequence[str], tokenizer: Tokenizer) -> str:
+    found = blake2b(digest_size=16)
+    found.update(json.dumps([_FORMAT, tokenizer.as_json()], sort_keys=True).encode())
+    for text in texts:
+        content = text.encode("utf-8", "surrogatepass")
+        found.update(len(content).to_bytes(8, "little"))
+        found.update(content)
+    return found.hexdigest()
