@@ -268,12 +268,12 @@ class BuiltPlan:
                 "removed. To fit a new one afterwards: learner.calibrate()."
             )
 
-    def predictor(self, batch_size: int) -> Predictor:
+    def predictor(self) -> Predictor:
         """Return a predictor that predicts the same as one from an export of the model."""
         from flambeau.artefact.predictor import Predictor
 
         model, task = self.model, self.task
-        return Predictor(self.preprocessor, model, task, device=self.device, batch_size=batch_size)
+        return Predictor(self.preprocessor, model, task, device=self.device)
 
     def export(self, folder: str | Path, plan: Plan, *, difference: bool) -> Path:
         """Write an export folder for ``Predictor.load``; see ``Learner.export``."""

@@ -435,7 +435,7 @@ class Learner(RecipeMethods):
 
     def predictor(self) -> Predictor:
         """Return a ``Predictor``, which predicts the same as one loaded from an export."""
-        return self.built.predictor(self.plan.values["batch_size"])
+        return self.built.predictor()
 
     def predict(self, items: Any, *, errors: Errors = "raise", interval: Coverage = None) -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
