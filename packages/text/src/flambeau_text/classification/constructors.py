@@ -30,7 +30,7 @@ _FILES = (str, os.PathLike)
 
 
 def _option_hint(name: str) -> str:
-    known = name in TextOptions.__dataclass_fields__
+    known = name in TextOptions.__dataclass_fields__ and name != "encoder"
     return f"Set it with options=TextOptions({name}=…)." if known else ""
 
 

@@ -169,6 +169,8 @@ class TextData(TextDataConstructors):
         found = super().fingerprint()
         content = "\0".join(self._samples[TEXT]).encode("utf-8", "surrogatepass")
         found["texts"] = f"digest {digest(content)}"
+        if (encoder := self._options.encoder) is not None:
+            found["language model"] = f"digest {encoder.sha256[:12]}"
         if WEIGHT in self._samples.columns:
             weights = torch.as_tensor(self._samples[WEIGHT]).double().numpy()
             found["sample weights"] = f"digest {digest(weights.tobytes())}"
@@ -235,11 +237,18 @@ class TextData(TextDataConstructors):
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        return {
-            "vocab_size": len(_checked(preprocessor).tokenizer),
+        tokenizer = _checked(preprocessor).tokenizer
+        arguments = {
+            "vocab_size": len(tokenizer),
             "n_outputs": len(self._targets.names),
             "config": values["model_config"],
         }
+        encoder = self._options.encoder if values.get("weights") is not None else None
+        return (
+            arguments
+            if encoder is None
+            else arguments | {"weights": encoder.weights_for(tokenizer)}
+        )
 
     def task_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

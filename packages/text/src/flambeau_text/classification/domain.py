@@ -75,6 +75,12 @@ DATA_OPTIONS = (
     CliOption("language", str, "Language code, such as en, for --tokenizer word.", "language"),
     CliOption("lowercase", bool, "Lower-case the texts.", "lowercase"),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
+    CliOption(
+        "language-model",
+        str,
+        "Folder of an exported language model from which the classifier starts.",
+        "language_model",
+    ),
     CliOption("max-length", int, "Most tokens of a text.", "max_length"),
     CliOption("truncation", str, "What is kept of longer texts: head or head_tail.", "truncation"),
 )

@@ -45,6 +45,8 @@ class TextFacts(Facts, total=False):
         language: Language code, if known.
         given_tokenizer: Name of the tokenizer that the user passed as an object, or of that of the
             export ``like``; None if it is fitted.
+        language_model: Folder, checksum, sizes and number of tokens of the language model from
+            which a classifier can start; absent without one.
     """
 
     label_kind: ReadOnly[Required[str]]
@@ -59,6 +61,7 @@ class TextFacts(Facts, total=False):
     n_other_form: ReadOnly[Required[int]]
     language: ReadOnly[Required[str | None]]
     given_tokenizer: ReadOnly[Required[str | None]]
+    language_model: ReadOnly[Mapping[str, Any]]
 
 
 def text_facts(samples: Samples, targets: Targets, split: Split, options: TextOptions) -> TextFacts:
@@ -84,6 +87,8 @@ def text_facts(samples: Samples, targets: Targets, split: Split, options: TextOp
         "language": options.language,
         "given_tokenizer": _given_tokenizer(options),
     }
+    if (encoder := options.encoder) is not None:
+        facts["language_model"] = encoder.as_facts()
     if targets.kind == "multi_label":
         facts["class_names"] = list(targets.names)
         facts["class_counts"] = list(chosen.counts().values())

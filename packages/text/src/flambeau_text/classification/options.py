@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
@@ -13,6 +13,7 @@ from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError, did_you_mean, explains_arguments
 from flambeau.plan import Plan
+from flambeau_text.classification.language_encoder import LanguageEncoder
 from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
 from flambeau_text.tokenization.option_checks import check_tokenization
 
@@ -51,11 +52,16 @@ class TextOptions:
         normalization: Unicode form: "nfc", "nfkc" or "none"; None lets the plan choose.
         max_length: Most tokens of a text; None lets the plan choose.
         truncation: What is kept of longer texts: "head" or "head_tail" (half of it from each end).
+        language_model: Folder of an export of an AWD-LSTM language model, from whose weights the
+            network "awd_lstm" starts. Its tokenizer is used unless ``tokenizer`` or ``vocab_size``
+            is set: then tokens that both have keep their vectors, and new ones get the mean.
         like: Folder of an export. Options that are not set are taken from the export, and a
             learner uses the export's tokenizer and classes.
+        encoder: What was read of ``language_model``; None without one.
 
     Raises:
-        ArtefactError: ``like`` is not an export of ``TextData``.
+        ArtefactError: ``like`` is not an export of ``TextData``, or ``language_model`` is not that
+            of an AWD-LSTM.
         InputError: A value is invalid, or differs from that of ``like``.
     """
 
@@ -74,7 +80,9 @@ class TextOptions:
     normalization: str | None = None
     max_length: int | None = None
     truncation: Truncation | None = None
+    language_model: str | os.PathLike[str] | None = None
     like: str | os.PathLike[str] | None = None
+    encoder: LanguageEncoder | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if self.task not in (None, *TASKS):
@@ -87,6 +95,10 @@ class TextOptions:
         length: Any = self.max_length
         if length is not None and (type(length) is not int or length < 1):
             raise InputError(f"max_length must be a whole number of at least 1, not {length!r}.")
+        encoder = None if self.language_model is None else LanguageEncoder.read(self.language_model)
+        object.__setattr__(self, "encoder", encoder)
+        if encoder is not None and self.tokenizer is None and self.vocab_size is None:
+            object.__setattr__(self, "tokenizer", encoder.build_tokenizer())
         check_tokenization(self.tokenizer, self.vocab_size, self.normalization, like=self.like)
         if self.classes is not None:
             object.__setattr__(self, "classes", ordered_names(self.classes, "classes"))

@@ -52,7 +52,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TextDataArguments:
         seed=given.pop("seed", 0),
         scored=given.pop("evaluate", None),
     )
-    known = TextOptions.__dataclass_fields__
+    known = [name for name, each in TextOptions.__dataclass_fields__.items() if each.init]
     if unknown := [name for name in given if name not in known]:
         names = ["target", "split", "seed", *_PARTS, *known]
         raise ArgumentError(

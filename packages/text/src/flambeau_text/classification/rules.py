@@ -15,6 +15,7 @@ from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_task import targets_accept, with_readings
 from flambeau.plan.rules_training import lr_rule
 from flambeau_text.classification.facts import PERCENTS, TextFacts
+from flambeau_text.classification.language_encoder import ARCHITECTURE
 from flambeau_text.classification.options import TRUNCATIONS
 from flambeau_text.classification.recipes import (
     AWD_DROPOUT_FACTOR,
@@ -97,7 +98,7 @@ def _lowercase(facts: TextFacts, values: Values) -> Choice:
         f"{share:.0%} of the distinct words differ from another one only by their case, for "
         "example at the start of a sentence."
         if value
-        else f"The tokenizer {values['tokenizer']!r} keeps upper and lower case.",
+        else f"The tokenizer {values['tokenizer']!r} decides on upper and lower case.",
         evidence={"upper_words": share},
         alternatives=(not value,),
         override="options=TextOptions(lowercase=False), or --lowercase false",
@@ -192,9 +193,13 @@ def _truncation(facts: TextFacts, values: Values) -> Choice:
 
 def _architecture(facts: TextFacts, values: Values) -> Choice:
     n, on_cpu = facts["n_train"], torch.device(values["device"]).type == "cpu"
+    given = facts.get("language_model")
     evidence = {"n_train": n, "device": values["device"]}
     override = 'Learner(data, "awd_lstm")'
-    if not on_cpu and n >= AWD_FEWEST_TEXTS:
+    if given is not None:
+        value, override = ARCHITECTURE, 'Learner(data, "bag")'
+        reason = f"It starts from the language model in {given['folder']}, which is one."
+    elif not on_cpu and n >= AWD_FEWEST_TEXTS:
         value, override = "awd_lstm", 'Learner(data, "bag")'
         reason = f"{n:,} train texts on an accelerator: enough to learn from the order of words."
     else:
@@ -217,6 +222,39 @@ def _architecture(facts: TextFacts, values: Values) -> Choice:
     )
 
 
+def _weights(facts: TextFacts, values: Values) -> Choice:
+    given = facts.get("language_model")
+    if given is None or values["architecture"] != ARCHITECTURE or facts.get("model_given", False):
+        why = "without a language model" if given is None else "this network has other layers"
+        return Choice(
+            "weights",
+            None,
+            f"Random weights: {why}.",
+            override="options=TextOptions(language_model=FOLDER), or --language-model FOLDER",
+            source="default",
+        )
+    return Choice(
+        "weights",
+        given["folder"],
+        f"Embedding and recurrent layers of the language model in {given['folder']}, with "
+        f"{given['tokens']:,} tokens; the head is new.",
+        evidence={"sha256": given["sha256"]},
+        alternatives=(None,),
+        override='choices={"weights": None}',
+    )
+
+
+def _weights_accept(value: Any, facts: TextFacts, values: Values) -> str | None:
+    given = facts.get("language_model")
+    if value is None:
+        return None
+    if given is None or value != given["folder"]:
+        return "None, or the folder in TextOptions(language_model=FOLDER), which decides on tokens."
+    if values["architecture"] != ARCHITECTURE or facts.get("model_given", False):
+        return f"None, because only the architecture {ARCHITECTURE!r} has the same layers."
+    return None
+
+
 def _model_config(facts: TextFacts, values: Values) -> Choice:
     if facts.get("model_given", False):
         return Choice(
@@ -228,7 +266,9 @@ def _model_config(facts: TextFacts, values: Values) -> Choice:
         )
     words, n = facts["words"], facts["n_train"]
     if values["architecture"] == "awd_lstm":
-        sizes = next(each for least, each in AWD_SIZES if words >= least)
+        sizes: Mapping[str, Any] = next(each for least, each in AWD_SIZES if words >= least)
+        if values["weights"] is not None:
+            sizes = facts.get("language_model", {}).get("config", sizes)
         times = AWD_DROPOUT_FACTOR
         dropout = {name: round(p, 3) for name, p in asdict(AwdDropout().times(times)).items()}
         value: dict[str, Any] = {**sizes, "dropout": dropout}
@@ -350,9 +390,10 @@ RULES: tuple[Rule, ...] = (
         determines="preprocessor",
     ),
     Rule("architecture", ("device",), _architecture),
+    Rule("weights", ("architecture",), _weights, _weights_accept, determines="model"),
     Rule(
         "model_config",
-        ("architecture",),
+        ("architecture", "weights"),
         _model_config,
         _model_config_accepts,
         determines="model",

@@ -156,7 +156,11 @@ def _gated(values: Tensor, live: Tensor, axis: int) -> Tensor:
 
 
 def awd_lstm_classifier(
-    *, vocab_size: int, n_outputs: int, config: Mapping[str, Any] | None = None
+    *,
+    vocab_size: int,
+    n_outputs: int,
+    config: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> TextClassifier:
     """Build the classifier "awd_lstm" from plain values, as the plan and an artefact store them.
 
@@ -164,9 +168,12 @@ def awd_lstm_classifier(
         vocab_size: Number of tokens.
         n_outputs: Number of outputs.
         config: Fields of `AwdClassifierConfig` that differ from their defaults.
+        weights: The arguments of `load_language_model`, for an encoder that starts from a language
+            model; None starts from random weights.
 
     Raises:
         ArgumentError: ``config`` has an unknown field or an invalid value.
+        ArtefactError: The language model cannot be read or does not fit.
 
     Example:
         >>> sizes = {"embedding_dim": 8, "hidden_size": 16}
@@ -176,5 +183,9 @@ def awd_lstm_classifier(
     """
     chosen = config_from_values(AwdClassifierConfig, config, "The classifier 'awd_lstm'")
     encoder = ConcatPoolEncoder(AwdEncoder(vocab_size, chosen), chosen.chunk, chosen.window)
+    if weights is not None:
+        from flambeau_text.models.pretrained_encoder import load_language_model
+
+        load_language_model(encoder.encoder, **weights)
     head = classifier_head(encoder.width, n_outputs, chosen.head_size, chosen.head_dropout)
     return TextClassifier(encoder, head)
