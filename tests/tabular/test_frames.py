@@ -15,7 +15,7 @@ import torch
 
 from flambeau.errors import InputError
 from flambeau_tabular.columns import read_frame
-from flambeau_tabular.columns.cells import as_numbers
+from flambeau_tabular.columns.cells import as_numbers, joined, taken
 
 AGES = [39, None, 50]
 JOBS = ["clerk", "nurse", None]
@@ -243,3 +243,26 @@ def test_texts_that_no_cell_refers_to_are_no_cells() -> None:
     assert as_numbers(table.column("x").take([2, 0, 3]), "x").tolist()[:2] == [2.0, 1.5]
     with pytest.raises(InputError, match="row 2 has the text 'old'"):
         as_numbers(table.column("x").take([0, 3, 4, 1]), "x")
+
+
+@pytest.mark.parametrize("kind", ["numbers", "categories"])
+def test_rows_taken_in_pieces_are_those_that_arrow_takes(kind: str) -> None:
+    draws = np.random.default_rng(0)
+    for _ in range(30):
+        sizes = draws.integers(0, 5, draws.integers(1, 6))
+        parts = [pa.array(draws.integers(0, 9, n).astype(str)) for n in sizes]
+        if kind == "numbers":
+            parts = [part.cast(pa.int64()) for part in parts]
+        else:
+            parts = [part.dictionary_encode() for part in parts]
+        cells = pa.chunked_array(parts, parts[0].type)
+        n = len(cells)
+        rows = draws.integers(0, n, draws.integers(0, 12)) if n else np.zeros(0, np.int64)
+        for order in (rows, np.sort(rows), np.unique(rows)):
+            expected = [cells.to_pylist()[row] for row in order.tolist()]
+            pieces = list(taken(cells, order, most=3))
+            assert all(len(each) <= 3 for each in pieces)
+            assert joined(iter(pieces)).to_pylist() == expected
+        assert joined(taken(cells, None, most=3)).to_pylist() == cells.to_pylist()
+    with pytest.raises((IndexError, pa.ArrowIndexError)):
+        joined(taken(pa.chunked_array([[1], [2]]), np.array([0, 2])))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flambeau.data import Loader, LoaderOptions, MemoryDataset
-from flambeau.data.loader import Dataset
+from flambeau.data.loader import Dataset, epoch_order
 from flambeau.errors import InputError
 
 N = 23
@@ -143,3 +143,27 @@ def test_on_a_gpu_it_gives_the_same_batches(
         assert torch.equal(batch.indices, indices)
         assert torch.equal(batch.input, inputs.cpu())
         assert torch.equal(batch.target, targets.cpu())
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_targets_that_are_stored_small_are_wide_in_batches(shuffle: bool) -> None:
+    small = MemoryDataset({"x": X}, {"y": Y.to(torch.int8)}, batch_dtypes={"y": torch.int64})
+    wide = MemoryDataset({"x": X}, {"y": Y})
+    options = LoaderOptions(4, shuffle=shuffle)
+    for part in (small, small.with_columns(inputs={"x": X}), small.rows(torch.arange(N))):
+        assert part.targets["y"].dtype == torch.int8
+        pairs = zip(part.loader(options).batches(1), wide.loader(options).batches(1), strict=True)
+        for batch, expected in pairs:
+            assert batch.target.dtype == torch.int64
+            assert torch.equal(batch.target, expected.target)
+            assert batch.indices is not None
+            assert batch.indices.dtype == torch.int64
+    assert small.memory_bytes == wide.memory_bytes - 7 * N
+
+
+def test_the_type_of_the_order_does_not_change_it() -> None:
+    options = LoaderOptions(4, shuffle=True, seed=3)
+    for n in (1, 1_000, 70_000):
+        small = epoch_order(n, options, 2, dtype=torch.int32)
+        assert small.dtype == torch.int32
+        assert torch.equal(small.long(), epoch_order(n, options, 2))

@@ -34,6 +34,8 @@ class MemoryDataset:
         sample_weight: Weight of each sample in loss and metrics, ``(n,)``; None for equal weights.
         task_inputs: CPU tensors ``(n, …)`` by name that the task reads and the model does not
             receive; see ``Batch``.
+        batch_dtypes: The type that a target has in batches, by name, if it is stored in a smaller
+            one (class numbers in int8); batches are converted on the device.
 
     Raises:
         InputError: There are no inputs or no samples, or the tensors differ in length.
@@ -51,12 +53,14 @@ class MemoryDataset:
         ids: Tensor | None = None,
         sample_weight: Tensor | None = None,
         task_inputs: Mapping[str, Tensor] | None = None,
+        batch_dtypes: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         self.inputs: Mapping[str, Tensor] = dict(inputs)
         self.targets: Mapping[str, Tensor] = dict(targets or {})
         self.ids = ids
         self.sample_weight = sample_weight
         self.task_inputs: Mapping[str, Tensor] = dict(task_inputs or {})
+        self.batch_dtypes: Mapping[str, torch.dtype] = dict(batch_dtypes or {})
         self._copies: dict[torch.device, _Columns] = {}
         if not self.inputs:
             raise InputError("MemoryDataset needs at least one input tensor, but inputs is empty.")
@@ -102,6 +106,7 @@ class MemoryDataset:
             self.ids if ids is None else ids,
             self.sample_weight,
             self.task_inputs,
+            self.batch_dtypes,
         )
 
     def rows(self, positions: Tensor) -> MemoryDataset:
@@ -116,7 +121,16 @@ class MemoryDataset:
             positions,
             taken(self.weights).get("sample_weight"),
             taken(self.task_inputs),
+            self.batch_dtypes,
         )
+
+    def as_in_batches(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return these rows of the targets in the types that they have in batches."""
+        types = self.batch_dtypes
+        return {
+            name: value.to(types[name]) if name in types else value
+            for name, value in targets.items()
+        }
 
     def sample_number(self, row: int) -> int:
         """Return the sample number of a row."""
@@ -225,6 +239,7 @@ class MemoryLoader(Loader):
         targets = {name: self._gather(value) for name, value in columns.targets.items()}
         weights = {name: self._gather(value) for name, value in columns.weights.items()}
         more = {name: self._gather(value) for name, value in columns.task_inputs.items()}
+        stored_small = bool(self.dataset.batch_dtypes)
         for ids, rows in self._positions(epoch, start_step, device):
             batch = Batch(
                 {name: gather(rows) for name, gather in inputs.items()},
@@ -233,6 +248,8 @@ class MemoryLoader(Loader):
                 indices=ids,
                 epoch=epoch,
             )
+            if stored_small:
+                batch.targets = self.dataset.as_in_batches(batch.targets)
             if weights:
                 batch.sample_weight = weights["sample_weight"](rows)
                 batch.weight = self._weight_of(rows)
@@ -272,7 +289,9 @@ class MemoryLoader(Loader):
             first, end = shard_bounds(step * size, min((step + 1) * size, n), self.options)
             batch = Batch(
                 {name: value[first:end] for name, value in columns.inputs.items()},
-                {name: value[first:end] for name, value in columns.targets.items()},
+                self.dataset.as_in_batches(
+                    {name: value[first:end] for name, value in columns.targets.items()}
+                ),
                 weight=float(end - first),
                 indices=ids[first:end],
                 epoch=epoch,
@@ -310,14 +329,16 @@ class MemoryLoader(Loader):
         """Yield each batch's sample numbers (on the CPU) and rows (on ``device``)."""
         size, n = self.options.batch_size, len(self.dataset)
         end = min(self._steps * size, n)
-        order = epoch_order(n, self.options, epoch)[start_step * size : end]
+        # Half of the memory of int64: 40 MB for ten million samples.
+        dtype = torch.int32 if n < 2**31 else torch.int64
+        order = epoch_order(n, self.options, epoch, dtype=dtype)[start_step * size : end]
         # The numbers of many batches are gathered at once, so that those of a batch are a view;
         # not of all, which would double the memory for the order.
         step = max(1, min(_CHUNK, _CHUNK_ROWS // size)) * size
         for first in range(0, len(order), step):
             order_here = order[first : first + step]
             numbers = self.dataset.ids
-            ids = order_here if numbers is None else numbers.index_select(0, order_here)
+            ids = order_here.long() if numbers is None else numbers.index_select(0, order_here)
             rows = order_here.to(device)
             if self.world_size == 1:
                 yield from zip(torch.split(ids, size), torch.split(rows, size), strict=True)
@@ -334,6 +355,7 @@ class _StagingBuffer:
         self.columns = _Columns(
             dataset.inputs, dataset.targets, dataset.weights, dataset.task_inputs
         )
+        self.as_in_batches = dataset.as_in_batches
         self.buffers = _Columns(
             *(
                 {
@@ -362,9 +384,11 @@ class _StagingBuffer:
                     staged = buffers[name][:n]
                     torch.index_select(value, 0, rows, out=staged)
                     sent[-1][name] = staged.to(device, non_blocking=True)
+            inputs, targets, weights, more = sent
+            targets = self.as_in_batches(targets)
             self.copied = torch.cuda.Event()
             self.copied.record(stream)
-        batch.inputs, batch.targets, weights, batch.task_inputs = sent
+        batch.inputs, batch.targets, batch.task_inputs = inputs, targets, more
         batch.sample_weight = weights.get("sample_weight")
         return self.copied
 

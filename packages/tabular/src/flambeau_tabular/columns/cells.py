@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ LARGEST = 1e150
 
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _INFINITE = re.compile(r"[-+]?inf(inity)?", re.IGNORECASE)
+# Numbers are computed in float64 and need ten times the memory of their cells for a moment.
+_PIECE_ROWS = 1 << 17
 # Floats up to this have whole numbers as text: 3.0 is "3".
 _EXACT = 1e18
 _UNIT_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -108,6 +111,47 @@ def as_numbers(cells: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
             f"kinds={{{name!r}: 'date'}} when you build the data."
         )
     return np.asarray(cells.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+
+
+def taken(
+    cells: pa.ChunkedArray, rows: NDArray[np.int64] | None, most: int = _PIECE_ROWS
+) -> Iterator[pa.ChunkedArray]:
+    """Yield the cells of these rows, by position, in pieces.
+
+    Arrow would join all chunks of the column first, which needs its memory once more.
+
+    Args:
+        cells: The column.
+        rows: Positions; None for all.
+        most: Rows of a piece at most.
+    """
+    n = len(cells) if rows is None else len(rows)
+    if n == 0:
+        yield cells[:0]
+    is_ascending = rows is not None and bool((rows[1:] >= rows[:-1]).all())
+    for start in range(0, n, most):
+        if rows is None:
+            yield cells[start : start + most]
+            continue
+        chosen = rows[start : start + most]
+        if is_ascending:
+            first = int(chosen[0])
+            yield _taken(cells[first : int(chosen[-1]) + 1], chosen - first)
+        else:
+            yield _taken(cells, chosen)
+
+
+def _taken(cells: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    return cells.take(pa.array(rows))
+
+
+def joined(pieces: Iterator[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return pieces of a column as one; at least one."""
+    parts = list(pieces)
+    if len(parts) == 1:
+        return parts[0]
+    chunks = [chunk for part in parts for chunk in part.chunks]
+    return pa.chunked_array(chunks, parts[0].type)
 
 
 def dictionary_codes(cells: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Array]:

@@ -16,6 +16,7 @@ from flambeau_tabular.columns.cells import as_categories, canonical_text, is_tex
 from flambeau_tabular.columns.column_source import ColumnSource
 from flambeau_tabular.columns.frames import Frame
 from flambeau_tabular.columns.kind_rules import infer_kind
+from flambeau_tabular.columns.memory import release_memory
 from flambeau_tabular.columns.moments import describe_styles, find_style
 
 
@@ -60,6 +61,8 @@ def infer_kinds(
             cells = cells.filter(pa.array(train))
         given = (overrides or {}).get(name)
         kinds[name] = infer_kind(name, cells) if given is None else _given(name, given, cells)
+        del cells
+        release_memory(n)
     return kinds
 
 

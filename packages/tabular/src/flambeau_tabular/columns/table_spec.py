@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,18 @@ from flambeau.errors import FlambeauWarning, InputError, did_you_mean
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import UNUSED, ColumnKind
 from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
-from flambeau_tabular.columns.cells import is_text, value_type
+from flambeau_tabular.columns.cells import is_text, joined, taken, value_type
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.column_source import ColumnSource
 from flambeau_tabular.columns.date_column import DateColumn
 from flambeau_tabular.columns.encoded_table import EncodedTable
 from flambeau_tabular.columns.frames import Frame
+from flambeau_tabular.columns.memory import release_memory
 from flambeau_tabular.columns.number_column import NumberColumn
 from flambeau_tabular.columns.scaling import GRID
 from flambeau_tabular.columns.spec_options import SpecOptions
 from flambeau_tabular.columns.text_column import TextColumn
 
-# Numbers are computed in float64 and need ten times the memory of their cells for a moment.
-_CHUNK_ROWS = 1 << 17
 # Smallest distance of an edge for distinct values from others, relative to the range.
 _LEAST_WIDTH = 1e-3
 
@@ -104,6 +104,8 @@ class TableSpec:
             with _named(table):
                 cells = _cells(table, name, kind.kind)
                 column, grid = _fit_column(name, cells, rows, kind, options)
+                del cells
+            release_memory(table.num_rows)
             columns.append(column)
             if grid is not None:
                 grids.append(grid)
@@ -127,7 +129,7 @@ class TableSpec:
             InputError: A column is missing, or its cells are not of the kind in train.
         """
         n = table.num_rows if rows is None else len(rows)
-        positions = None if rows is None else pa.array(np.asarray(rows, np.int64))
+        positions = None if rows is None else np.asarray(rows, np.int64)
         numbers = np.empty((n, len(self.number_names)), np.float32)
         flags = np.empty((n, len(self.flag_names)), np.uint8)
         categories = np.empty((n, len(self.category_names)), self._code_dtype)
@@ -136,24 +138,26 @@ class TableSpec:
         surprising: list[str] = []
         for column in self.columns:
             with _named(table):
-                cells = _cells(table, column.name, column.kind)
-                cells = cells if positions is None else cells.take(positions)
+                pieces = taken(_cells(table, column.name, column.kind), positions)
                 if isinstance(column, CategoryColumn):
-                    categories[:, c] = column.encode(cells)
+                    categories[:, c] = column.encode(joined(pieces))
                     c += 1
-                    continue
-                if isinstance(column, TextColumn):
-                    tokens[:, t : t + self.text_width] = column.encode(cells, self.text_width)
+                elif isinstance(column, TextColumn):
+                    tokens[:, t : t + self.text_width] = column.encode(
+                        joined(pieces), self.text_width
+                    )
                     t += self.text_width
-                    continue
-                width = len(column.number_names)
-                missing = _encode_numbers(column, cells, numbers[:, m : m + width])
-            m += width
-            if column.flag_names:
-                flags[:, f] = missing
-                f += 1
-            elif missing.any():
-                surprising.append(column.name)
+                else:
+                    width = len(column.number_names)
+                    missing = _encode_numbers(column, pieces, numbers[:, m : m + width])
+                    m += width
+                    if column.flag_names:
+                        flags[:, f] = missing
+                        f += 1
+                    elif missing.any():
+                        surprising.append(column.name)
+            del pieces
+            release_memory(table.num_rows)
         self._warn_missing(surprising)
         return EncodedTable(
             torch.from_numpy(numbers),
@@ -308,15 +312,21 @@ def _merged(edges: NDArray[np.float32], more: NDArray[np.float32]) -> NDArray[np
 
 
 def _encode_numbers(
-    column: NumberColumn | DateColumn, cells: pa.ChunkedArray, numbers: NDArray[np.float32]
+    column: NumberColumn | DateColumn,
+    pieces: Iterator[pa.ChunkedArray],
+    numbers: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
     """Write the numbers of a column, and return which cells are missing."""
-    missing = np.empty(len(cells), np.bool_)
+    missing = np.empty(len(numbers), np.bool_)
+    start = 0
+    first = next(pieces)
     # Text is read as a whole, so that errors name the row and equal texts are read once.
-    chunk = max(len(cells), 1) if is_text(value_type(cells)) else _CHUNK_ROWS
-    for start in range(0, len(cells), chunk):
-        rows = slice(start, start + chunk)
-        numbers[rows], missing[rows] = column.encode(cells[rows])
+    is_whole = is_text(value_type(first))
+    found = [joined(chain([first], pieces))] if is_whole else chain([first], pieces)
+    for cells in found:
+        rows = slice(start, start + len(cells))
+        numbers[rows], missing[rows] = column.encode(cells)
+        start += len(cells)
     return missing
 
 
