@@ -181,3 +181,20 @@ def test_tensors_and_bytes_in_a_row_are_read_as_their_values() -> None:
     half = torch.tensor([[1.5, 2], [1, 0]], dtype=torch.bfloat16)
     assert read_labels(half).values.tolist() == [[1.5, 2.0], [1.0, 0.0]]
     assert read_labels(list(half)).values.tolist() == [[1.5, 2.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("classes", "dtype"), [(2, torch.int8), (127, torch.int8), (128, torch.int16)]
+)
+def test_class_numbers_of_a_small_type_are_wide_when_they_are_used(classes: int, dtype) -> None:
+    labels = [f"{number:03}" for number in range(classes)] * 2
+    wide = read_labels(labels)
+    small = wide.compact()
+    assert small.values.dtype == dtype
+    rows = np.array([classes, 1, 0])
+    assert torch.equal(small.of(rows), wide.values[torch.from_numpy(rows)])
+    assert small.of(rows).dtype == torch.int64
+    assert small.counts() == wide.counts()
+    assert small.text(classes - 1) == labels[classes - 1]
+    numbers = read_labels([0.5, 1.5])
+    assert numbers.compact() is numbers

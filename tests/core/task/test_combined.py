@@ -216,7 +216,7 @@ def test_an_export_contains_the_tasks(tmp_path: Path) -> None:
     assert list(expected[0]) == ["income", "hours"]
     first = fields_of(expected[0])
     assert first["income.label"] == expected[0]["income"].label
-    assert first["hours.hours"] == expected[0]["hours"].value
+    assert first["hours"] == expected[0]["hours"].value
     z = run.model(X[:1])[0].detach() / torch.tensor([result.values["income"]["temperature"]] * 3)
     assert expected[0]["income"].probabilities["low"] == pytest.approx(float(z[:2].softmax(0)[0]))
     run.fit(1, lr=0.1)

@@ -15,6 +15,7 @@ from flambeau.data.reading import Reading
 from flambeau.data.split import PARTS, Rows
 from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
 from flambeau.data.tables import Table
+from flambeau.data.targets import Targets
 from flambeau.errors import ArgumentError, InputError
 from flambeau_tabular.columns import (
     Frame,
@@ -27,9 +28,11 @@ from flambeau_tabular.columns import (
 from flambeau_tabular.columns.cells import dictionary_codes, value_type
 from flambeau_tabular.columns.column_source import read_columns, readable_names
 from flambeau_tabular.columns.frames import is_table
+from flambeau_tabular.columns.memory import release_memory
 from flambeau_tabular.options import TabularOptions, Target
 from flambeau_tabular.predicted_frame import label_type_of
 from flambeau_tabular.recognise import CSV_ENDINGS, PARQUET_ENDINGS
+from flambeau_tabular.several_targets import are_of_several_kinds, targets_by_name
 from flambeau_tabular.structure import Structure
 from flambeau_tabular.target import rows_with_target, target_names, targets_of
 
@@ -95,34 +98,35 @@ def assemble(
         cells = frame.column(column).to_pylist()
         given = {**given, **rows_by_part(read_part_column(cells, column, frame.name))}
     n = len(frame)
-    kept, note = rows_with_target(frame, names)
+    several = are_of_several_kinds(frame, names, options)
+    kept, note = rows_with_target(frame, names, some=several)
     if note is not None:
         frame = frame.take(kept)
     frame = replace(frame, readings=(*frame.readings, *found))
     structure = Structure.of(frame, options)
-    targets = targets_of(frame, names, options)
+    targets, labels = _targets(frame, names, options, several=several)
     stratify = request.stratify is True or request.stratify == "auto"
-    if request.stratify is True and targets.kind != "classification":
+    single = targets if isinstance(targets, Targets) else None
+    is_classes = stratify and single is not None and single.kind == "classification"
+    if request.stratify is True and not is_classes:
+        why = "there are several targets" if single is None else single.reason
         raise ArgumentError(
-            "stratify=True keeps the proportions of classes, but the target is not a class: "
-            f"{targets.reason}. Omit stratify."
+            f"stratify=True keeps the proportions of classes, but the target is not a class: {why}."
+            " Omit stratify."
         )
-    is_classes = stratify and targets.kind == "classification"
     split = request.resolve(
         n,
         kept=kept if note is not None else None,
         given=given or None,
-        classes=targets.values.numpy() if is_classes else None,
+        classes=single.values.numpy() if is_classes and single is not None else None,
         groups=structure.groups,
         times=structure.times,
         embargo=options.embargo,
     )
     if structure.groups is not None and request.for_training:
         split.check_groups(structure.groups)
-    labels = None
-    if targets.kind == "classification" and len(names) == 1:
-        labels = label_type_of(frame.column(names[0]).type, targets.names)
     inputs = frame.drop([*names, *([] if column is None else [column])])
+    release_memory(len(frame))
     notes = (*([] if note is None else [note]), *split.notes)
     return {
         "frame": inputs,
@@ -134,6 +138,19 @@ def assemble(
         "label_type": labels,
         "notes": notes,
     }
+
+
+def _targets(
+    frame: Frame, names: Sequence[str], options: TabularOptions, *, several: bool
+) -> tuple[Targets | dict[str, Targets], Any]:
+    """Return the targets, by name if they are of several kinds, and the types of class labels."""
+    if several:
+        return targets_by_name(frame, names, options)
+    targets = targets_of(frame, names, options)
+    labels = None
+    if targets.kind == "classification" and len(names) == 1:
+        labels = label_type_of(frame.column(names[0]).type, targets.names)
+    return targets, labels
 
 
 def with_separate_parts(frame: Frame, request: SplitRequest) -> tuple[Frame, Mapping[str, Rows]]:

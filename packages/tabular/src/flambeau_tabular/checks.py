@@ -45,8 +45,38 @@ def _lazy(module: str, name: str) -> Run:
     """Return a check that is imported when it runs, because it needs pyarrow."""
 
     def run(setup: TrainingSetup) -> Finding | Sequence[Finding] | None:
+        from flambeau_tabular.columns.memory import release_memory
+
         function: Run = getattr(importlib.import_module(f"flambeau_tabular.leaks.{module}"), name)
-        return function(setup)
+        found = function(setup)
+        release_memory(len(setup.data.frame) if isinstance(setup.data, TabularData) else 0)
+        return found
+
+    return run
+
+
+def _setups_of_targets(setup: TrainingSetup) -> list[TrainingSetup]:
+    """Return a setup for each of several targets, with the rows that have it; else the setup."""
+    data = setup.data
+    if not isinstance(data, TabularData) or not data.several_targets:
+        return [setup]
+    return [
+        TrainingSetup(data.of_target(name), setup.values, lambda: setup.built)
+        for name in data.several_targets
+    ]
+
+
+def _of_each_target(module: str, name: str) -> Run:
+    """Return a check that runs for each of several targets alone, on the rows that have it."""
+    single = _lazy(module, name)
+
+    def run(setup: TrainingSetup) -> Finding | Sequence[Finding] | None:
+        found: list[Finding] = []
+        for each in setup.cached(_setups_of_targets):
+            own = single(each) or ()
+            found += [own] if isinstance(own, Finding) else own
+        # A check may find the same for each target.
+        return [each for at, each in enumerate(found) if each not in found[:at]]
 
     return run
 
@@ -62,7 +92,7 @@ CHECKS: tuple[Check, ...] = (
     _check(
         "leaking-column",
         "an input that is the target in another form or predicts it alone",
-        _lazy("target_leaks", "leaking_column"),
+        _of_each_target("target_leaks", "leaking_column"),
     ),
     _check(
         "time-across-parts",
@@ -92,25 +122,25 @@ CHECKS: tuple[Check, ...] = (
     _check(
         "named-like-target",
         "inputs with the name of the target",
-        _lazy("target_leaks", "named_like_target"),
+        _of_each_target("target_leaks", "named_like_target"),
         runs="on request",
     ),
     _check(
         "missing-tells-target",
         "inputs whose missing cells are all of one class",
-        _lazy("target_leaks", "missing_tells_target"),
+        _of_each_target("target_leaks", "missing_tells_target"),
         runs="on request",
     ),
     _check(
         "possible-groups",
         "keys whose rows have similar targets",
-        _lazy("group_leaks", "possible_groups"),
+        _of_each_target("group_leaks", "possible_groups"),
         runs="on request",
     ),
     _check(
         "moves-with-time",
         "inputs that tell early from late rows",
-        _lazy("time_leaks", "moves_with_time"),
+        _of_each_target("time_leaks", "moves_with_time"),
         runs="on request",
     ),
     _check(
@@ -122,7 +152,7 @@ CHECKS: tuple[Check, ...] = (
     _check(
         "few-rows-of-class",
         "classes with few train rows",
-        _lazy("column_faults", "few_rows_of_class"),
+        _of_each_target("column_faults", "few_rows_of_class"),
         "facts",
         "on request",
     ),

@@ -37,14 +37,14 @@ class TabularDataConstructors(Data):
     def __init__(
         self,
         frame: Frame,
-        targets: Targets,
+        targets: Targets | Mapping[str, Targets],
         split: Split,
         options: TabularOptions,
         *,
         target_names: Sequence[str],
         structure: Structure | None = None,
         notes: Sequence[str] = (),
-        label_type: LabelType | None = None,
+        label_type: LabelType | Mapping[str, LabelType] | None = None,
     ) -> None: ...
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,17 +20,16 @@ from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.targets import Targets
 from flambeau.errors import ArgumentError, InputError, PlanError
-from flambeau.task.named_losses import loss_arguments
-from flambeau.tensors.base_data import describe_target
+from flambeau.wording import name_some
 from flambeau_tabular.column_kind import ColumnKind
 from flambeau_tabular.constructors import TabularDataConstructors
 from flambeau_tabular.facts import TabularFacts
 from flambeau_tabular.frame_rows import FrameRows, TablePiece
 from flambeau_tabular.model_arguments import model_arguments
-from flambeau_tabular.options import NUMBER_TASKS, TabularOptions, kinds_of_export
+from flambeau_tabular.options import NUMBER_TASKS, TabularOptions, TaskName, kinds_of_export
 from flambeau_tabular.preprocess import OFFSET, TabularPreprocessor
 from flambeau_tabular.recognise import is_table_file
-from flambeau_tabular.task_arguments import number_task_arguments
+from flambeau_tabular.target_columns import SEVERAL, TARGET, TargetColumns
 
 if TYPE_CHECKING:
     from flambeau.report.interpretation import Interpretation
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 _CELLS = 8  # of a row in a report
 
-TARGET = "target"
-"""The name of the target in a batch."""
-
 
 class TabularData(TabularDataConstructors):
     """Rows of a table with their targets, split into parts.
@@ -52,13 +49,15 @@ class TabularData(TabularDataConstructors):
 
     Args:
         frame: The table, without its targets; the columns of time, group and weight included.
-        targets: The targets, one per row.
+        targets: The targets, one per row; by the name of their column if they are of several
+            kinds, with -100 or NaN in rows without this target.
         split: The rows of the train, validation, test and calibration parts.
         options: How the table is read.
         target_names: Names of the target columns.
         structure: Time, group and weight of each row.
         notes: Notes for the report.
-        label_type: Type of the class labels in the target column; None if they are text.
+        label_type: Type of the class labels in the target column, or in each of several; None if
+            they are text.
 
     Example:
         >>> table = {"age": [*range(40)], "job": ["clerk", "nurse"] * 20}
@@ -72,17 +71,19 @@ class TabularData(TabularDataConstructors):
     def __init__(
         self,
         frame: Frame,
-        targets: Targets,
+        targets: Targets | Mapping[str, Targets],
         split: Split,
         options: TabularOptions,
         *,
         target_names: Sequence[str],
         structure: Structure | None = None,
         notes: Sequence[str] = (),
-        label_type: LabelType | None = None,
+        label_type: LabelType | Mapping[str, LabelType] | None = None,
     ) -> None:
         self._frame = frame
-        self._targets = targets
+        by_name = {TARGET: targets} if isinstance(targets, Targets) else targets
+        compact = {name: each.compact() for name, each in by_name.items()}
+        self._targets = TargetColumns(compact, options)
         self._split = split
         self._options = options
         self._target_names = tuple(target_names)
@@ -92,7 +93,7 @@ class TabularData(TabularDataConstructors):
             structure = Structure()
         self._structure = structure
         self._notes = tuple(notes)
-        self._label_type: LabelType | None = label_type
+        self._label_type: LabelType | Mapping[str, LabelType] | None = label_type
         self._kinds: dict[str, ColumnKind] | None = None
         self._facts: TabularFacts | None = None
 
@@ -109,8 +110,17 @@ class TabularData(TabularDataConstructors):
 
     @property
     def targets(self) -> Targets:
-        """The targets, one per row of ``frame``."""
-        return self._targets
+        """The targets, one per row of ``frame``; class numbers in a small type.
+
+        Raises:
+            InputError: There are targets of several kinds.
+        """
+        return self._targets.single
+
+    @property
+    def several_targets(self) -> Mapping[str, Targets]:
+        """The targets of several kinds by name; empty if there is one kind."""
+        return {} if self._targets.is_single else dict(self._targets.by_name)
 
     @property
     def structure(self) -> Structure:
@@ -161,7 +171,8 @@ class TabularData(TabularDataConstructors):
 
     @property
     def readings(self) -> tuple[Reading, ...]:
-        return (*self._targets.readings, *self._frame.readings)
+        targets = self._targets.by_name.values()
+        return (*(found for each in targets for found in each.readings), *self._frame.readings)
 
     @property
     def reading_options(self) -> Mapping[str, Any]:
@@ -172,8 +183,6 @@ class TabularData(TabularDataConstructors):
     def facts(self) -> TabularFacts:
         if self._facts is None:
             train = self._split.train
-            targets = self._targets.select(train)
-            is_classes = self._targets.kind == "classification"
             weights = None if self._structure.weights is None else self._weights(train)
             facts: dict[str, Any] = {
                 **{f"n_{part}": len(self._split.part(part)) for part in PARTS},
@@ -189,21 +198,11 @@ class TabularData(TabularDataConstructors):
                     for name, kind in self.columns.items()
                 },
                 "roles": self._options.roles,
-                "label_kind": self._targets.kind,
                 "target_names": list(self._target_names),
-                "target_reason": self._targets.reason,
                 "n_rows": len(self._frame),
-                **describe_target(
-                    targets.values, self._targets.names if is_classes else None, weights
-                ),
+                **self._targets.facts(train, weights),
                 **readings_as_facts(self.readings),
             }
-            if self._targets.kind == "regression":
-                facts["target_whole"] = bool((targets.values == targets.values.round()).all())
-                facts["target_zeros"] = float((targets.values == 0).double().mean())
-            if self._targets.kind == "multi_label":
-                facts["class_names"] = list(self._targets.names)
-                facts["class_counts"] = list(targets.counts().values())
             self._facts = cast("TabularFacts", facts)
         return self._facts
 
@@ -260,20 +259,44 @@ class TabularData(TabularDataConstructors):
         """Return the data with only these rows in each part (row numbers of ``frame``)."""
         return self.with_split(Split.from_parts(rows))
 
+    def of_target(self, name: str) -> TabularData:
+        """Return the data of one of several targets: each part has the rows with this target.
+
+        Raises:
+            InputError: There is no target of this name among several.
+        """
+        if name not in self.several_targets:
+            known = name_some(map(repr, self.several_targets)) or "a single one"
+            raise InputError(f"There is no target {name!r} among several; there is {known}.")
+        own = self._targets.by_name[name]
+        parts = {part: self._split.part(part) for part in PARTS}
+        rows = {part: each[~own.missing(each)] for part, each in parts.items()}
+        task = self._targets.own_tasks()[name]
+        options = replace(self._options, task=cast("TaskName", task), like=None)
+        return TabularData(
+            self._frame,
+            own,
+            Split.from_parts(rows),
+            replace(options, target_tasks=None, target_classes=None),
+            target_names=[name],
+            structure=self._structure,
+        )
+
     def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
         structure = self._structure
         is_classes = self._targets.kind == "classification"
         return {
-            "stratify": self._targets.select(rows).values.numpy() if is_classes else None,
+            "stratify": self.targets.of(rows).numpy() if is_classes else None,
             "groups": None if structure.groups is None else structure.groups[rows],
             "times": None if structure.times is None else structure.times[rows],
             "embargo": self._options.embargo,
         }
 
     def with_split(self, split: Split) -> TabularData:
+        targets = self._targets
         return TabularData(
             self._frame,
-            self._targets,
+            targets.single if targets.is_single else targets.by_name,
             split,
             self._options,
             target_names=self._target_names,
@@ -314,16 +337,16 @@ class TabularData(TabularDataConstructors):
             )
         self._check_task(values)
         encoded = preprocessor.spec.encode(self._frame, rows)
-        targets = self._targets.select(rows).values
         weights = None if self._structure.weights is None else self._weights(rows)
         ids = torch.from_numpy(rows)
         offsets = self._offsets(rows)
         return MemoryDataset(
             encoded.inputs(),
-            {TARGET: targets},
+            self._targets.tensors(rows),
             ids,
             weights,
             {} if offsets is None else {OFFSET: offsets},
+            self._targets.batch_dtypes(),
         )
 
     def model_arguments(
@@ -333,33 +356,16 @@ class TabularData(TabularDataConstructors):
             raise ArgumentError(
                 f"TabularData needs a TabularPreprocessor, not a {type(preprocessor).__name__}."
             )
-        n_outputs = len(self._targets.names)
-        if values["task"] == "quantile_regression":
-            from flambeau.task.quantiles import LEVELS
-
-            n_outputs *= len(LEVELS)
+        n_outputs = self._targets.n_outputs(values)
         return model_arguments(preprocessor.spec, n_outputs, values)
 
     def task_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         self._check_task(values)
-        names = list(self._targets.names)
-        train = self._targets.select(self._split.train)
-        if self._targets.kind == "multi_label":
-            return {"classes": names, **select_values(values, "metrics")}
-        if self._targets.kind == "classification":
-            self._check_classes(names)
-            weights = self._structure.weights
-            counts = [float(each) for each in train.counts().values()]
-            if weights is not None:
-                sums = torch.zeros(len(names), dtype=torch.float64)
-                sums.index_add_(0, train.values, self._weights(self._split.train).double())
-                counts = sums.tolist()
-            loss = loss_arguments(values, counts)
-            costs = {} if self._options.costs is None else {"costs": dict(self._options.costs)}
-            return {"classes": names, **select_values(values, "metrics"), **loss, **costs}
-        return number_task_arguments(train, self._offsets(self._split.train), values)
+        train = self._split.train
+        weights = None if self._structure.weights is None else self._weights(train)
+        return self._targets.task_arguments(self._split, weights, self._offsets(train), values)
 
     # ------------------------------------------------------------ internal
 
@@ -373,17 +379,10 @@ class TabularData(TabularDataConstructors):
     def _check_task(self, values: Mapping[str, Any]) -> None:
         task = values.get("task", self._targets.kind)
         kind = "regression" if task in NUMBER_TASKS else task
-        if kind in ("classification", "multi_label", "regression") and kind != self._targets.kind:
+        known = ("classification", "multi_label", "regression", SEVERAL)
+        if kind in known and kind != self._targets.kind:
             raise PlanError(
                 f"The plan's task is {task!r}, but the target was read for "
                 f"{self._targets.kind!r}: {self._targets.reason}. Pass the task when you create "
                 f"the data: TabularOptions(task={task!r}), on the command line --task {task}."
             )
-
-    def _check_classes(self, names: Sequence[str]) -> None:
-        if len(names) < 2:
-            raise InputError(
-                f"The target has the single class {names[0]!r} in all {len(self._frame):,} rows. "
-                "Classification needs at least two classes: give rows of another class."
-            )
-        self._targets.check_split(self._split, "rows")

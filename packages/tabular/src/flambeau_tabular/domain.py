@@ -5,6 +5,7 @@ from __future__ import annotations
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain
 from flambeau.errors import ArgumentError
 from flambeau.task import Classification, MultiLabel, Regression
+from flambeau.task.combined import CombinedTask
 from flambeau.task.log_link import Gamma, Poisson, Tweedie
 from flambeau.task.quantiles import QuantileRegression
 from flambeau_tabular.checks import CHECKS
@@ -36,6 +37,23 @@ def parse_kinds(text: str) -> dict[str, str | list[str]]:
         levels = [level.strip() for level in kind.split("<")]
         kinds[name.strip()] = levels if len(levels) > 1 else levels[0]
     return kinds
+
+
+def parse_tasks(text: str) -> dict[str, str]:
+    """Return tasks by target: ``price=gamma,rooms=regression``.
+
+    Raises:
+        ArgumentError: A part is not COLUMN=TASK.
+    """
+    tasks: dict[str, str] = {}
+    for part in text.split(","):
+        name, separator, task = part.rpartition("=")
+        if not separator or not name.strip() or not task.strip():
+            raise ArgumentError(
+                f"{part!r} is not COLUMN=TASK. Write --target-tasks price=gamma,rooms=regression."
+            )
+        tasks[name.strip()] = task.strip()
+    return tasks
 
 
 def parse_costs(text: str) -> dict[str, float]:
@@ -95,6 +113,12 @@ DATA_OPTIONS = (
         "Kinds of columns: --kinds zip=category,size=small<medium<large,code=id.",
         "kinds",
     ),
+    CliOption(
+        "target-tasks",
+        parse_tasks,
+        "Tasks of some of several targets: --target-tasks price=gamma,rooms=regression.",
+        "target_tasks",
+    ),
     CliOption("drop", parse_names, "Columns that are not inputs: --drop name,id.", "drop"),
     CliOption("scaling", str, "How numbers are scaled: robust, standard, quantile.", "scaling"),
     CliOption("min-count", int, "Train rows that a category needs for its own code.", "min_count"),
@@ -106,7 +130,7 @@ DATA_OPTIONS = (
 
 # Classes and costs are those of the model.
 EVALUATE_OPTIONS = tuple(
-    option for option in DATA_OPTIONS if option.name not in ("classes", "costs")
+    option for option in DATA_OPTIONS if option.name not in ("classes", "costs", "target-tasks")
 )
 
 PREDICT_OPTIONS = (
@@ -130,6 +154,7 @@ DOMAIN = Domain(
         "poisson": Poisson,
         "gamma": Gamma,
         "tweedie": Tweedie,
+        "combined": CombinedTask,
     },
     rules=(*DATA_RULES, *MODEL_RULES),
     checks=CHECKS,

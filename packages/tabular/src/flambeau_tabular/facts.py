@@ -34,6 +34,8 @@ class TabularFacts(Facts, total=False):
         n_rows: Number of rows in all parts.
         target_whole: Whether all train targets are whole numbers.
         target_zeros: Share of the train targets that are 0.
+        several_targets: For targets of several kinds: task, and the ``target_*`` and ``class_*``
+            facts of each target by name.
     """
 
     columns: ReadOnly[Required[Mapping[str, ColumnDescription]]]
@@ -44,3 +46,4 @@ class TabularFacts(Facts, total=False):
     n_rows: ReadOnly[int]
     target_whole: ReadOnly[bool]
     target_zeros: ReadOnly[float]
+    several_targets: ReadOnly[Mapping[str, Mapping[str, Any]]]

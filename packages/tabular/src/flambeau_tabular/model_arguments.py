@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flambeau.data.data import head_arguments, select_values
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 _KINDS = {"quantile_regression": "regression", **dict.fromkeys(LOG_LINK_TASKS, "log_link")}
 
 
-def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) -> dict[str, Any]:
+def model_arguments(
+    spec: TableSpec, outputs: Sequence[tuple[str, int]], values: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the arguments that every builder of `flambeau_tabular.models` takes.
 
     Args:
         spec: The fitted columns.
-        n_outputs: Number of outputs of the task.
+        outputs: Task and number of outputs of each target.
         values: The plan's values.
     """
     inputs: dict[str, Any] = {
@@ -38,10 +40,11 @@ def model_arguments(spec: TableSpec, n_outputs: int, values: Mapping[str, Any]) 
         inputs["ple_edges"] = spec.quantile_edges(values.get("ple_bins") or PLE_BINS, distinct=True)
     if (sigma := sigma_of(values.get("plr_sigma"))) is not None:
         inputs["plr_sigma"] = sigma
+    kinds = [[_KINDS.get(task, task), n] for task, n in outputs]
     arguments: dict[str, Any] = {
         "inputs": inputs,
-        "n_outputs": n_outputs,
-        "kind": _KINDS.get(values["task"], values["task"]),
+        "n_outputs": sum(n for _, n in kinds),
+        "kind": kinds[0][0] if len(kinds) == 1 else kinds,
         **select_values(values, "hidden"),
         "dropout": head_arguments(values).get("dropout", 0.0),
     }

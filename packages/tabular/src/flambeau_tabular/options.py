@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
+from flambeau.artefact.read_like import (
+    filled_like,
+    nested_tasks,
+    output_names,
+    read_record,
+    reading_options,
+)
 from flambeau.checked_arguments import checked_count
 from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
@@ -19,8 +25,10 @@ LogLinkTask = Literal["poisson", "gamma", "tweedie"]
 LOG_LINK_TASKS: tuple[str, ...] = get_args(LogLinkTask)
 NUMBER_TASKS: tuple[str, ...] = ("regression", "quantile_regression", *LOG_LINK_TASKS)
 """Tasks whose targets are numbers."""
-TASKS: tuple[str, ...] = ("classification", "multi_label", *NUMBER_TASKS)
-TaskName = Kind | Literal["quantile_regression"] | LogLinkTask
+OF_ONE_TARGET: tuple[str, ...] = ("classification", *NUMBER_TASKS)
+"""Tasks that each of several targets may have."""
+TASKS: tuple[str, ...] = (*OF_ONE_TARGET, "multi_label", "combined")
+TaskName = Kind | Literal["quantile_regression", "combined"] | LogLinkTask
 Target = str | Sequence[str]
 """A target column, or several."""
 
@@ -56,8 +64,11 @@ class TabularOptions:
         embargo: With ``time``: rows less than this duration before a later part are left out, see
             ``Split.by_time``.
         task: "classification", "multi_label", "regression", "quantile_regression", "poisson"
-            (counts and rates), "gamma" (amounts above 0) or "tweedie" (amounts that are often 0).
-            None infers one of the first three from the target.
+            (counts and rates), "gamma" (amounts above 0) or "tweedie" (amounts that are often 0);
+            "combined" gives each of several targets a task. None infers it from the targets.
+        target_tasks: Task of some of several targets by name, such as ``{"price": "gamma"}``; the
+            others are read like a single target.
+        target_classes: Classes of some of several targets by name, in their order.
         costs: Costs of the mistakes of two classes, ``{"false_positive": 1, "false_negative": 5}``;
             see ``Classification``.
         classes: All classes in the order of the model's outputs; None uses those in the data,
@@ -84,6 +95,8 @@ class TabularOptions:
     offset: str | None = None
     embargo: Any | None = None
     task: TaskName | None = None
+    target_tasks: Mapping[str, TaskName] | None = None
+    target_classes: Mapping[str, Sequence[str]] | None = None
     costs: Mapping[str, float] | None = None
     classes: Sequence[str] | None = None
     sep: str | None = None
@@ -104,6 +117,7 @@ class TabularOptions:
             object.__setattr__(self, "classes", ordered_names(self.classes, "classes"))
         if self.task is not None and self.task not in TASKS:
             raise InputError(f"Unknown task={self.task!r}. {did_you_mean(self.task, TASKS)}")
+        self._check_targets()
         if self.scaling is not None and self.scaling not in get_args(Scaling):
             raise InputError(
                 f"Unknown scaling={self.scaling!r}. {did_you_mean(self.scaling, get_args(Scaling))}"
@@ -127,6 +141,25 @@ class TabularOptions:
         if self.like is not None:
             self._fill_from_export()
 
+    def _check_targets(self) -> None:
+        for name, task in (self.target_tasks or {}).items():
+            if task not in OF_ONE_TARGET:
+                raise InputError(
+                    f"target_tasks has {task!r} for {name!r}. {did_you_mean(task, OF_ONE_TARGET)}"
+                )
+        if self.target_classes is not None:
+            named = {
+                str(name): ordered_names(classes, f"target_classes[{name!r}]")
+                for name, classes in self.target_classes.items()
+            }
+            object.__setattr__(self, "target_classes", named)
+        has_own = self.target_tasks or self.target_classes
+        if has_own and self.task not in (None, "combined"):
+            raise InputError(
+                f"task={self.task!r} is that of all targets, but target_tasks or target_classes "
+                "give each its own. Omit task."
+            )
+
     def _fill_from_export(self) -> None:
         record = read_record(self.like or "", "tabular", "like")
         if record.preprocessor.builder != "tabular_preprocessor":
@@ -141,6 +174,16 @@ class TabularOptions:
         }
         if builder in NUMBER_TASKS:
             saved["classes"] = None
+        if builder == "combined":
+            own = nested_tasks(record.task.arguments)
+            names = {n: record.task.arguments["tasks"][n]["name"] for n, _ in own}
+            saved = {
+                "task": builder,
+                "target_tasks": names,
+                "target_classes": {
+                    n: tuple(each["classes"]) for n, each in own if "classes" in each
+                },
+            }
         given = {name: getattr(self, name) for name in saved}
         for name, value in filled_like(self.like or "", given, saved).items():
             object.__setattr__(self, name, value)
@@ -160,6 +203,8 @@ class TabularOptions:
     @property
     def kind(self) -> Kind | None:
         """What the targets are: classes, labels or numbers; None if they decide it."""
+        if self.task == "combined":
+            return None
         return "regression" if self.task in NUMBER_TASKS else cast("Kind | None", self.task)
 
     @property

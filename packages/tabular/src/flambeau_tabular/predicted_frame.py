@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from flambeau.data.prediction_columns import nested_name
 from flambeau_tabular.frame_rows import FrameRows
 
 LabelType = Literal["integer", "number", "boolean"]
@@ -53,6 +54,26 @@ def typed_labels(labels: Sequence[str | None], kind: LabelType | None) -> Any:
         return [None if at is None else values[at] for at in cells.indices.to_pylist()]
     dtype = {"integer": np.int64, "number": np.float64, "boolean": np.bool_}[kind]
     return np.array(values, dtype)[cells.indices.to_numpy()]
+
+
+def with_typed_labels(
+    columns: Mapping[str, Any], kinds: LabelType | Mapping[str, LabelType] | None
+) -> Mapping[str, Any]:
+    """Return columns of predictions with class labels in the type of the target column.
+
+    Args:
+        columns: The columns by name.
+        kinds: The type, or the type for each of several targets.
+    """
+    found = dict(columns)
+    if isinstance(kinds, Mapping):
+        for name, kind in kinds.items():
+            column = nested_name(name, "label")
+            if column in found:
+                found[column] = typed_labels(found[column], kind)
+    elif "label" in found:
+        found["label"] = typed_labels(found["label"], kinds)
+    return found
 
 
 def frame_like(items: Any, columns: Mapping[str, Any]) -> Any:

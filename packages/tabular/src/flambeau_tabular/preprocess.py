@@ -27,19 +27,19 @@ class TabularPreprocessor(Preprocessor):
 
     Args:
         spec: The fitted columns.
-        label_type: Type of the class labels in the target column; None if they are text, or the
-            target is not a class.
+        label_type: Type of the class labels in the target column, or in each of several; None if
+            they are text, or the target is not a class.
         offset: Column of the exposure, which the task reads; None without one.
     """
 
     def __init__(
         self,
         spec: TableSpec,
-        label_type: LabelType | None = None,
+        label_type: LabelType | Mapping[str, LabelType] | None = None,
         offset: OffsetColumn | None = None,
     ) -> None:
         self.spec = spec
-        self.label_type: LabelType | None = label_type
+        self.label_type: LabelType | Mapping[str, LabelType] | None = label_type
         self.offset = offset
 
     @classmethod
@@ -47,7 +47,7 @@ class TabularPreprocessor(Preprocessor):
         cls,
         columns: Sequence[Mapping[str, Any]],
         grid: Tensor,
-        label_type: LabelType | None = None,
+        label_type: LabelType | Mapping[str, LabelType] | None = None,
         offset: Mapping[str, Any] | None = None,
     ) -> TabularPreprocessor:
         """Return the preprocessor of an export, from ``arguments()`` and ``tensors()``."""
@@ -118,10 +118,9 @@ class TabularPreprocessor(Preprocessor):
 
         Labels of classes that were numbers or bools in train are such values again.
         """
-        from flambeau_tabular.predicted_frame import frame_like, typed_labels
+        from flambeau_tabular.predicted_frame import frame_like, with_typed_labels
 
-        if self.label_type is not None and "label" in columns:
-            columns = {**columns, "label": typed_labels(columns["label"], self.label_type)}
+        columns = with_typed_labels(columns, self.label_type)
         return frame_like(items, columns)
 
     def warn_of_rows(self, rows: FrameRows) -> None:

@@ -15,6 +15,14 @@ from flambeau.wording import name_some
 from flambeau_tabular.column_kind import UNUSED
 from flambeau_tabular.facts import TabularFacts
 from flambeau_tabular.options import OutOfRange, Scaling
+from flambeau_tabular.rules_targets import (
+    TARGET_RULES,
+    logs_of,
+    targets_of_several,
+    task_of_several,
+    ways_accept,
+)
+from flambeau_tabular.target_columns import SEVERAL
 
 Values = Mapping[str, Any]
 
@@ -26,6 +34,8 @@ def _task(facts: TabularFacts, values: Values) -> Choice:
         reason = f"The target has {len(names):,} classes in {n:,} train rows."
     elif kind == "multi_label":
         reason = f"{len(names):,} target columns of 0 and 1 in {n:,} train rows."
+    elif kind == SEVERAL:
+        return task_of_several(facts, n)
     else:
         low, high = facts.get("target_min", 0.0), facts.get("target_max", 0.0)
         reason = f"The target is a number from {low:g} to {high:g} in {n:,} train rows."
@@ -185,19 +195,17 @@ def _scaling_accept(value: Any, facts: TabularFacts, values: Values) -> str | No
     return None if value in ways else f"one of {', '.join(map(repr, ways))}."
 
 
-def _logs(facts: TabularFacts) -> tuple[str, ...]:
-    """Return the logarithms that all train targets have."""
-    low = facts.get("target_min", -1)
-    return () if low < 0 else ("log", "log1p") if low > 0 else ("log1p",)
-
-
 def _targets_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    if values["task"] == SEVERAL:
+        return ways_accept(value, facts)
     scaled = values["task"] in ("regression", "quantile_regression")
-    ways = ("as_is", "standard", *_logs(facts)) if scaled else ("as_is",)
+    ways = ("as_is", "standard", *logs_of(facts)) if scaled else ("as_is",)
     return targets_accept(*ways)(value, facts, values)
 
 
 def _targets(base: Choice, facts: TabularFacts, values: Values) -> Choice:
+    if values["task"] == SEVERAL and "task_given" not in facts:
+        return with_readings(targets_of_several(facts), facts)
     if values["task"] not in ("regression", "quantile_regression") or "task_given" in facts:
         return base
     choice = Choice(
@@ -206,7 +214,7 @@ def _targets(base: Choice, facts: TabularFacts, values: Values) -> Choice:
         f"Standardised to mean 0 and standard deviation 1 over {facts['n_train']:,} train rows; "
         "predictions and metrics are in the units of the target.",
         evidence={"n_train": facts["n_train"]},
-        alternatives=("as_is", *_logs(facts)),
+        alternatives=("as_is", *logs_of(facts)),
         override='choices={"targets": "log"}, on the command line --set targets=log',
     )
     return with_readings(choice, facts)
@@ -245,6 +253,7 @@ def _keep_best(base: Choice, facts: TabularFacts, values: Values) -> Choice:
 
 DATA_RULES = (
     Rule("task", (), _task),
+    *TARGET_RULES,
     Rule("columns", (), _columns, accepts=_columns_accept),
     Rule("scaling", (), _scaling, accepts=_scaling_accept, determines="preprocessor"),
     Rule(

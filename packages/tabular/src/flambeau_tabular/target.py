@@ -80,15 +80,21 @@ def suggested_target(frame: Frame) -> str:
     return frame.column_names[-1] if frame.column_names else "column"
 
 
-def rows_with_target(frame: Frame, names: Sequence[str]) -> tuple[NDArray[np.int64], str | None]:
+def rows_with_target(
+    frame: Frame, names: Sequence[str], *, some: bool = False
+) -> tuple[NDArray[np.int64], str | None]:
     """Return the rows in which no target is missing, and a note about the others.
+
+    Args:
+        frame: The table.
+        names: The target columns.
+        some: Whether one of the targets is enough.
 
     Raises:
         InputError: The target is missing in every row.
     """
-    missing = np.zeros(len(frame), np.bool_)
-    for name in names:
-        missing |= _is_missing(frame.column(name))
+    columns = [missing_targets(frame.column(name)) for name in names]
+    missing = np.logical_and.reduce(columns) if some else np.logical_or.reduce(columns)
     kept = np.flatnonzero(~missing)
     if not len(kept):
         shown = name_some(map(repr, names))
@@ -98,7 +104,12 @@ def rows_with_target(frame: Frame, names: Sequence[str]) -> tuple[NDArray[np.int
         return kept, None
     first = int(np.flatnonzero(missing)[0])
     n = len(frame) - len(kept)
-    return kept, f"{n:,} rows without a target are left out (the first is row {first})"
+    note = f"{n:,} rows without a target are left out (the first is row {first})"
+    if not some and len(names) > 1 and not np.logical_and.reduce(columns).all() and n:
+        has_some = int((missing & ~np.logical_and.reduce(columns)).sum())
+        if has_some:
+            note += f"; {has_some:,} of them have others: TabularOptions(task='combined') uses them"
+    return kept, note
 
 
 def targets_of(frame: Frame, names: Sequence[str], options: TabularOptions) -> Targets:
@@ -236,7 +247,8 @@ def _holds_numbers(cells: pa.ChunkedArray) -> bool:
     return is_numeric(cells) or pa.types.is_boolean(value_type(cells))
 
 
-def _is_missing(cells: pa.ChunkedArray) -> NDArray[np.bool_]:
+def missing_targets(cells: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Return which cells of a target column are missing: null, NaN or blank, ``(n,)``."""
     missing = cells.is_null()
     if pa.types.is_floating(cells.type):
         missing = cells.cast(pa.float64()).is_null(nan_is_null=True)

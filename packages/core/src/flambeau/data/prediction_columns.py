@@ -67,15 +67,25 @@ def columns_of(outputs: Sequence[Any]) -> dict[str, list[Any]]:
     return {name: [record.get(name) for record in records] for name in names}
 
 
+def nested_name(prediction: str, field: str) -> str:
+    """Return the name of a field of a nested prediction among the fields of all.
+
+    >>> nested_name("income", "label"), nested_name("price", "price")
+    ('income.label', 'price')
+    """
+    return field if field == prediction else f"{prediction}.{field}"
+
+
 def fields_of(prediction: Any) -> dict[str, Any]:
     """Return the fields of one prediction by name; a nested mapping is merged into them.
 
     A name of a nested mapping that is also a field, or in ``RESERVED``, is prefixed with the
     mapping's name: a class "label" in ``probabilities`` becomes "probabilities.label", and a class
     that has such a name already becomes "probabilities.probabilities.label". The fields of a nested
-    prediction (a dataclass, as in the predictions of several targets) always have its name as a
-    prefix: "income.label". A prediction that is neither a dataclass nor a mapping has the single
-    field "value", and an error the field "error".
+    prediction (a dataclass, as in the predictions of several targets) have its name as a prefix,
+    "income.label", except for a field of the same name: "price", not "price.price". A prediction
+    that is neither a dataclass nor a mapping has the single field "value", and an error the field
+    "error".
     """
     if isinstance(prediction, Exception):
         return {"error": str(prediction)}
@@ -89,7 +99,8 @@ def fields_of(prediction: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in fields.items():
         if is_dataclass(value) and not isinstance(value, type):
-            found |= {f"{name}.{inner}": part for inner, part in fields_of(value).items()}
+            inner_fields = fields_of(value).items()
+            found |= {nested_name(name, inner): part for inner, part in inner_fields}
             continue
         if not isinstance(value, Mapping):
             found[name] = value

@@ -56,9 +56,10 @@ class Targets:
 
     Attributes:
         kind: The task.
-        values: int64 ``(n,)`` for classification; float32 ``(n, classes)`` of 0 and 1 for
-            multi-label; ``(n,)`` or ``(n, values)`` for regression, in torch's default dtype or,
-            if this would merge distinct values, float64.
+        values: int64 ``(n,)`` for classification, or the smallest type that holds all classes
+            (``compact``), and -100 for a row without a label; float32 ``(n, classes)`` of 0 and 1
+            for multi-label; ``(n,)`` or ``(n, values)`` for regression, in torch's default dtype
+            or, if this would merge distinct values, float64.
         names: Class names, or names of the regression targets.
         reason: The property of the labels that decided the task, for messages.
         readings: How ambiguous labels were interpreted.
@@ -74,9 +75,29 @@ class Targets:
         """Return the targets of ``rows``, in the order of ``rows``."""
         return replace(self, values=self.values[torch.as_tensor(rows)])
 
+    def of(self, rows: Rows) -> Tensor:
+        """Return the values of ``rows`` as they are in batches: class numbers are int64."""
+        values = self.values[torch.as_tensor(rows)]
+        return values.long() if self.kind == "classification" else values
+
+    def missing(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return which of ``rows`` have no label (-100) or number (NaN), ``(rows,)``."""
+        values = self.values[torch.as_tensor(rows)]
+        if self.kind == "classification":
+            return np.asarray((values < 0).numpy())
+        missing = values.isnan()
+        return np.asarray((missing if missing.ndim == 1 else missing.flatten(1).any(1)).numpy())
+
+    def compact(self) -> Targets:
+        """Return targets whose class numbers are int8, int16 or int32; others are unchanged."""
+        if self.kind != "classification":
+            return self
+        return replace(self, values=self.values.to(smallest_integer(len(self.names))))
+
     def _classes_of(self, rows: Rows) -> set[int]:
         """Return the class numbers of ``rows``."""
-        return set(to_list(torch.bincount(self.values[torch.as_tensor(rows)]).nonzero().flatten()))
+        numbers = self.values[torch.as_tensor(rows)]
+        return set(to_list(torch.bincount(numbers[numbers >= 0]).nonzero().flatten()))
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of rows of each class, in the order of ``names``.
@@ -86,7 +107,7 @@ class Targets:
         if self.kind == "regression":
             return {}
         if self.kind == "classification":
-            counts = torch.bincount(self.values, minlength=len(self.names))
+            counts = torch.bincount(self.values[self.values >= 0], minlength=len(self.names))
         else:
             counts = self.values.sum(dim=0).long()
         return dict(zip(self.names, to_list(counts), strict=True))
@@ -118,11 +139,19 @@ class Targets:
         """Return the label of one row as text."""
         value = self.values[row]
         if self.kind == "classification":
-            return self.names[int(value)]
+            return self.names[int(value)] if value >= 0 else "(none)"
         if self.kind == "multi_label":
             tags = [name for name, on in zip(self.names, to_list(value), strict=True) if on]
             return ", ".join(tags) or "(none)"
         return ", ".join(f"{number:g}" for number in to_list(value.reshape(-1)))
+
+
+def smallest_integer(n: int) -> torch.dtype:
+    """Return the smallest signed type of torch that holds 0..n and negative numbers.
+
+    Signed, because torch reads an index of uint8 as a mask.
+    """
+    return torch.int8 if n < 2**7 else torch.int16 if n < 2**15 else torch.int32
 
 
 def read_labels(

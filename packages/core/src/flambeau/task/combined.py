@@ -17,7 +17,7 @@ from flambeau.errors import ArgumentError, InputError
 from flambeau.task.class_validation import explaining_labels
 from flambeau.task.log_link import LogLinkTask
 from flambeau.task.metrics import Metric, Mode
-from flambeau.task.model_call import call_model
+from flambeau.task.model_call import call_model, of_ensemble
 from flambeau.task.task import StepContext, Task
 
 if TYPE_CHECKING:
@@ -149,6 +149,13 @@ class CombinedTask(Task):
                 )
             return {name: named[name] for name in self.tasks}
         width = self.n_outputs
+        if of_ensemble(outputs) and outputs.members.shape[2:] == (width,):
+            widths = [cast("int", task.n_outputs) for task in self.tasks.values()]
+            parts = torch.split(outputs.members, widths, dim=2)
+            return {
+                name: replace(outputs, members=part)
+                for name, part in zip(self.tasks, parts, strict=True)
+            }
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else None
         if width is None or shape is None or len(shape) != 2 or shape[1] != width:
             columns = f" or one tensor (batch, {width})" if width is not None else ""
@@ -158,7 +165,7 @@ class CombinedTask(Task):
                 f"{', '.join(self.tasks)}{columns}: {self._widths()}."
             )
         widths = [cast("int", task.n_outputs) for task in self.tasks.values()]
-        parts = torch.split(outputs, widths, dim=1)
+        parts = torch.split(cast("Tensor", outputs), widths, dim=1)
         return dict(zip(self.tasks, parts, strict=True))
 
     def batch_of(self, name: str, batch: Batch) -> Batch:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flambeau.data.prediction_columns import columns_of, fields_of
+from flambeau.data.prediction_columns import columns_of, fields_of, nested_name
 from flambeau.errors import InputError
 from flambeau.task.class_validation import check_logits
 from flambeau.task.classification import Classification, Prediction, SetPrediction
@@ -147,7 +147,7 @@ def _of_each_target(task: CombinedTask, outputs: Any, n: int) -> Columns:
     if any(type(each).decode not in _VECTORISED for each in task.tasks.values()):
         return columns_of(task.decode(outputs))
     return {
-        f"{name}.{field}": column
+        nested_name(name, field): column
         for name, each in task.tasks.items()
         for field, column in decode_columns(each, own[name], n).items()
     }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flambeau.errors import InputError
 from flambeau_tabular.models.ntk import ActivationName, InputScale, NTKLinear, ParametricActivation
-from flambeau_tabular.models.table_inputs import InputOptions, TableInputs
+from flambeau_tabular.models.table_inputs import InputOptions, Kinds, TableInputs
 
 SCALE_FACTOR = 6.0
 SMALL_FACTOR = 0.1
@@ -105,7 +105,7 @@ def mlp(
     *,
     inputs: Mapping[str, Any],
     n_outputs: int,
-    kind: str = "regression",
+    kind: Kinds = "regression",
     hidden: Sequence[int] = (256, 256, 256),
     activation: ActivationName | None = None,
     dropout: float = 0.15,
@@ -116,10 +116,11 @@ def mlp(
         inputs: The columns and their embeddings, by the names of ``InputOptions``; numbers have
             "pbld" embeddings by default, as in RealMLP.
         n_outputs: Number of outputs.
-        kind: Kind of the task (``Task.kind``): decides the activation if that is None.
+        kind: Kind of the task (``Task.kind``), or kinds and widths of several tasks: decides the
+            activation if that is None.
         hidden: Widths of the hidden layers.
-        activation: "selu", "mish" or "relu"; None is "selu" for "classification" and
-            "multi_label", else "mish".
+        activation: "selu", "mish" or "relu"; None is "selu" if all outputs are those of
+            "classification" or "multi_label", else "mish".
         dropout: Dropout probability of the hidden units.
 
     Example:
@@ -130,7 +131,8 @@ def mlp(
         >>> model(*rows).shape
         torch.Size([4, 3])
     """
-    of_classes = kind in ("classification", "multi_label")
+    kinds = [kind] if isinstance(kind, str) else [name for name, _ in kind]
+    of_classes = all(each in ("classification", "multi_label") for each in kinds)
     return TabularMLP(
         TableInputs(InputOptions.of({"number_embedding": "pbld", **inputs})),
         n_outputs,

@@ -72,7 +72,8 @@ class Recipe:
 
 
 def _mlp(kind: str, device: str) -> Recipe:
-    of_classes = kind in OF_CLASSES
+    # Of several targets, of which some may be classes: the rate that suits both.
+    of_classes = kind in (*OF_CLASSES, "combined")
     return Recipe(
         lr=0.04 if of_classes else 0.2,
         weight_decay=0.02,

@@ -18,6 +18,10 @@ from flambeau_tabular.models.number_embedding import (
 )
 from flambeau_tabular.models.text_bag import TextBag
 
+Kinds = str | Sequence[tuple[str, int]]
+"""Kind of the task (``Task.kind``) of all outputs; or of several tasks in the order of the outputs,
+with the number of outputs of each: ``[("classification", 3), ("regression", 1)]``."""
+
 NumberEmbedding = Literal["none", "plr", "plr_lite", "pbld", "ple"]
 NUMBER_EMBEDDINGS: tuple[NumberEmbedding, ...] = ("none", "plr", "plr_lite", "pbld", "ple")
 """Names of the number embeddings."""

@@ -12,13 +12,10 @@ from torch import Tensor, nn
 
 from flambeau.errors import InputError
 from flambeau.task.ensemble_outputs import EnsembleOutputs
-from flambeau_tabular.models.table_inputs import InputOptions, TableInputs
+from flambeau_tabular.models.table_inputs import InputOptions, Kinds, TableInputs
 
 ScaleInit = Literal["normal", "signs"]
 
-Kinds = str | Sequence[tuple[str, int]]
-"""Kind of the task (``Task.kind``) of all outputs; or of several tasks in the order of the outputs,
-with the number of outputs of each: ``[("classification", 3), ("regression", 1)]``."""
 
 MEMBERS, CPU_MEMBERS = 32, 16
 """Members that the authors use, and a number with which a CPU is fast enough."""

@@ -159,7 +159,7 @@ def train_rows(
     most = min(_MOST_TRAIN, max(_FEWEST, _MOST_CELLS // width))
     rows = sampled(data.split.train, most, "train rows")
     features = Features.of(spec, spec.encode(data.frame, rows).inputs())
-    targets = data.targets.values[torch.from_numpy(rows)].numpy()
+    targets = data.targets.of(rows).numpy()
     structure = data.structure
     weights = None
     if structure.weights is not None:

@@ -110,7 +110,7 @@ def scored_rows(data: TabularData, ids: NDArray[np.int64]) -> Rows:
     """Return targets, weights and groups of rows, given by their row numbers."""
     at = torch.from_numpy(np.ascontiguousarray(ids))
     structure = data.structure
-    targets = data.targets.values[at]
+    targets = data.targets.of(ids)
     if data.targets.kind == "regression":
         targets = targets.double().reshape(len(ids), -1)
     groups = None if structure.groups is None else torch.from_numpy(structure.groups[ids])

@@ -13,7 +13,7 @@ from flambeau.wording import first_line
 from flambeau_tabular.report.baselines import Baselines
 from flambeau_tabular.report.baselines_section import baselines_section
 from flambeau_tabular.report.calibration_sections import coverage_section, temperature_section
-from flambeau_tabular.report.cards import column_cards
+from flambeau_tabular.report.cards import ColumnCards, column_cards
 from flambeau_tabular.report.cards_block import columns_section
 from flambeau_tabular.report.model_sections import (
     dependence_section,
@@ -44,10 +44,18 @@ def report_sections(data: TabularData, found: Interpretation) -> list[Section]:
         sections.append(Section("Model", (Text(f"Not examined: {first_line(error)}"),)))
     else:
         sections += model_sections(scored)
-    has_train = len(data.split.train) > 0
-    cards = column_cards(data) if has_train else column_cards(data, found.ids.numpy(), found.part)
+    cards = _cards(data, found)
     sections.append(columns_section(cards))
     return sections
+
+
+def _cards(data: TabularData, found: Interpretation) -> ColumnCards:
+    """Return the cards of the columns with the target; with the first of several."""
+    ids = found.ids.numpy()
+    if data.several_targets:
+        name, targets = next(iter(data.several_targets.items()))
+        data, ids = data.of_target(name), ids[~targets.missing(ids)]
+    return column_cards(data) if len(data.split.train) else column_cards(data, ids, found.part)
 
 
 def model_sections(scored: Scored) -> Iterator[Section]:
