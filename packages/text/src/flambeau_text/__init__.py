@@ -1,6 +1,6 @@
 """Text for flambeau: classification, translation with attention, and language models."""
 
-from flambeau_text.classification import TextData, TextOptions
+from flambeau_text.classification import TextData, TextOptions, token_attributions
 from flambeau_text.decoding import AverageLengthPenalty, Beam, GnmtLengthPenalty, Greedy, Sampling
 from flambeau_text.forcing import (
     AdaptiveForcing,
@@ -68,6 +68,7 @@ __all__ = [
     "corpus_scores",
     "plot_attention",
     "rnn",
+    "token_attributions",
     "transformer",
     "translate",
 ]

@@ -98,7 +98,7 @@ def interpret(
     n_weights = sum(parameter.numel() for parameter in model.parameters())
     notes = {"model": f"{type(model).__name__}, {n_weights:,} parameters", **details.notes}
     run = partial(_run, model, task, context, details.preprocessor)
-    return Interpretation(part, task, predictions, details, notes, run)
+    return Interpretation(part, task, predictions, details, notes, run, model)
 
 
 def _run(
@@ -132,6 +132,7 @@ class Interpretation:
         notes: Facts by name for the last section of the report.
         run: Returns what ``task.predict`` returns for a batch of the preprocessor; None if the
             model is not at hand.
+        model: The model, for sections that need its gradients; None if there is not only one.
 
     Attributes:
         part: The argument ``part``.
@@ -141,6 +142,7 @@ class Interpretation:
         details: The argument ``details``.
         notes: The argument ``notes``.
         run: The argument ``run``, with which sections of a report compute further predictions.
+        model: The argument ``model``.
         signatures: How scores were computed, by name; see ``Task.signatures``.
         created: When the predictions were computed.
     """
@@ -153,8 +155,10 @@ class Interpretation:
         details: ReportDetails,
         notes: Mapping[str, str],
         run: Callable[[Batch], Any] | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         self.run = run
+        self.model = model
         self.part = part
         self.task = task
         self.predictions = predictions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
 from flambeau_text.tokenization.normalization import normalize
+
+if TYPE_CHECKING:
+    from flambeau.report.interpretation import Interpretation
+    from flambeau.report.page import Section
 
 _SHOWN = 200  # characters of a text in a preview
 
@@ -201,10 +205,30 @@ class TextData(TextDataConstructors):
             self._samples, self._targets, split, self._options, self._notes, self._readings
         )
 
+    def weights_of(self, rows: Rows) -> Tensor | None:
+        """Return the weights of rows of ``samples``, ``(rows,)``; None if all are 1."""
+        if WEIGHT not in self._samples.columns:
+            return None
+        weights = torch.as_tensor(self._samples[WEIGHT])[torch.from_numpy(np.array(rows))]
+        return None if bool((weights == 1).all()) else weights
+
     @classmethod
     def inputs_from_path(cls, path: Path) -> Sequence[Any]:
         """Return the rows of a table, the lines of a text file, or the files of a folder."""
         return read_inputs(path)
+
+    # ------------------------------------------------------------ report
+
+    def baselines(self, found: Interpretation) -> Mapping[str, Mapping[str, float]] | None:
+        """Return the scores of linear models of words; see `text_baselines`."""
+        from flambeau_text.classification.report.baselines import text_baselines
+
+        return text_baselines(self, found)
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        from flambeau_text.classification.report.sections import report_sections
+
+        return report_sections(self, found)
 
     # ------------------------------------------------------------ from the plan
 
@@ -232,7 +256,7 @@ class TextData(TextDataConstructors):
         tokens, truncated = _checked(preprocessor).tokens(self.raw(part))
         ids = torch.from_numpy(np.array(rows))
         targets = self._targets.select(rows).values
-        return EncodedTexts(RaggedRows(tokens), targets, ids, self._weights(rows), truncated)
+        return EncodedTexts(RaggedRows(tokens), targets, ids, self.weights_of(rows), truncated)
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
@@ -285,13 +309,6 @@ class TextData(TextDataConstructors):
                 f"{self._targets.kind!r}: {self._targets.reason}. Pass the task when you create "
                 f"the data: TextOptions(task={task!r})."
             )
-
-    def _weights(self, rows: Rows) -> Tensor | None:
-        """Return the weights of ``rows``; None if all are 1."""
-        if WEIGHT not in self._samples.columns:
-            return None
-        weights = torch.as_tensor(self._samples[WEIGHT])[torch.from_numpy(np.array(rows))]
-        return None if bool((weights == 1).all()) else weights
 
 
 def _checked(preprocessor: Preprocessor) -> TextPreprocessor:

@@ -69,14 +69,34 @@ class BagEncoder(TextEncoder):
             self.vectors.weight[:n].uniform_(-1.0 / config.width, 1.0 / config.width)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        ids, pairs = self._ids(tokens, lengths)
+        return self.vectors(ids if pairs is None else torch.cat([ids, pairs], 1))
+
+    def _ids(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the rows of the vectors of tokens and of pairs, with those of padding masked."""
         valid = valid_positions(tokens, lengths)
         padding = self.vocab_size + self.buckets
         ids = tokens.masked_fill(~valid, padding)
-        if self.buckets and tokens.shape[1] > 1:
-            pairs = (tokens[:, :-1] * _MULTIPLIER + tokens[:, 1:]) % self.buckets
-            pairs = (pairs + self.vocab_size).masked_fill(~valid[:, 1:], padding)
-            ids = torch.cat([ids, pairs], 1)
-        return self.vectors(ids)
+        if not self.buckets or tokens.shape[1] < 2:
+            return ids, None
+        pairs = (tokens[:, :-1] * _MULTIPLIER + tokens[:, 1:]) % self.buckets
+        return ids, (pairs + self.vocab_size).masked_fill(~valid[:, 1:], padding)
+
+    def contributions(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the part of each position in the mean, ``(batch, positions, width)``.
+
+        A pair counts half for each of its two tokens; the sum over the positions is the mean.
+        """
+        ids, pairs = self._ids(tokens, lengths)
+        found = self.vectors.weight[ids]
+        count = lengths.double()
+        if pairs is not None:
+            halves = self.vectors.weight[pairs] / 2
+            found = found.clone()
+            found[:, :-1] += halves
+            found[:, 1:] += halves
+            count = 2.0 * count - 1.0
+        return found / count.to(found.dtype).view(-1, 1, 1)
 
 
 def bag_classifier(
