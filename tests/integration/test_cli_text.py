@@ -60,7 +60,7 @@ def model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fit_writes_a_model_of_the_domain(model: Path) -> None:
     record = json.loads((model / "flambeau.json").read_text())
     assert record["domain"] == "text"
-    assert record["preprocessor"]["arguments"]["field"] == "review"
+    assert record["preprocessor"]["arguments"]["fields"] == ["review"]
 
 
 def test_predict_reads_tables_and_lines(model: Path, tmp_path: Path) -> None:

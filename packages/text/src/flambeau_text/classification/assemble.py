@@ -26,8 +26,8 @@ TextDataArguments: TypeAlias = tuple[
 ]
 """The arguments of ``TextData``."""
 
-TEXT, LOCATION = "text", "location"
-"""Columns of ``Samples``: the texts, and where each was found."""
+TEXT, SECOND_TEXT, LOCATION = "text", "second_text", "location"
+"""Columns of ``Samples``: the texts, the second texts of pairs, and where each was found."""
 
 WEIGHT, GROUP = "sample_weight", "group"
 """Columns of ``Samples`` with the weight and the group of each text, if they are given."""
@@ -38,7 +38,7 @@ class LabelledTexts:
     """Texts with their labels as they were found, before they are checked and split.
 
     Attributes:
-        texts: The texts; a cell without a text is None or NaN.
+        texts: The texts, or pairs of texts; a cell without a text is None or NaN.
         labels: One label per text.
         locations: Where each text was found, for messages.
         given: Rows of each part, if folders or a column define the parts.
@@ -114,7 +114,7 @@ def assemble(
     )
     samples = Samples(
         {
-            TEXT: [texts[row] for row in kept],
+            **_text_columns([texts[row] for row in kept]),
             LOCATION: list(part.locations),
             **({} if part.weights is None else {WEIGHT: cast("Sequence[Any]", part.weights)}),
             **({} if part.groups is None else {GROUP: _group_names(part)}),
@@ -125,17 +125,39 @@ def assemble(
     return samples, targets, split, options, found.notes, found.readings
 
 
-def _read_texts(found: LabelledTexts, *, keep_blank: bool) -> tuple[dict[int, str], list[Problem]]:
-    """Return the texts by row, and the rows without a text."""
-    texts: dict[int, str] = {}
+def _read_texts(
+    found: LabelledTexts, *, keep_blank: bool
+) -> tuple[dict[int, tuple[str, ...]], list[Problem]]:
+    """Return the text, or both texts, of each row that has one, and the rows without."""
+    texts: dict[int, tuple[str, ...]] = {}
     problems: list[Problem] = []
+    width = 0
     for row, value in enumerate(found.texts):
-        text = "" if is_missing_text(value) else checked_text(value, found.locations[row])
-        if text.strip() or keep_blank:
-            texts[row] = text
+        values = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
+        where = found.locations[row]
+        own = tuple("" if is_missing_text(each) else checked_text(each, where) for each in values)
+        width = width or len(own)
+        if len(own) != width or len(own) > 2:
+            raise InputError(
+                f"{where} has {len(own)} texts, and the first row {width}. Give one text in every "
+                "row, or two in every row."
+            )
+        if keep_blank or all(text.strip() for text in own):
+            texts[row] = own
         else:
-            problems.append(Problem(found.locations[row], "no text"))
+            problems.append(Problem(where, "no text"))
     return texts, problems
+
+
+def _text_columns(texts: Sequence[tuple[str, ...]]) -> dict[str, Sequence[Any]]:
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    return dict(zip((TEXT, SECOND_TEXT), columns, strict=False))
+
+
+def texts_of(samples: Samples, row: int) -> str | tuple[str, str]:
+    """Return the text of a row, or both texts of a pair."""
+    first = samples[TEXT][row]
+    return (first, samples[SECOND_TEXT][row]) if SECOND_TEXT in samples.columns else first
 
 
 def _check_labels(found: LabelledTexts, options: TextOptions) -> None:
@@ -184,7 +206,7 @@ def _split(
             'predict, pass TextOptions(task="regression"), on the command line --task regression.'
         )
     groups = np.array(samples[GROUP]) if GROUP in samples.columns else None
-    numbers = _text_numbers(samples[TEXT])
+    numbers = _text_numbers([texts_of(samples, row) for row in range(len(samples))])
     n_distinct = int(numbers.max()) + 1
     if is_drawn and not given and groups is None and n_distinct < len(numbers):
         split = _draw_without_copies(request, numbers, classes, targets.names)
@@ -227,7 +249,7 @@ def _draw_without_copies(
     return Split(**cast("dict[str, Any]", parts), method=drawn.method, notes=(*drawn.notes, note))
 
 
-def _text_numbers(texts: Sequence[str]) -> NDArray[np.int64]:
+def _text_numbers(texts: Sequence[Any]) -> NDArray[np.int64]:
     """Return a number for each text, equal for equal texts, in the order of their first rows."""
-    known: dict[str, int] = {}
+    known: dict[Any, int] = {}
     return np.array([known.setdefault(text, len(known)) for text in texts], np.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flambeau.data.split import HELD_OUT
 from flambeau.doctor import Check, Finding, TrainingSetup
-from flambeau_text.classification.assemble import TEXT
+from flambeau_text.classification.assemble import texts_of
 from flambeau_text.classification.data import TextData
 from flambeau_text.classification.dataset import EncodedTexts
 
@@ -33,8 +35,8 @@ def check_copies(setup: TrainingSetup) -> list[Finding]:
     data = setup.data
     if not isinstance(data, TextData):
         return []
-    label_of: dict[str, str] = {}
-    texts = data.samples[TEXT]
+    label_of: dict[Any, str] = {}
+    texts = [texts_of(data.samples, row) for row in range(len(data.samples))]
     for row in data.split.train.tolist():
         label_of.setdefault(texts[row], data.targets.text(row))
     found: list[Finding] = []

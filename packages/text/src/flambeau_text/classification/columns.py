@@ -30,13 +30,13 @@ class TextTable:
 
     Attributes:
         table: The columns.
-        text: Name of the column of texts; None finds it.
+        text: Name of the column of texts, or of the two columns of pairs; None finds one.
         label: Name of the column of labels, or of several; None finds it.
         orders: The categories of the columns that have an order of their own.
     """
 
     table: Table
-    text: str | None = None
+    text: str | Sequence[str] | None = None
     label: str | Sequence[str] | None = None
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
@@ -45,7 +45,7 @@ class TextTable:
 class TextColumns:
     """The columns of texts and labels, and how they were found."""
 
-    text: str
+    texts: tuple[str, ...]
     label: str | tuple[str, ...]
     readings: tuple[Reading, ...]
 
@@ -53,7 +53,7 @@ class TextColumns:
     def names(self) -> tuple[str, ...]:
         """Names of all these columns."""
         labels = (self.label,) if isinstance(self.label, str) else self.label
-        return (self.text, *labels)
+        return (*self.texts, *labels)
 
 
 def find_columns(source: TextTable, without: Collection[str] = ()) -> TextColumns:
@@ -72,22 +72,28 @@ def find_columns(source: TextTable, without: Collection[str] = ()) -> TextColumn
         labels = (source.label,)
     elif source.label is not None:
         labels = tuple(in_order(source.label, "label", "column"))
-    for name in (source.text, *labels):
-        if name is not None:
-            check_column(table, name)
-    if source.text in labels:
+    texts = as_names(source.text)
+    for name in (*texts, *labels):
+        check_column(table, name)
+    if both := [name for name in texts if name in labels]:
         raise InputError(
-            f"text and label are both {source.text!r}. Name two columns: text=… and label=…, on "
+            f"text and label are both {both[0]!r}. Name two columns: text=… and label=…, on "
             "the command line --text and --target."
         )
-    text = source.text
-    if text is None:
+    if not texts:
         text, reading = find_text_column(table, (*labels, *without))
-        readings += reading
+        texts, readings = (text,), [*readings, *reading]
     if not labels:
-        label, reading = _find_label_column(table, (text, *without))
-        return TextColumns(text, label, (*readings, *reading))
-    return TextColumns(text, labels[0] if len(labels) == 1 else labels, tuple(readings))
+        label, reading = _find_label_column(table, (*texts, *without))
+        return TextColumns(texts, label, (*readings, *reading))
+    return TextColumns(texts, labels[0] if len(labels) == 1 else labels, tuple(readings))
+
+
+def as_names(text: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of the columns of texts; empty for None."""
+    if text is None:
+        return ()
+    return (text,) if isinstance(text, str) else tuple(text)
 
 
 def check_column(table: Table, name: str) -> None:

@@ -53,7 +53,7 @@ class TextDataConstructors(Data):
     def from_df(
         cls,
         frame: Any,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         label: str | Sequence[str] | None = None,
         *,
         valid: Any = 0.2,
@@ -68,8 +68,9 @@ class TextDataConstructors(Data):
         Args:
             frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
                 sequences.
-            text: Name of the column of texts; None finds a column with a usual name ("text",
-                "review", …), else the only one with several words per cell.
+            text: Name of the column of texts, or of the two columns of pairs of texts; None finds a
+                column with a usual name ("text", "review", …), else the only one with several words
+                per cell.
             label: Name of the column of labels; None finds one with a usual name ("label",
                 "target", …), else the only other column. Several columns are regression targets,
                 or labels if all values are 0 or 1.
@@ -103,7 +104,7 @@ class TextDataConstructors(Data):
     def from_csv(
         cls,
         path: PathLike,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         label: str | Sequence[str] | None = None,
         *,
         valid: float | PathLike = 0.2,
@@ -133,7 +134,7 @@ class TextDataConstructors(Data):
     def from_jsonl(
         cls,
         path: PathLike,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         label: str | Sequence[str] | None = None,
         *,
         valid: float | PathLike = 0.2,
@@ -201,7 +202,7 @@ class TextDataConstructors(Data):
         """Use texts and labels in memory.
 
         Args:
-            texts: A sequence of texts: a list, an array, a column.
+            texts: A sequence of texts: a list, an array, a column; or of pairs of texts.
             labels: One per text, of any type that `read_labels` accepts.
             valid: A share or number, or ``(texts, labels)``.
             test: The same for the test part.
@@ -231,7 +232,7 @@ class TextDataConstructors(Data):
         test: Any = 0.0,
         calibration: Any = 0.0,
         seed: int = 0,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         label: str | None = None,
         options: TextOptions | None = None,
     ) -> Self:
@@ -244,7 +245,7 @@ class TextDataConstructors(Data):
             test: The same for the test part.
             calibration: The same for ``learner.calibrate``.
             seed: Seed of the random split.
-            text: Key of the text; None finds it.
+            text: Key of the text, or of both texts of pairs; None finds it.
             label: Key of the label; None finds it.
             options: Further options.
 

@@ -20,7 +20,8 @@ from flambeau.data.split import Rows, Split
 from flambeau.data.targets import Targets
 from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau.task.named_losses import loss_arguments
-from flambeau_text.classification.assemble import GROUP, TEXT, WEIGHT
+from flambeau_text.classification.assemble import GROUP, SECOND_TEXT, TEXT, WEIGHT, texts_of
+from flambeau_text.classification.columns import as_names
 from flambeau_text.classification.constructors import TextDataConstructors
 from flambeau_text.classification.dataset import EncodedTexts
 from flambeau_text.classification.facts import TextFacts, text_facts
@@ -150,7 +151,7 @@ class TextData(TextDataConstructors):
             if not len(rows):
                 continue
             texts = self.raw(part)
-            words = sum(len(text.split()) for text in texts)
+            words = sum(len(text.split()) for column in self._columns(part) for text in column)
             line = f"{part}: {len(texts):,} texts, {words:,} words"
             if counts := self._targets.select(rows).counts():
                 line += "; " + ", ".join(f"{name} {n:,}" for name, n in counts.items())
@@ -160,18 +161,31 @@ class TextData(TextDataConstructors):
             lines.append(f"left out: {len(problems):,} texts, for example {problems[0]}")
         return "\n".join([*lines, *map(str, self.readings), *self._notes])
 
-    def raw(self, part: str) -> list[str]:
-        texts = self._samples[TEXT]
-        return [texts[row] for row in self._split.part(part).tolist()]
+    @property
+    def n_texts(self) -> int:
+        """1, or 2 for pairs of texts."""
+        return 2 if SECOND_TEXT in self._samples.columns else 1
+
+    def raw(self, part: str) -> list[Any]:
+        return [texts_of(self._samples, row) for row in self._split.part(part).tolist()]
+
+    def _columns(self, part: str) -> list[list[str]]:
+        """Return the texts of a part; of pairs, the first and the second texts."""
+        rows = self._split.part(part).tolist()
+        names = (TEXT, SECOND_TEXT)[: self.n_texts]
+        return [[self._samples[name][row] for row in rows] for name in names]
 
     def preview(self, row: int) -> Preview:
-        text = self._samples[TEXT][row]
+        found = texts_of(self._samples, row)
+        text = found if isinstance(found, str) else " | ".join(found)
         return Preview(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…")
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint of ``Data``, with digests of the texts and of their weights."""
         found = super().fingerprint()
-        content = "\0".join(self._samples[TEXT]).encode("utf-8", "surrogatepass")
+        names = (TEXT, SECOND_TEXT)[: self.n_texts]
+        texts = (text for name in names for text in self._samples[name])
+        content = "\0".join(texts).encode("utf-8", "surrogatepass")
         found["texts"] = f"digest {digest(content)}"
         if (encoder := self._options.encoder) is not None:
             found["language model"] = f"digest {encoder.sha256[:12]}"
@@ -238,11 +252,13 @@ class TextData(TextDataConstructors):
         if given is not None and values["tokenizer"] == tokenizer_name(given):
             tokenizer = as_tokenizer(given, lowercase, form)
         else:
-            lines = [normalize(line, form) for text in self.raw("train") for line in lines_of(text)]
+            texts = (text for column in self._columns("train") for text in column)
+            lines = [normalize(line, form) for text in texts for line in lines_of(text)]
             tokenizer = fit_tokenizer(lines, values, options.language or ANY_LANGUAGE, lowercase)
         return TextPreprocessor(
             tokenizer=tokenizer,
-            field=options.text,
+            fields=as_names(options.text),
+            n_texts=self.n_texts,
             **select_values(values, "max_length", "truncation"),
         )
 
@@ -253,10 +269,17 @@ class TextData(TextDataConstructors):
                 f"There are no {part} texts. Pass {part}= to the constructor of the data."
             )
         self._check_task(values)
-        tokens, truncated = _checked(preprocessor).tokens(self.raw(part))
+        encoded = [_checked(preprocessor).tokens(column) for column in self._columns(part)]
+        truncated = sum(number for _, number in encoded)
         ids = torch.from_numpy(np.array(rows))
         targets = self._targets.select(rows).values
-        return EncodedTexts(RaggedRows(tokens), targets, ids, self.weights_of(rows), truncated)
+        return EncodedTexts(
+            [RaggedRows(tokens) for tokens, _ in encoded],
+            targets,
+            ids,
+            self.weights_of(rows),
+            truncated,
+        )
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
@@ -266,6 +289,7 @@ class TextData(TextDataConstructors):
             "vocab_size": len(tokenizer),
             "n_outputs": len(self._targets.names),
             "config": values["model_config"],
+            "n_texts": self.n_texts,
         }
         encoder = self._options.encoder if values.get("weights") is not None else None
         return (

@@ -14,22 +14,26 @@ from flambeau_text.bucketing import batches_of_similar_lengths, rounded_width
 from flambeau_text.ragged_rows import RaggedRows
 
 TOKENS, LENGTHS, TARGET = "tokens", "lengths", "target"
+SECOND_TOKENS, SECOND_LENGTHS = "second_tokens", "second_lengths"
 """Names in every batch: of the token ids, of the number of tokens of each text, and of the
-targets."""
+targets; and of the second texts of pairs."""
+
+_NAMES = ((TOKENS, LENGTHS), (SECOND_TOKENS, SECOND_LENGTHS))
 
 
 class EncodedTexts:
     """The texts of a part as token ids, with their targets.
 
     Args:
-        rows: The token ids of each text.
+        texts: The token ids of each text; of pairs, those of the first and of the second texts.
         targets: One target per text, ``(n, …)``.
         ids: Sample ids, int64 ``(n,)``.
         sample_weight: Weight of each text, ``(n,)``; None weighs all equally.
         truncated: Number of texts that were longer than the limit, of which tokens are left out.
 
     Attributes:
-        rows: The argument ``rows``.
+        texts: The argument ``texts``.
+        lengths: Number of tokens of each text, of pairs that of both, int64 ``(n,)``.
         inputs: The lengths of the texts, by name: no features with which a linear model is fitted.
         targets: The targets by name.
         truncated: The argument ``truncated``.
@@ -40,35 +44,37 @@ class EncodedTexts:
 
     def __init__(
         self,
-        rows: RaggedRows,
+        texts: Sequence[RaggedRows],
         targets: Tensor,
         ids: Tensor,
         sample_weight: Tensor | None = None,
         truncated: int = 0,
     ) -> None:
-        if not len(rows):
+        if not len(ids):
             raise InputError("The data set has no texts. Give at least one.")
-        self.rows, self.ids = rows, ids
-        self.inputs = {LENGTHS: rows.lengths}
+        self.texts, self.ids = tuple(texts), ids
+        self.lengths = torch.stack([each.lengths for each in self.texts]).sum(0)
+        self.inputs = {LENGTHS: self.lengths}
         self.targets = {TARGET: targets}
         self.sample_weight = sample_weight
         self.truncated = truncated
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.ids)
 
-    def batch(self, rows: Tensor, epoch: int = 0, width: int | None = None) -> Batch:
+    def batch(self, rows: Tensor, epoch: int = 0, widths: Sequence[int] | None = None) -> Batch:
         """Return the texts at ``rows`` as a padded batch.
 
         Args:
             rows: Indices of the texts, int64 ``(n,)``.
             epoch: The epoch of the batch.
-            width: Padded length; None uses the longest text.
+            widths: Padded length of the texts, and of the second texts of pairs; None uses the
+                longest text.
         """
         weights = None if self.sample_weight is None else self.sample_weight[rows]
         total = float(len(rows)) if weights is None else float(weights.double().sum())
         return Batch(
-            token_inputs(self.rows, rows, width),
+            token_inputs(self.texts, rows, widths),
             {TARGET: self.targets[TARGET][rows]},
             weight=total,
             indices=self.ids[rows],
@@ -81,10 +87,21 @@ class EncodedTexts:
         return TextLoader(self, options)
 
 
-def token_inputs(texts: RaggedRows, rows: Tensor, width: int | None = None) -> dict[str, Tensor]:
-    """Return the inputs of a model: token ids padded at their ends, and lengths."""
-    tokens, _ = texts.padded(rows, width)
-    return {TOKENS: tokens, LENGTHS: texts.lengths[rows]}
+def token_inputs(
+    texts: Sequence[RaggedRows], rows: Tensor, widths: Sequence[int] | None = None
+) -> dict[str, Tensor]:
+    """Return the inputs of a model: token ids padded at their ends, and lengths.
+
+    Args:
+        texts: The token ids of the texts; of pairs, those of the first and of the second texts.
+        rows: Indices of the texts, int64 ``(n,)``.
+        widths: Padded length of each; None uses the longest.
+    """
+    found: dict[str, Tensor] = {}
+    for index, (each, names) in enumerate(zip(texts, _NAMES, strict=False)):
+        tokens, _ = each.padded(rows, None if widths is None else widths[index])
+        found |= {names[0]: tokens, names[1]: each.lengths[rows]}
+    return found
 
 
 class TextLoader(Loader):
@@ -111,14 +128,14 @@ class TextLoader(Loader):
         for rows in self._rows(epoch)[start_step:]:
             own = slice(*shard_bounds(0, len(rows), self.options))
             # The width of the whole batch, so that all ranks compute equal shapes.
-            width = rounded_width(self.dataset.rows.longest(rows))
-            yield self.dataset.batch(rows[own], epoch, width)
+            widths = [rounded_width(each.longest(rows)) for each in self.dataset.texts]
+            yield self.dataset.batch(rows[own], epoch, widths)
 
     def _rows(self, epoch: int) -> Sequence[Tensor]:
         size, n = self.options.batch_size, len(self.dataset)
         if self.options.shuffle:
             return batches_of_similar_lengths(
-                self.dataset.rows.lengths,
+                self.dataset.lengths,
                 size,
                 self.options.seed,
                 epoch,

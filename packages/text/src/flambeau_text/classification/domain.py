@@ -55,8 +55,19 @@ def parse_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def parse_columns(text: str) -> str | list[str]:
+    """Return the name of a column, or several names separated by commas."""
+    names = parse_names(text)
+    return names if len(names) > 1 else text
+
+
 DATA_OPTIONS = (
-    CliOption("text", str, "Column with the texts; by default it is found.", "text"),
+    CliOption(
+        "text",
+        parse_columns,
+        "Column with the texts, by default found; two with a comma for pairs of texts.",
+        "text",
+    ),
     CliOption("valid", str, "Share or number of texts for validation, or a file.", "valid"),
     CliOption("test", str, "Share or number of texts for the final test, or a file.", "test"),
     CliOption(

@@ -13,7 +13,7 @@ from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.targets import Targets
 from flambeau.tensors.base_data import describe_target
-from flambeau_text.classification.assemble import TEXT, WEIGHT
+from flambeau_text.classification.assemble import SECOND_TEXT, TEXT, WEIGHT
 from flambeau_text.classification.options import TextOptions
 from flambeau_text.tokenization.fit import TOKENIZERS, tokenizer_name
 from flambeau_text.word_count import count_words, script_of
@@ -32,6 +32,7 @@ class TextFacts(Facts, total=False):
     """The facts of every kind of data, and statistics of the train texts.
 
     Attributes:
+        n_texts: 1, or 2 for pairs of texts; further facts count both texts of a pair.
         label_kind: The task that follows from the labels.
         label_reason: The property of the labels that decided the task.
         words: Number of words.
@@ -49,6 +50,7 @@ class TextFacts(Facts, total=False):
             which a classifier can start; absent without one.
     """
 
+    n_texts: ReadOnly[Required[int]]
     label_kind: ReadOnly[Required[str]]
     label_reason: ReadOnly[Required[str]]
     words: ReadOnly[Required[int]]
@@ -67,7 +69,9 @@ class TextFacts(Facts, total=False):
 def text_facts(samples: Samples, targets: Targets, split: Split, options: TextOptions) -> TextFacts:
     """Return the facts of the train texts."""
     rows = split.train.tolist()
-    texts = [samples[TEXT][row] for row in rows]
+    n_texts = 2 if SECOND_TEXT in samples.columns else 1
+    columns = [samples[name] for name in (TEXT, SECOND_TEXT)[:n_texts]]
+    texts = [column[row] for column in columns for row in rows]
     chosen = targets.select(split.train)
     weights: Any = samples[WEIGHT] if WEIGHT in samples.columns else None
     weights = None if weights is None else weights[split.train]
@@ -76,6 +80,7 @@ def text_facts(samples: Samples, targets: Targets, split: Split, options: TextOp
         **{f"n_{part}": len(split.part(part)) for part in PARTS},
         "split": split.describe(),
         "in_memory": True,
+        "n_texts": n_texts,
         "label_kind": targets.kind,
         "label_reason": targets.reason,
         **describe_target(

@@ -33,7 +33,8 @@ class TextOptions:
     """How texts and labels are read, for the constructors of ``TextData``.
 
     Attributes:
-        text: Column of a table, or field of a mapping, with the texts; None finds it.
+        text: Column of a table, or field of a mapping, with the texts, or two of them for pairs of
+            texts; None finds one.
         label: Column or field with the labels, or several columns of numbers; None finds it.
         weight: Column with the weight of each text in loss and metrics: finite and not negative.
         group: Column with the group of each text, such as its author. Drawn parts keep each group
@@ -65,7 +66,7 @@ class TextOptions:
         InputError: A value is invalid, or differs from that of ``like``.
     """
 
-    text: str | None = None
+    text: str | Sequence[str] | None = None
     label: str | Sequence[str] | None = None
     weight: str | None = None
     group: str | None = None
@@ -100,6 +101,8 @@ class TextOptions:
         if encoder is not None and self.tokenizer is None and self.vocab_size is None:
             object.__setattr__(self, "tokenizer", encoder.build_tokenizer())
         check_tokenization(self.tokenizer, self.vocab_size, self.normalization, like=self.like)
+        if self.text is not None:
+            object.__setattr__(self, "text", text_columns(self.text))
         if self.classes is not None:
             object.__setattr__(self, "classes", ordered_names(self.classes, "classes"))
         if self.like is not None:
@@ -123,13 +126,34 @@ class TextOptions:
     @property
     def reading_options(self) -> dict[str, Any]:
         """The options to use for reading further texts for the same model, as JSON values."""
-        label = self.label if self.label is None or isinstance(self.label, str) else [*self.label]
-        found = {**{name: getattr(self, name) for name in _READING}, "label": label}
+        lists = {
+            name: value if value is None or isinstance(value, str) else [*value]
+            for name, value in (("text", self.text), ("label", self.label))
+        }
+        found = {**{name: getattr(self, name) for name in _READING}, **lists}
         return {name: value for name, value in found.items() if value is not None}
 
     def updated(self, given: Mapping[str, Any]) -> TextOptions:
         """Return the options with all values of ``given`` that are not None."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def text_columns(given: str | Sequence[str]) -> str | tuple[str, str]:
+    """Return the name of the column of texts, or of the two columns of pairs.
+
+    Raises:
+        InputError: There are more than two names, or a name twice.
+    """
+    if isinstance(given, str):
+        return given
+    names = tuple(map(str, given))
+    if len(names) == 1:
+        return names[0]
+    if len(names) != 2 or names[0] == names[1]:
+        raise InputError(
+            f"text={list(names)!r} must name one column, or two different ones for pairs of texts."
+        )
+    return names[0], names[1]
 
 
 def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:

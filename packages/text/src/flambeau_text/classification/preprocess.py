@@ -33,7 +33,9 @@ class TextPreprocessor(Preprocessor):
         max_length: Most tokens of a text, without the end tokens around it.
         truncation: What is kept of a longer text: "head" (its beginning) or "head_tail" (half of
             the tokens from each end).
-        field: Name of the field with the text in inputs that are mappings; None accepts only texts.
+        fields: Names of the fields with the text, or both texts of pairs, in inputs that are
+            mappings; empty if the texts had no names.
+        n_texts: 1, or 2 for pairs of texts.
         tokenization: The record that an export has from ``record_of``; if the installed packages
             tokenize differently, a warning is given. None makes a new record.
 
@@ -41,7 +43,8 @@ class TextPreprocessor(Preprocessor):
         tokenizer: The tokenizer.
         max_length: The argument ``max_length``.
         truncation: The argument ``truncation``.
-        field: The argument ``field``.
+        fields: The argument ``fields``.
+        n_texts: The argument ``n_texts``.
     """
 
     def __init__(
@@ -50,13 +53,15 @@ class TextPreprocessor(Preprocessor):
         tokenizer: Tokenizer | Mapping[str, Any],
         max_length: int,
         truncation: str = "head",
-        field: str | None = None,
+        fields: Sequence[str] = (),
+        n_texts: int = 1,
         tokenization: Mapping[str, Any] | None = None,
     ) -> None:
         self.tokenizer = (
             tokenizer_from_json(tokenizer) if isinstance(tokenizer, Mapping) else tokenizer
         )
-        self.max_length, self.truncation, self.field = max_length, truncation, field
+        self.max_length, self.truncation = max_length, truncation
+        self.fields, self.n_texts = tuple(fields), n_texts
         if tokenization is not None:
             warn_if_changed(tokenization, [self.tokenizer])
         self._tokenization = dict(tokenization or record_of([self.tokenizer]))
@@ -91,29 +96,35 @@ class TextPreprocessor(Preprocessor):
         return row[:head] + row[len(row) - (limit - head) :]
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Encode texts, or mappings with the field that has the text.
+        """Encode texts, pairs of texts, or mappings with the fields that have the texts.
 
         An empty text has only end tokens, and gets the prediction of a text without words.
 
         Raises:
             InputError: An item is neither; the message has its index.
         """
-        texts = [self._text_of(index, item) for index, item in enumerate(items)]
-        rows, _ = self.tokens(texts)
-        found = RaggedRows(rows)
-        return Batch(token_inputs(found, torch.arange(len(rows))), weight=float(len(rows)))
+        texts = [self._texts_of(index, item) for index, item in enumerate(items)]
+        found = [RaggedRows(self.tokens(column)[0]) for column in zip(*texts, strict=True)]
+        found = found or [RaggedRows([])] * self.n_texts
+        rows = torch.arange(len(texts))
+        return Batch(token_inputs(found, rows), weight=float(len(texts)))
 
-    def _text_of(self, index: int, item: Any) -> str:
+    def _texts_of(self, index: int, item: Any) -> list[str]:
         where = f"Item {index}"
         if isinstance(item, Mapping):
             fields = cast("Mapping[str, Any]", item)
-            if self.field is None or self.field not in fields:
-                wanted = self.field or "text"
-                hint = did_you_mean(wanted, map(str, fields))
-                raise InputError(f"{where} has no field {wanted!r} with the text. {hint}")
-            item = fields[self.field]
-            where = f"{where}, field {self.field!r}"
-        return checked_text(item, where)
+            wanted = self.fields or (("text",) if self.n_texts == 1 else ("first", "second"))
+            if missing := [name for name in wanted if not self.fields or name not in fields]:
+                hint = did_you_mean(missing[0], map(str, fields))
+                raise InputError(f"{where} has no field {missing[0]!r} with the text. {hint}")
+            return [checked_text(fields[name], f"{where}, field {name!r}") for name in wanted]
+        values = [item] if self.n_texts == 1 else item
+        if not isinstance(values, list | tuple) or len(cast("list[Any]", values)) != self.n_texts:
+            raise InputError(
+                f"{where}: {item!r:.60} is not a pair of texts, which the model reads. Give a "
+                "tuple of two."
+            )
+        return [checked_text(value, where) for value in cast("list[Any]", values)]
 
     def vocabulary_digest(self) -> str:
         """Return a hash of the tokenizer; weights are valid only with an equal tokenizer."""
@@ -125,6 +136,7 @@ class TextPreprocessor(Preprocessor):
             "tokenizer": self.tokenizer.as_json(),
             "max_length": self.max_length,
             "truncation": self.truncation,
-            "field": self.field,
+            "fields": list(self.fields),
+            "n_texts": self.n_texts,
             "tokenization": self._tokenization,
         }

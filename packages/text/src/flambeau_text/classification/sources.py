@@ -24,6 +24,7 @@ from flambeau.tensors.columns import as_sample_weights, weights_of_column
 from flambeau_text.classification.assemble import LabelledTexts, TextDataArguments, assemble
 from flambeau_text.classification.columns import (
     TextTable,
+    as_names,
     check_column,
     find_columns,
     find_text_column,
@@ -53,7 +54,7 @@ def read_text_table(
     table = source.table
     source = replace(source, text=source.text or options.text, label=source.label or options.label)
     labels = [source.label] if isinstance(source.label, str) else list(source.label or ())
-    known = [name for name in (source.text, *labels, "text", "label") if name is not None]
+    known = [*as_names(source.text), *labels, "text", "label"]
     column, readings = (None, ()) if separate else _part_column(table, request, known)
     roles = [name for name in (column, options.weight, options.group) if name is not None]
     for name in roles:
@@ -62,7 +63,7 @@ def read_text_table(
     given = {}
     if column is not None:
         given = rows_by_part(read_part_column(table.column(column), column, table.name))
-    options = options.updated({"text": columns.text, "label": columns.label})
+    options = options.updated({"text": columns.texts, "label": columns.label})
     if isinstance(columns.label, str):
         found_labels: list[Any] = table.column(columns.label)
         order = source.orders.get(columns.label)
@@ -71,7 +72,8 @@ def read_text_table(
     else:
         found_labels = label_rows_of_columns(table, columns.label)
         options = options.updated({"classes": options.classes or columns.label})
-    texts = table.column(columns.text)
+    cells = [table.column(name) for name in columns.texts]
+    texts = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
     found = LabelledTexts(
         texts,
         found_labels,
@@ -197,7 +199,7 @@ def assemble_table(
     return assemble(found, request, options)
 
 
-def csv_table(path: Path, text: str | None, label: Any, options: TextOptions) -> TextTable:
+def csv_table(path: Path, text: Any, label: Any, options: TextOptions) -> TextTable:
     """Return the table in a CSV file; number-like cells are numbers, except in the texts.
 
     The label "a,b" names two columns unless "a,b" is one.
@@ -208,8 +210,8 @@ def csv_table(path: Path, text: str | None, label: Any, options: TextOptions) ->
         label = [name.strip() for name in label.split(",")]
     labels = [label] if isinstance(label, str) else list(label or ())
     numbers = table.with_numbers()
-    found = text or find_text_column(numbers, labels)[0]
-    return TextTable(table.with_numbers(text=(found,)), text, label)
+    found = as_names(text) or find_text_column(numbers, labels)[:1]
+    return TextTable(table.with_numbers(text=found), text, label)
 
 
 # ---------------------------------------------------------------- arrays

@@ -14,7 +14,7 @@ from flambeau_text.models.config import config_from_values
 from flambeau_text.models.text_classifier import (
     TextClassifier,
     TextEncoder,
-    classifier_head,
+    classifier,
     valid_positions,
 )
 
@@ -100,7 +100,11 @@ class BagEncoder(TextEncoder):
 
 
 def bag_classifier(
-    *, vocab_size: int, n_outputs: int, config: Mapping[str, Any] | None = None
+    *,
+    vocab_size: int,
+    n_outputs: int,
+    config: Mapping[str, Any] | None = None,
+    n_texts: int = 1,
 ) -> TextClassifier:
     """Build the classifier "bag" from plain values, as the plan and an artefact store them.
 
@@ -108,6 +112,7 @@ def bag_classifier(
         vocab_size: Number of tokens.
         n_outputs: Number of outputs.
         config: Fields of `BagConfig` that differ from their defaults.
+        n_texts: 1, or 2 for pairs of texts.
 
     Raises:
         ArgumentError: ``config`` has an unknown field or an invalid value.
@@ -118,5 +123,7 @@ def bag_classifier(
         torch.Size([1, 2])
     """
     chosen = config_from_values(BagConfig, config, "The classifier 'bag'")
-    head = classifier_head(chosen.width, n_outputs, 0, chosen.dropout)
-    return TextClassifier(BagEncoder(vocab_size, chosen), head)
+    encoder = BagEncoder(vocab_size, chosen)
+    # Of pairs the head compares two vectors, for which one linear layer is not enough.
+    hidden = 0 if n_texts == 1 else chosen.width
+    return classifier(encoder, n_outputs, n_texts, hidden=hidden, dropout=chosen.dropout)

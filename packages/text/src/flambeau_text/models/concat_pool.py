@@ -16,7 +16,7 @@ from flambeau_text.models.config import config_from_values
 from flambeau_text.models.text_classifier import (
     TextClassifier,
     TextEncoder,
-    classifier_head,
+    classifier,
     valid_positions,
 )
 
@@ -161,6 +161,7 @@ def awd_lstm_classifier(
     n_outputs: int,
     config: Mapping[str, Any] | None = None,
     weights: Mapping[str, Any] | None = None,
+    n_texts: int = 1,
 ) -> TextClassifier:
     """Build the classifier "awd_lstm" from plain values, as the plan and an artefact store them.
 
@@ -170,6 +171,7 @@ def awd_lstm_classifier(
         config: Fields of `AwdClassifierConfig` that differ from their defaults.
         weights: The arguments of `load_language_model`, for an encoder that starts from a language
             model; None starts from random weights.
+        n_texts: 1, or 2 for pairs of texts.
 
     Raises:
         ArgumentError: ``config`` has an unknown field or an invalid value.
@@ -187,5 +189,6 @@ def awd_lstm_classifier(
         from flambeau_text.models.pretrained_encoder import load_language_model
 
         load_language_model(encoder.encoder, **weights)
-    head = classifier_head(encoder.width, n_outputs, chosen.head_size, chosen.head_dropout)
-    return TextClassifier(encoder, head)
+    return classifier(
+        encoder, n_outputs, n_texts, hidden=chosen.head_size, dropout=chosen.head_dropout
+    )

@@ -59,6 +59,54 @@ class TextClassifier(nn.Module):
         return {**self.encoder.layer_groups(), "head": [self.head]}
 
 
+class PairClassifier(TextClassifier):
+    """Classifies pairs of texts, or predicts numbers from them.
+
+    One encoder maps both texts to vectors u and v; the head reads u, v, abs(u - v) and u * v.
+
+    Args:
+        encoder: Maps a text to a vector.
+        head: Maps ``(batch, 4 * width)`` to the outputs ``(batch, outputs)``.
+
+    Source:
+        Conneau et al., "Supervised Learning of Universal Sentence Representations from Natural
+        Language Inference Data" (arXiv 1705.02364), section 2.1.
+    """
+
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, second_tokens: Tensor, second_lengths: Tensor
+    ) -> Tensor:
+        """Return the outputs ``(batch, outputs)``.
+
+        Args:
+            tokens: Token ids of the first texts; see `TextClassifier.forward`.
+            lengths: Number of tokens of each first text.
+            second_tokens: Token ids of the second texts.
+            second_lengths: Number of tokens of each second text.
+        """
+        first, second = self.encoder(tokens, lengths), self.encoder(second_tokens, second_lengths)
+        together = torch.cat([first, second, (first - second).abs(), first * second], 1)
+        return self.head(together)
+
+
+def classifier(
+    encoder: TextEncoder, n_outputs: int, n_texts: int, *, hidden: int, dropout: float
+) -> TextClassifier:
+    """Return a classifier of single texts, or of pairs.
+
+    Args:
+        encoder: Maps a text to a vector.
+        n_outputs: Number of outputs.
+        n_texts: 1, or 2 for pairs.
+        hidden: Size of the head's hidden layer; 0 for none.
+        dropout: Dropout probability in the head.
+    """
+    if n_texts == 1:
+        return TextClassifier(encoder, classifier_head(encoder.width, n_outputs, hidden, dropout))
+    head = classifier_head(4 * encoder.width, n_outputs, hidden, dropout)
+    return PairClassifier(encoder, head)
+
+
 def valid_positions(tokens: Tensor, lengths: Tensor, first: int = 0) -> Tensor:
     """Return which positions are before the end of their text, bool ``(batch, positions)``.
 

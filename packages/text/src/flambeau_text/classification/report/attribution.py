@@ -65,6 +65,8 @@ def token_attributions(
             f"The predictor reads inputs with a {type(preprocessor).__name__}. Give one whose "
             "model was trained on TextData."
         )
+    if preprocessor.n_texts > 1:
+        raise ArgumentError("The model reads pairs of texts; attributions are those of one text.")
     if output is not None and output not in names:
         raise ArgumentError(f"The task has no output {output!r}; it has {', '.join(names)}.")
     index = None if output is None else names.index(output)

@@ -18,7 +18,7 @@ from flambeau.report.baselines import baseline_scores
 from flambeau.report.interpretation import Interpretation
 from flambeau.task.metrics import Metric, score
 from flambeau.task.task import Task
-from flambeau_text.classification.assemble import TEXT
+from flambeau_text.classification.assemble import texts_of
 from flambeau_text.word_count import script_of
 
 if TYPE_CHECKING:
@@ -45,9 +45,15 @@ class _Rows:
     @classmethod
     def of(cls, data: TextData, rows: NDArray[np.int64]) -> _Rows:
         at = torch.from_numpy(rows)
-        texts = data.samples[TEXT]
         targets = {"target": data.targets.values[at]}
-        return cls([texts[row] for row in rows.tolist()], targets, data.weights_of(rows), {})
+        texts = [joined_text(data, row) for row in rows.tolist()]
+        return cls(texts, targets, data.weights_of(rows), {})
+
+
+def joined_text(data: TextData, row: int) -> str:
+    """Return the text of a row, or both texts of a pair as one."""
+    found = texts_of(data.samples, row)
+    return found if isinstance(found, str) else "\n".join(found)
 
 
 def text_baselines(data: TextData, found: Interpretation) -> dict[str, dict[str, float]] | None:

@@ -18,6 +18,7 @@ from flambeau.wording import first_line
 from flambeau_text.classification.assemble import TEXT
 from flambeau_text.classification.preprocess import TextPreprocessor
 from flambeau_text.classification.report.attribution import attributions_of
+from flambeau_text.classification.report.baselines import joined_text
 from flambeau_text.tokenization.tokenizer import END_ID
 from flambeau_text.word_count import count_words
 
@@ -47,8 +48,7 @@ def length_section(data: TextData, found: Interpretation) -> Section | None:
     losses = found.predictions.losses
     if losses is None or len(found) < _FEWEST_TEXTS:
         return None
-    texts = data.samples[TEXT]
-    words = np.array([count_words(texts[row]) for row in found.ids.tolist()])
+    words = np.array([count_words(joined_text(data, row)) for row in found.ids.tolist()])
     order = np.argsort(words, kind="stable")
     is_classes = found.predictions.kind == "classification"
     rows: list[list[object]] = []
@@ -69,6 +69,8 @@ def tokens_section(data: TextData, found: Interpretation) -> Iterator[Section]:
     preprocessor, model = found.details.preprocessor, found.model
     if model is None or not isinstance(preprocessor, TextPreprocessor) or not len(found):
         return
+    if preprocessor.n_texts > 1:
+        return  # attributions are those of one text
     chosen = _rows_of(found)
     sums: dict[tuple[int, str], list[float]] = defaultdict(list)
     rows: list[list[object]] = []
