@@ -39,6 +39,7 @@ UNDECLARED: dict[str, dict[str, str]] = {
         "typing_extensions": "types only; torch requires it",
         "matplotlib": "types of figures; core's extra `plot` installs it, see flambeau.plotting",
         "sacremoses": "get_tokenizer('moses'), if it is installed",
+        "sklearn": "baselines of a report on texts, if it is installed",
         "torchtext": "to_torchtext, only in an old environment",
     },
     "flambeau_tabular": {

@@ -206,7 +206,7 @@ def _split(
             'predict, pass TextOptions(task="regression"), on the command line --task regression.'
         )
     groups = np.array(samples[GROUP]) if GROUP in samples.columns else None
-    numbers = _text_numbers([texts_of(samples, row) for row in range(len(samples))])
+    numbers = text_numbers([texts_of(samples, row) for row in range(len(samples))])
     n_distinct = int(numbers.max()) + 1
     if is_drawn and not given and groups is None and n_distinct < len(numbers):
         split = _draw_without_copies(request, numbers, classes, targets.names)
@@ -249,7 +249,7 @@ def _draw_without_copies(
     return Split(**cast("dict[str, Any]", parts), method=drawn.method, notes=(*drawn.notes, note))
 
 
-def _text_numbers(texts: Sequence[Any]) -> NDArray[np.int64]:
+def text_numbers(texts: Sequence[Any]) -> NDArray[np.int64]:
     """Return a number for each text, equal for equal texts, in the order of their first rows."""
     known: dict[Any, int] = {}
     return np.array([known.setdefault(text, len(known)) for text in texts], np.int64)

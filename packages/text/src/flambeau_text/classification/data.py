@@ -20,7 +20,14 @@ from flambeau.data.split import Rows, Split
 from flambeau.data.targets import Targets
 from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau.task.named_losses import loss_arguments
-from flambeau_text.classification.assemble import GROUP, SECOND_TEXT, TEXT, WEIGHT, texts_of
+from flambeau_text.classification.assemble import (
+    GROUP,
+    SECOND_TEXT,
+    TEXT,
+    WEIGHT,
+    text_numbers,
+    texts_of,
+)
 from flambeau_text.classification.columns import as_names
 from flambeau_text.classification.constructors import TextDataConstructors
 from flambeau_text.classification.dataset import EncodedTexts
@@ -204,7 +211,11 @@ class TextData(TextDataConstructors):
         return [groups[int(row)] for row in rows]
 
     def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
-        groups = self._groups_of(rows)
+        groups: Sequence[Any] | None = self._groups_of(rows)
+        if groups is None:
+            # Copies of a text stay in one fold.
+            texts = [texts_of(self._samples, row) for row in rows.tolist()]
+            groups = text_numbers(texts).tolist() if len(set(texts)) < len(texts) else None
         found: dict[str, Any] = {} if groups is None else {"groups": groups}
         if self._targets.kind == "classification":
             found["stratify"] = self._targets.select(rows).values.numpy()
