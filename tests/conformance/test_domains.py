@@ -9,6 +9,7 @@ DOMAINS: dict[str, list[str]] = {
     "tensors": [],
     "language": ["decoder"],
     "tabular": ["tabm"],
+    "tags": [],
     "text": ["awd_lstm"],
     "translate": ["transformer"],
     "vision": [],

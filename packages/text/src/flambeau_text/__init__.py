@@ -18,6 +18,7 @@ from flambeau_text.language import (
     LanguageOptions,
 )
 from flambeau_text.models import AwdLstm, LanguageModel, Seq2Seq, rnn, transformer
+from flambeau_text.tagging import TagData, TagOptions
 from flambeau_text.tokenization import CharacterTokenizer, SubwordTokenizer, WordTokenizer
 from flambeau_text.translation.attention_plot import plot_attention
 from flambeau_text.translation.data import TranslationData
@@ -53,6 +54,8 @@ __all__ = [
     "Score",
     "Seq2Seq",
     "SubwordTokenizer",
+    "TagData",
+    "TagOptions",
     "TeacherForcing",
     "TextData",
     "TextOptions",

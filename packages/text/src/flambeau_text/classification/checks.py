@@ -68,6 +68,7 @@ CHECKS = (
         check_truncated,
         reads="data",
         runs="first fit",
+        page="docs/text_classification.md#tokens",
     ),
     Check(
         "duplicates-across-parts",
@@ -75,5 +76,6 @@ CHECKS = (
         check_copies,
         reads="facts",
         runs="first fit",
+        page="docs/text_classification.md#reading-texts",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ class EncodedTexts:
     ) -> None:
         if not len(ids):
             raise InputError("The data set has no texts. Give at least one.")
-        self.texts, self.ids = tuple(texts), ids
+        self.texts: tuple[RaggedRows, ...] = tuple(texts)
+        self.ids = ids
         self.lengths = torch.stack([each.lengths for each in self.texts]).sum(0)
         self.inputs = {LENGTHS: self.lengths}
         self.targets = {TARGET: targets}
@@ -104,6 +106,19 @@ def token_inputs(
     return found
 
 
+class BatchedTexts(Protocol):
+    """Texts as token ids that a `TextLoader` batches."""
+
+    texts: tuple[RaggedRows, ...]
+    lengths: Tensor
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Tensor, epoch: int = 0, widths: Sequence[int] | None = None) -> Batch:
+        """Return the texts at ``rows``, padded to ``widths``."""
+        ...
+
+
 class TextLoader(Loader):
     """A loader of batches of ``EncodedTexts``.
 
@@ -115,7 +130,7 @@ class TextLoader(Loader):
         options: Batch size, order, and the share of this process in each batch.
     """
 
-    def __init__(self, dataset: EncodedTexts, options: LoaderOptions) -> None:
+    def __init__(self, dataset: BatchedTexts, options: LoaderOptions) -> None:
         self.dataset = dataset
         self.options = options
         self.world_size = options.world_size

@@ -1,0 +1,125 @@
+"""The plan's rules for tags: tokens, network, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from flambeau.errors import FlambeauError
+from flambeau.plan.choice import Choice
+from flambeau.plan.rule import Rule
+from flambeau.plan.rules_training import lr_rule
+from flambeau_text.models.config import config_from_values
+from flambeau_text.tagging.network import TaggerConfig
+from flambeau_text.token_rules import data_device_rule
+from flambeau_text.tokenization.fit import TOKENIZERS
+from flambeau_text.tokenization.normalization import FORMS
+from flambeau_text.value_checks import whole_number
+
+Values = Mapping[str, Any]
+
+_SUBWORDS = 20_000  # train words from which subwords can be learned
+_VOCAB_SIZES = ((500_000, 8_000), (100_000, 4_000), (0, 2_000))
+
+
+def _task(facts: Any, values: Values) -> Choice:
+    what = "entities and other words" if facts["entities"] else "words"
+    return Choice(
+        "task",
+        "tags",
+        f"{len(facts['class_names'])} tags of {what}: {facts['words']:,} words in "
+        f"{facts['n_train']:,} train sentences.",
+        override="Learner(data, task=…)",
+        source="default",
+    )
+
+
+def _tokenizer(facts: Any, values: Values) -> Choice:
+    words = facts["words"]
+    value = "bpe" if words >= _SUBWORDS else "word"
+    why = (
+        "subwords represent rare and new words by several tokens; the first has the word's tag"
+        if value == "bpe"
+        else "too few to learn subwords from; a token per word"
+    )
+    return Choice(
+        "tokenizer",
+        value,
+        f"{words:,} train words: {why}.",
+        evidence={"words": words, "distinct_words": facts["distinct_words"]},
+        alternatives=tuple(name for name in TOKENIZERS if name != value),
+        override='options=TagOptions(tokenizer="bpe"), or --tokenizer bpe',
+    )
+
+
+def _normalization(facts: Any, values: Values) -> Choice:
+    return Choice(
+        "normalization",
+        "nfc",
+        "In a single Unicode form equal letters give equal tokens.",
+        alternatives=tuple(form for form in FORMS if form != "nfc"),
+        override='options=TagOptions(normalization="nfkc"), or --normalization nfkc',
+        source="default",
+    )
+
+
+def _vocab_size(facts: Any, values: Values) -> Choice:
+    subwords = values["tokenizer"] in ("bpe", "unigram")
+    value = next(size for least, size in _VOCAB_SIZES if facts["words"] >= least)
+    return Choice(
+        "vocab_size",
+        value if subwords else 60_000,
+        f"{facts['words']:,} train words." if subwords else "An upper limit.",
+        override="options=TagOptions(vocab_size=…), or --vocab-size",
+    )
+
+
+def _model_config(facts: Any, values: Values) -> Choice:
+    if facts.get("model_given", False):
+        reason, value = "Does not apply to a user-defined module.", {}
+    else:
+        width = 64 if facts["words"] < 100_000 else 128
+        value = {"embedding_dim": width, "hidden_size": width}
+        reason = f"{facts['words']:,} train words."
+    return Choice(
+        "model_config",
+        value,
+        reason,
+        confidence=0.6,
+        override='choices={"model_config": {"hidden_size": 128}}; other fields keep their defaults',
+    )
+
+
+def _model_config_accepts(value: Any, facts: Any, values: Values) -> str | None:
+    try:
+        config_from_values(TaggerConfig, value, "The tagger")
+    except (FlambeauError, TypeError, ValueError) as error:
+        return f"fields of TaggerConfig by name: {error}"
+    return None
+
+
+def _keep_best(base: Choice, facts: Any, values: Values) -> Choice:
+    if facts.get("model_given") or not facts.get("n_valid", 0):
+        return base
+    value = "valid_entity_f1" if facts["entities"] else "valid_loss"
+    reason = "The model ends with the weights of its best epoch on the validation sentences."
+    return replace(base, value=value, reason=reason, alternatives=(None,), source="rule")
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("task", (), _task),
+    Rule("tokenizer", (), _tokenizer, determines="preprocessor"),
+    Rule("normalization", (), _normalization, determines="preprocessor"),
+    Rule(
+        "vocab_size",
+        ("tokenizer",),
+        _vocab_size,
+        whole_number(5, "tokens"),
+        determines="preprocessor",
+    ),
+    Rule("model_config", (), _model_config, _model_config_accepts, determines="model"),
+    Rule.extending("keep_best", _keep_best),
+    data_device_rule("tags"),
+    lr_rule({"gru": 1e-2}),
+)
