@@ -119,11 +119,15 @@ class ParquetTable:
         )
 
     def _read(self, name: str, blocks: list[int]) -> pa.ChunkedArray:
+        # No threads: Arrow reads one column on one thread in any case, and a thread of its pool would
+        # keep the memory of the read for some milliseconds after it returns.
         try:
             if len(blocks) == self.file.num_row_groups:
-                table = self.file.read([name], use_pandas_metadata=False)
+                table = self.file.read([name], use_threads=False, use_pandas_metadata=False)
             else:
-                table = self.file.read_row_groups(blocks, [name], use_pandas_metadata=False)
+                table = self.file.read_row_groups(
+                    blocks, [name], use_threads=False, use_pandas_metadata=False
+                )
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"Column {name!r} of {self._path} cannot be read: {first_line(error)}."
