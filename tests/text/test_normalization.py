@@ -110,6 +110,16 @@ def test_the_plan_normalises_data_prediction_and_export(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- lines
 
 
+def test_the_report_finds_duplicates_in_any_form() -> None:
+    train = [(f"{text} {n}", "x y z") for n, text in enumerate(COMPOSED * 3)]
+    again = [(unicodedata.normalize("NFD", source), target) for source, target in train]
+    data = TranslationData.from_pairs([*train, *again[:2]], valid=again[3:6], test=again[6:8])
+    report = data.report()
+    assert "duplicates: 2 train pairs repeat another train pair" in report
+    assert "3 valid pairs are also in train, such as valid pair 0" in report
+    assert "source words not in train: valid 0.0%, test 0.0%" in report
+
+
 def test_a_line_break_in_a_text_is_a_space() -> None:
     pairs = [(f"a\nb {n}", f"c\u2028d\r\n {n}") for n in range(12)]
     for kind, fit in TOKENIZERS.items():

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from flambeau import Learner
+from flambeau.domain.discovery import recognise_domain
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text import (
     Beam,
@@ -165,3 +167,48 @@ def test_a_minimum_length_above_the_limit_is_refused() -> None:
             search(model.eval(), source, mask, strategy(min_length=20))
         found = search(model, source, mask, strategy(min_length=14))
         assert int(found.lengths[0, 0]) == 15
+
+
+def test_frames_and_files_are_read_by_the_languages_asked_for(tmp_path: Path) -> None:
+    table = {"id": [*map(str, range(12))], "en": ENGLISH, "de": GERMAN}
+    pd.DataFrame(table).to_csv(tmp_path / "t.csv", index=False)
+    for data in (
+        TranslationData.from_df(table, options=TO_ENGLISH),
+        TranslationData.from_csv(tmp_path / "t.csv", options=TO_ENGLISH),
+        TranslationData.from_df(pd.DataFrame([GERMAN, ENGLISH]).T, 0, 1),  # columns 0 and 1
+    ):
+        assert list(data.samples["source"]) == GERMAN
+        assert list(data.samples["target"]) == ENGLISH
+    with pytest.raises(InputError, match=r"frame has the columns 'id', 'en', 'de'; it is unclear"):
+        TranslationData.from_df(table)
+
+
+def test_anki_exports_and_the_task_choose_translation(tmp_path: Path) -> None:
+    path = tmp_path / "deu.txt"
+    pairs = [(f'he said, "no {n}', f"er sagt, nein {n}") for n in range(12)]
+    path.write_text("".join(f"{en}\t{de}\tCC-BY\n" for en, de in pairs), encoding="utf-8")
+    options = {"task": "translation", "columns": "0,1"}
+    assert recognise_domain(path, options).name == "translate"
+    data = TranslationData.from_path(path, options)
+    assert list(zip(data.samples["source"], data.samples["target"], strict=True)) == pairs
+    with pytest.raises(InputError, match=r"no header, give the positions .*from_csv\(path, 0, 1"):
+        TranslationData.from_csv(path)
+    (tmp_path / "two.tsv").write_text("wait a moment\twarte kurz\n" * 12, encoding="utf-8")
+    assert recognise_domain(tmp_path / "two.tsv", {"task": "translation"}).name == "translate"
+
+
+def test_positions_are_refused_for_a_table_with_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    for header in ("en\tde", "German\tEnglish", "Source\tTarget"):
+        path.write_text(header + "\n" + "go\tgeh\n" * 5, encoding="utf-8")
+        first, second = header.split("\t")
+        with pytest.raises(InputError, match=f"--source-column {first} --target {second}"):
+            TranslationData.from_csv(path, 0, 1)
+    path.write_text("go\tgeh\n" * 5 + "go\tgeh\tx\n", encoding="utf-8")
+    with pytest.raises(InputError, match="as many tabs as those of the header"):
+        TranslationData.from_csv(path, 0, 1)
+    (tmp_path / "t.jsonl").write_text('{"en": "go", "de": "geh"}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"JSON file.*pandas\.read_json"):
+        TranslationData.from_csv(tmp_path / "t.jsonl")
+    with pytest.raises(InputError, match=r"valid is '5'\. Give a fraction"):
+        TranslationData.from_pairs([("a", "b")] * 9, valid="5")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from flambeau import Batch, Callback, Data, Learner, Task, TensorData, TrainingOptions
 from flambeau.data.split import Split
+from flambeau.distributed import processes
 from flambeau.errors import FlambeauError, InputError
 from flambeau.task import Classification, Regression
 from flambeau.task.combined import CombinedTask
@@ -759,6 +760,17 @@ def different_data(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         return {"message": str(error)}
     return {}
+
+
+def closed(folder: Path) -> dict[str, Any]:
+    """The threads of this process after a fit with DDP, once the group is left; the last one."""
+    learner(model=Net(seed=2)).fit(1)
+    group = processes.current()
+    assert group is not None
+    group.leave(None)
+    return {
+        "threads": [each.read_text().strip() for each in Path("/proc/self/task").glob("*/comm")]
+    }
 
 
 def main(folder: Path, names: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
             "It has paths of images, which flambeau-vision reads; --domain tabular ignores them."
         )
         return Recognition("no", reason)
-    if any(name in options for name in _OTHERS):
+    if any(name in options for name in _OTHERS) or options.get("task") == "translation":
         return Recognition("possible", f"It is a table with {len(names):,} columns.")
     if targets and all(name in names for name in targets):
         shown = name_some(map(repr, targets))

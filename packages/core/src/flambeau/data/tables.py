@@ -100,9 +100,10 @@ def read_csv(
 ) -> Table:
     r"""Read a delimited text file with a header; every cell is text, also "NA" and "3".
 
-    Files named ``.tsv`` are separated by tabs, and quotes in them are ordinary characters. Others
-    are separated by comma, semicolon, tab or vertical bar, whichever gives the header the most
-    columns; a cell in double quotes may contain separators, line feeds and doubled quotes. Lines
+    Files named ``.tsv``, and those named ``.txt`` whose first line has a tab, are separated by
+    tabs, and quotes in them are ordinary characters. Others are separated by comma, semicolon, tab
+    or vertical bar, whichever gives the header the most columns; a cell in double quotes may
+    contain separators, line feeds and doubled quotes. Lines
     without any character are skipped. A file named ``.gz``, ``.bz2`` or ``.xz`` is decompressed.
 
     Args:
@@ -123,6 +124,11 @@ def read_csv(
             f"{path} does not exist or is not a file (current folder: {Path.cwd()}). Give a CSV "
             "file with a header."
         )
+    if {".json", ".jsonl", ".ndjson"} & set(_endings(path)):
+        raise InputError(
+            f"{path} is a JSON file, not a table of lines with separators. Read it with "
+            "pandas.read_json(path, lines=True), and give the data frame to from_df."
+        )
     with (
         _open(path, "rt", encoding="utf-8-sig", newline="") as file,
         _explained(path),
@@ -131,14 +137,15 @@ def read_csv(
         first = file.readline()
         if "\0" in first:
             raise InputError(f"{path} contains NUL characters: probably UTF-16. Save it as UTF-8.")
-        quoting = csv.QUOTE_NONE if ".tsv" in _endings(path) else csv.QUOTE_MINIMAL
+        has_quotes = not _is_tab_separated(path, first)
         reader = csv.reader(
             itertools.chain([first], file),
             delimiter=delimiter or _delimiter(path, first),
-            quoting=quoting,
+            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
             strict=True,
         )
-        records = _records(reader, path, None if rows is None else rows + 1) or [[]]
+        most = None if rows is None else rows + 1
+        records = _records(reader, path, most, has_quotes=has_quotes) or [[]]
     has_header = header if isinstance(header, bool) else header(records[0])
     if has_header:
         names, *body = records
@@ -154,8 +161,8 @@ def read_csv(
 def find_delimiter(path: str | os.PathLike[str]) -> str:
     """Return the separator of the cells of a file: a tab if it is named ``.tsv``.
 
-    Otherwise it is that of comma, semicolon, tab and vertical bar which gives the first line the
-    most columns.
+    A file named ``.txt`` whose first line has a tab is separated by tabs, too. Otherwise it is that
+    of comma, semicolon, tab and vertical bar which gives the first line the most columns.
 
     Args:
         path: A file that `read_csv` reads.
@@ -294,23 +301,30 @@ def _undecodable(path: Path) -> str:
     return f"{path} is not UTF-8. Save it as UTF-8."
 
 
+def _is_tab_separated(path: Path, first_line: str) -> bool:
+    endings = _endings(path)
+    return ".tsv" in endings or (".txt" in endings and "\t" in first_line)
+
+
 def _delimiter(path: Path, header: str) -> str:
-    if ".tsv" in _endings(path):
+    if _is_tab_separated(path, header):
         return "\t"
     return max(_DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), ())))
 
 
-def _records(reader: Any, path: Path, most: int | None) -> list[list[str]]:
+def _records(reader: Any, path: Path, most: int | None, *, has_quotes: bool) -> list[list[str]]:
     """Return the first ``most`` records that are not empty lines, each as long as the first."""
     records: list[list[str]] = []
     line = 1
     try:
         for record in reader:
             if record and records and len(record) != len(records[0]):
+                fix = "Quote cells that contain the separator."
+                if not has_quotes:
+                    fix = "Separate the cells of each row by as many tabs as those of the header."
                 raise InputError(
                     f"Row {len(records) - 1} of {path} (line {line}) has {len(record)} fields, "
-                    f"but the header has {len(records[0])}: {record[:4]!r:.120}. Quote cells that "
-                    "contain the separator."
+                    f"but the header has {len(records[0])}: {record[:4]!r:.120}. {fix}"
                 )
             if record:
                 records.append(record)

@@ -8,6 +8,7 @@ the backend of their device.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -192,6 +193,10 @@ def initialize(timeout_s: float = TIMEOUT_S) -> ProcessGroup | None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or os.environ["RANK"]) % gpus)
     enough = gpus >= _local_world_size(int(os.environ["WORLD_SIZE"]))
     backend = "cpu:gloo,cuda:nccl" if enough else "gloo"
+    # Its functions take the process group that exists at their import as a default. DDP imports it,
+    # and after the group is created that would keep the group and its threads until the process
+    # exits, which can then abort ("terminate called without an active exception").
+    importlib.import_module("torch.distributed.nn.functional")
     _dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     atexit.register(_close)
     return current()

@@ -119,8 +119,8 @@ class ParquetTable:
         )
 
     def _read(self, name: str, blocks: list[int]) -> pa.ChunkedArray:
-        # No threads: Arrow reads one column on one thread in any case, and a thread of its pool would
-        # keep the memory of the read for some milliseconds after it returns.
+        # Arrow reads one column on one thread in any case, and a thread of its pool would keep the
+        # memory of the read for some milliseconds after it returns.
         try:
             if len(blocks) == self.file.num_row_groups:
                 table = self.file.read([name], use_threads=False, use_pandas_metadata=False)

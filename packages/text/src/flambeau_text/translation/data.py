@@ -18,7 +18,6 @@ from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau_text.text_lines import read_lines
 from flambeau_text.tokenization.bpe_dropout import BpeDropout
@@ -35,8 +34,9 @@ from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.report import report
 from flambeau_text.translation.sources import (
-    read_columns,
+    read_csv_columns,
     read_files,
+    read_frame,
     read_items,
     read_path,
 )
@@ -139,8 +139,8 @@ class TranslationData(Data):
     def from_df(
         cls,
         frame: Any,
-        source: str = "source",
-        target: str = "target",
+        source: str | int | None = None,
+        target: str | int | None = None,
         *,
         split: str | Split | None = None,
         valid: float = 0.1,
@@ -153,7 +153,9 @@ class TranslationData(Data):
         Args:
             frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
                 sequences.
-            source: Name of the source column.
+            source: Name of the source column. Without names the columns are "source" and "target",
+                else those named as the languages of ``options``, or as any two languages if the
+                table has no others.
             target: Name of the target column.
             split: Name of a column with train, valid or test for each row; or a `Split`.
             valid: Fraction or number of pairs drawn at random for validation, if ``split`` is None.
@@ -162,18 +164,19 @@ class TranslationData(Data):
             options: Options for tokenizing and filtering pairs.
 
         Raises:
-            InputError: A column does not exist, or a cell is not a text; the message names the row.
+            InputError: A column does not exist, it is unclear which columns to use, or a cell is
+                not a text; the message names the row.
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        return cls(*read_columns(read_table(frame), source, target, request, options))
+        return cls(*read_frame(frame, source, target, request, options))
 
     @classmethod
     def from_csv(
         cls,
         path: PathLike,
-        source: str | int = "source",
-        target: str | int = "target",
+        source: str | int | None = None,
+        target: str | int | None = None,
         *,
         split: str | Split | None = None,
         valid: float = 0.1,
@@ -189,13 +192,7 @@ class TranslationData(Data):
         sentences.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        if isinstance(source, int) != isinstance(target, int):
-            raise ArgumentError(
-                f"source is {source!r} and target {target!r}. Give two column names or, for "
-                "a file without a header, two column positions."
-            )
-        table = read_csv(path, header=isinstance(source, str))
-        return cls(*read_columns(table, str(source), str(target), request, options))
+        return cls(*read_csv_columns(Path(path), source, target, request, options))
 
     @classmethod
     def from_pairs(

@@ -15,6 +15,7 @@ from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.demo import dates_data
 from flambeau_text.translation.preprocess import TranslationPreprocessor
 from flambeau_text.translation.rules import RULES
+from flambeau_text.translation.table_columns import is_table_of_pairs
 from flambeau_text.translation.task import TranslationTask
 from flambeau_text.translation.text_files import reads_like_a_sentence, side_of
 
@@ -23,10 +24,11 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     """Recognise a path with sentence pairs; return None for any other.
 
     The result is "sure" for a folder with files ``train.*`` of two languages, for a table with the
-    columns "source" and "target" or with two columns named by language codes ("en", "de"), and for
-    a file in one language if the file of the other language is given. It is "possible" for a file
-    in one language alone, and for a table of two columns with sentences but with other names or
-    without a header. If an option is missing, the error of reading the path names it.
+    columns "source" and "target", with two columns named by language codes ("en", "de"), or with
+    the option ``--task translation``; and for a file in one language if the file of the other
+    language is given. It is "possible" for a file in one language alone, and for a table of two
+    columns with sentences but with other names or without a header. If an option is missing, the
+    error of reading the path names it.
     """
     if path.is_dir():
         found = (side_of(file) for file in path.iterdir() if file.name.startswith("train."))
@@ -34,7 +36,9 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
         if len(languages) != 2:
             return None
         return Recognition("sure", f"It has the files train.{' and train.'.join(languages)}.")
-    if path.suffix.lower() in (".csv", ".tsv"):
+    if is_table_of_pairs(path):
+        if options.get("task") == "translation":
+            return Recognition("sure", "--task is translation.")
         return _recognise_table(path, options)
     if not path.is_file():
         return None

@@ -9,6 +9,7 @@ import numpy as np
 
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
+from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.translation.options import TranslationOptions
 from flambeau_text.word_count import count_words
 
@@ -35,11 +36,19 @@ def report(
     lines = [f"{len(samples):,} pairs, {names}", *notes, f"split: {split.describe()}"]
     lines += [f"  {note}" for note in split.notes]
     shown = [part for part in PARTS if len(split.part(part))]
+    texts = {side: _as_read(samples[side], options) for side in ("source", "target")}
     lines += _lengths(samples, split, shown)
-    lines += _unknown_words(samples, split, shown, options)
-    lines += _duplicates(samples, split, shown)
+    lines += _unknown_words(texts, split, shown)
+    lines += _duplicates(texts, samples["location"], split, shown)
     lines += _skipped(samples, skipped)
     return "\n".join(lines)
+
+
+def _as_read(texts: Sequence[str], options: TranslationOptions) -> list[str]:
+    """Return the texts in the Unicode form and case that the model reads."""
+    form = options.normalization or "nfc"
+    found = [normalize(text, form) for text in texts]
+    return [text.lower() for text in found] if options.lowercase else found
 
 
 def _lengths(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
@@ -55,7 +64,7 @@ def _lengths(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
 
 
 def _unknown_words(
-    samples: Samples, split: Split, shown: Sequence[str], options: TranslationOptions
+    texts: Mapping[str, Sequence[str]], split: Split, shown: Sequence[str]
 ) -> list[str]:
     """Return lines with the fraction of words (split at white space) absent from train."""
     others = [part for part in shown if part != "train"]
@@ -65,10 +74,7 @@ def _unknown_words(
     for side in ("source", "target"):
 
         def words(part: str, side: str = side) -> list[str]:
-            texts = (samples[side][row] for row in split.part(part).tolist())
-            return [
-                w for text in texts for w in (text.lower() if options.lowercase else text).split()
-            ]
+            return [word for row in split.part(part).tolist() for word in texts[side][row].split()]
 
         known = set(words("train"))
         fractions = []
@@ -80,12 +86,17 @@ def _unknown_words(
     return lines
 
 
-def _duplicates(samples: Samples, split: Split, shown: Sequence[str]) -> list[str]:
+def _duplicates(
+    texts: Mapping[str, Sequence[str]],
+    locations: Sequence[str],
+    split: Split,
+    shown: Sequence[str],
+) -> list[str]:
     """Return lines about duplicate pairs, equal sides, and pairs and sources in several parts."""
     rows = {part: split.part(part).tolist() for part in shown}
 
     def pair(row: int) -> tuple[str, str]:
-        return samples["source"][row], samples["target"][row]
+        return texts["source"][row], texts["target"][row]
 
     counts = Counter(map(pair, rows["train"]))
     repeated = sum(count - 1 for count in counts.values())
@@ -94,14 +105,14 @@ def _duplicates(samples: Samples, split: Split, shown: Sequence[str]) -> list[st
     if untranslated:
         lines.append(
             f"  source equals target in {len(untranslated):,} train pairs, such as "
-            f"{samples['location'][untranslated[0]]}"
+            f"{locations[untranslated[0]]}"
         )
     sources = {source for source, _ in counts}
     for part in shown[1:]:
         same = [row for row in rows[part] if pair(row) in counts]
-        same_source = sum(samples["source"][row] in sources for row in rows[part]) - len(same)
+        same_source = sum(texts["source"][row] in sources for row in rows[part]) - len(same)
         if same or same_source:
-            first = f", such as {samples['location'][same[0]]}" if same else ""
+            first = f", such as {locations[same[0]]}" if same else ""
             lines.append(
                 f"  {len(same):,} {part} pairs are also in train{first}, and {same_source:,} "
                 f"sources are in train with another translation: scores on {part} are too high"

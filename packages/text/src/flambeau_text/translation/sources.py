@@ -20,7 +20,7 @@ from flambeau.data.split_request import (
     parse_part_size,
     rows_by_part,
 )
-from flambeau.data.tables import Table
+from flambeau.data.tables import Table, read_table
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.languages import language_code
 from flambeau_text.tokenization.normalization import normalize
@@ -33,7 +33,13 @@ from flambeau_text.translation.pairs import (
     pairs_from_lines,
     sides_of,
 )
-from flambeau_text.translation.table_columns import Wanted, read_pair_table, with_known_columns
+from flambeau_text.translation.table_columns import (
+    Wanted,
+    choose_columns,
+    is_table_of_pairs,
+    read_pair_table,
+    with_known_columns,
+)
 from flambeau_text.translation.text_files import (
     language_of,
     read_parallel,
@@ -101,6 +107,48 @@ def read_columns(
     return _assemble({"train": pairs}, request, options, given)
 
 
+def read_csv_columns(
+    path: Path,
+    source: str | int | None,
+    target: str | int | None,
+    request: SplitRequest,
+    options: TranslationOptions | None,
+) -> TranslationDataArguments:
+    """Read two columns of a CSV file, by name, or by position if it has no header."""
+    kinds = {type(each) for each in (source, target)}
+    if not kinds <= {str, int, type(None)} or (int in kinds and len(kinds) > 1):
+        raise ArgumentError(
+            f"source is {source!r} and target {target!r}. Give two column names or, for "
+            "a file without a header, two column positions."
+        )
+    if isinstance(source, int):
+        wanted = Wanted(positions=f"{source},{target}")
+    else:
+        wanted = Wanted(source, cast("str | None", target), None, *_languages(options))
+    table, first, second, _ = read_pair_table(path, wanted)
+    return read_columns(table, first, second, request, options)
+
+
+def read_frame(
+    frame: Any,
+    source: str | int | None,
+    target: str | int | None,
+    request: SplitRequest,
+    options: TranslationOptions | None,
+) -> TranslationDataArguments:
+    """Read two columns of a data frame; those of a frame without a header are numbers."""
+    table = read_table(frame)
+    named = [None if each is None else str(each) for each in (source, target)]
+    if None in named:
+        wanted = Wanted(named[0], named[1], None, *_languages(options))
+        named = choose_columns(table.names, wanted, None)
+    return read_columns(table, str(named[0]), str(named[1]), request, options)
+
+
+def _languages(options: TranslationOptions | None) -> tuple[str | None, str | None]:
+    return (options.source_language, options.target_language) if options else (None, None)
+
+
 def read_items(
     pairs: Iterable[Any],
     request: SplitRequest,
@@ -122,6 +170,11 @@ def read_items(
     sides = sides_of(first, source or languages[0], target or languages[1])
     parts = {"train": pairs_from_items(pairs, sides=sides)}
     for part, items in request.separate(object).items():
+        if isinstance(items, str | bytes):
+            raise InputError(
+                f"{part} is {items!r:.60}. Give a fraction such as 0.1, a number of pairs, or the "
+                "pairs themselves."
+            )
         parts[part] = pairs_from_items(items, f"{part} pair", sides)
     if sides is not None:
         named = [(name, language_code(name)) for name in (sides.source, sides.target)]
@@ -209,7 +262,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
     target = given.pop("target", None)
     source_column, target_column = given.pop("source_column", None), None
     positions = given.pop("columns", None)
-    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
+    is_table = is_table_of_pairs(path)
+    if is_table:
         target, target_column = None, target
     request = SplitRequest(
         _parse_size("valid", given.pop("valid", 0.1)),
@@ -229,7 +283,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TranslationDataArgument
         return read_files(path, target, replace(request, split=None), settings)
     if path.is_dir():
         return _read_folder(path, request, settings)
-    if {".csv", ".tsv"} & {suffix.lower() for suffix in path.suffixes}:
+    if is_table:
         if isinstance(request.valid, tuple) or isinstance(request.test, tuple):
             raise ArgumentError(
                 f"{path} is a table, so valid and test must be fractions of its rows. To assign "

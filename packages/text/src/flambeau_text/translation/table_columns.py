@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flambeau.data.tables import Table, read_csv
-from flambeau.errors import ArgumentError, InputError
+from flambeau.data.tables import Table, find_delimiter, read_csv
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.languages import language_code
 from flambeau_text.translation.text_files import reads_like_a_sentence
 
@@ -31,6 +31,19 @@ class Wanted:
     target_language: str | None = None
 
 
+def is_table_of_pairs(path: Path) -> bool:
+    """Return whether a file is a table: a CSV or TSV file, or a text file with tabs (Anki)."""
+    endings = {suffix.lower() for suffix in path.suffixes}
+    if {".csv", ".tsv"} & endings:
+        return True
+    if ".txt" not in endings or not path.is_file():
+        return False
+    try:
+        return find_delimiter(path) == "\t"
+    except InputError:  # the error of reading it says more
+        return False
+
+
 def read_pair_table(path: Path, wanted: Wanted) -> tuple[Table, str, str, str]:
     """Return a table, its source and its target column, and the reason for these columns.
 
@@ -44,10 +57,27 @@ def read_pair_table(path: Path, wanted: Wanted) -> tuple[Table, str, str, str]:
     if wanted.positions is not None:
         source, target = _parse_positions(wanted.positions)
         table = read_csv(path, header=False)
+        _refuse_header(table, source, target, path)
         return table, source, target, f"columns {source} and {target} of a table without a header"
     head = read_csv(path, rows=1, header=False)
     source, target, reason = choose_columns([head.column(at)[0] for at in head.names], wanted, path)
     return read_csv(path), source, target, reason
+
+
+def _refuse_header(table: Table, source: str, target: str, path: Path) -> None:
+    """Refuse positions for a table whose first line has the names of two languages or sides."""
+    if not {source, target} <= set(table.names):
+        return
+    first, second = (table.column(at)[0].strip() for at in (source, target))
+    codes = [language_code(name) for name in (first, second)]
+    is_header = None not in codes and codes[0] != codes[1]
+    if is_header or {first.lower(), second.lower()} == {"source", "target"}:
+        raise InputError(
+            f"The first line of {path} has the column names {first!r} and {second!r}, but "
+            "positions of columns are for a table without a header. Give the names: "
+            f"--source-column {first} --target {second}, or TranslationData.from_csv(path, "
+            f"{first!r}, {second!r})."
+        )
 
 
 def with_known_columns(wanted: Wanted, known: tuple[str, str] | None, path: Path) -> Wanted:
@@ -84,21 +114,33 @@ def _parse_positions(text: str) -> tuple[str, str]:
     return str(int(parts[0])), str(int(parts[1]))
 
 
-def choose_columns(names: Sequence[str], wanted: Wanted, path: Path) -> tuple[str, str, str]:
+def choose_columns(names: Sequence[str], wanted: Wanted, path: Path | None) -> tuple[str, str, str]:
     """Return the source column, the target column, and how they were found.
 
-    They are the columns that the user named; else "source" and "target"; else the columns of the
+    They are the columns that the user named, else "source" and "target"; else the columns of the
     languages that the user gave; else the two columns of a table, if their names are languages.
+
+    Args:
+        names: The cells of the first line, or the column names of a data frame.
+        wanted: What the user specified.
+        path: The table; None for a data frame.
 
     Raises:
         InputError: The columns are unclear, or the first line may be a sentence pair.
     """
     source, target = wanted.source, wanted.target
+    shown = "frame" if path is None else path.name
+    for name in (source, target):
+        if name is not None and name not in names:
+            known = did_you_mean(name, names)
+            raise InputError(f"The table ({shown}) has no column {name!r}. {known}")
     if source and target:
         return source, target, f"columns {source!r} and {target!r}, as asked for"
     lower = {name.strip().lower(): name for name in names}
-    if not (source or target) and {"source", "target"} <= set(lower):
-        return lower["source"], lower["target"], "the header has 'source' and 'target'"
+    source, target = source or lower.get("source"), target or lower.get("target")
+    if source and target:
+        return source, target, f"the header has {source!r} and {target!r}"
+    source, target = wanted.source, wanted.target
     languages = {code: name for name in names if (code := language_code(name)) is not None}
     for_side = wanted.source_language, wanted.target_language
     first, second = (
@@ -113,8 +155,13 @@ def choose_columns(names: Sequence[str], wanted: Wanted, path: Path) -> tuple[st
     raise InputError(_unclear(names, path))
 
 
-def _unclear(names: Sequence[str], path: Path) -> str:
+def _unclear(names: Sequence[str], path: Path | None) -> str:
     shown = ", ".join(f"{name!r:.60}" for name in names)
+    if path is None:
+        return (
+            f"The data frame has the columns {shown}; it is unclear which two are source and "
+            'target. Name them: TranslationData.from_df(frame, "en", "de").'
+        )
     start = (
         f"It is unclear which columns of {path} are source and target. Its first line is {shown}"
     )
