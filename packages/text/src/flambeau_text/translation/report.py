@@ -74,7 +74,8 @@ def _unknown_words(
     for side in ("source", "target"):
 
         def words(part: str, side: str = side) -> list[str]:
-            return [word for row in split.part(part).tolist() for word in texts[side][row].split()]
+            rows: list[int] = split.part(part).tolist()
+            return [word for row in rows for word in texts[side][row].split()]
 
         known = set(words("train"))
         fractions = []
