@@ -23,7 +23,7 @@ from flambeau import (
     TensorData,
     TrainingOptions,
 )
-from flambeau.errors import FlambeauWarning, TrainingError
+from flambeau.errors import FlambeauWarning, NonFiniteError, TrainingError
 
 DRAWS = torch.Generator().manual_seed(0)
 X = torch.randn(24, 2, generator=DRAWS)
@@ -279,7 +279,8 @@ def test_skipped_updates_are_not_mistaken_for_missing_ones() -> None:
         step.update(loss)
         return StepResult(loss, batches[0].weight)
 
-    learner(linear(), train_step=step, nonfinite="skip").fit(1, lr=0.1)
+    with pytest.raises(NonFiniteError, match="Epoch 1 changed no weights"):
+        learner(linear(), train_step=step, nonfinite="skip").fit(1, lr=0.1)
 
 
 @pytest.mark.parametrize(("order", "mixes"), [("gd", True), ("dg", False), ("dgd", True)])

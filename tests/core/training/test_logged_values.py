@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau import Batch, Callback, EarlyStopping, Learner, TensorData, TrainingOptions
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, FlambeauWarning
 from flambeau.task import Regression, Task
 from flambeau.training import StepResult
 
@@ -206,7 +206,8 @@ def test_a_skipped_step_does_not_count() -> None:
         training_only = True
 
     task = Sometimes(["y"])
-    row = learner(task, nonfinite="skip").fit(1).rows[-1]
+    with pytest.warns(FlambeauWarning, match="nonfinite-updates"):
+        row = learner(task, nonfinite="skip").fit(1).rows[-1]
     assert row["train_factor"] == 1.0
 
 

@@ -150,6 +150,7 @@ def test_a_part_is_restored(step: int, train: Any, options: dict[str, Any], tmp_
     assert resumed.history.column("train_loss") == whole.history.column("train_loss")
 
 
+@pytest.mark.filterwarnings("ignore:.nonfinite-updates")
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_bad_step_after_a_resume_restores_the_statistics(at: int, tmp_path: Path) -> None:
     whole = make(tmp_path / "whole", nonfinite="skip", transforms=(bad_batch(4 + at),))
@@ -159,6 +160,8 @@ def test_a_bad_step_after_a_resume_restores_the_statistics(at: int, tmp_path: Pa
     resumed = make(tmp_path / "part", nonfinite="skip", transforms=(bad_batch(at),))
     resumed.resume()
     assert all(map(torch.equal, state(resumed), state(whole)))
+    counts = [one.history.column("nonfinite_updates") for one in (whole, resumed)]
+    assert counts[0] == counts[1] == [1]
 
 
 def test_early_stopping_counts_on(tmp_path: Path) -> None:

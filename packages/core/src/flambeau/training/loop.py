@@ -16,6 +16,7 @@ from flambeau.task.task import StepContext
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
+from flambeau.training.nonfinite import skipped_steps
 from flambeau.training.run import Run
 from flambeau.training.step import checked_result
 
@@ -86,6 +87,7 @@ def run_epoch(run: Run) -> None:
             "train_loss": train_loss,
             **{f"train_{name}": value for name, value in means_of(logged).items()},
             **({"steps_without_targets": run.empty_steps} if run.empty_steps else {}),
+            **skipped_steps.columns(run),
             **{f"valid_{name}": score for name, score in scores.items()},
             **state.task.score_notes(scores),
             **state.values,
@@ -128,6 +130,7 @@ def train_epoch(run: Run) -> None:
         batches = [run.prepare_train(batch) for batch in micro_batches]
         step.micro_batches = batches
         step.start()
+        carry = context.carry
         if update.guarded:
             update.record(position, micro_batches)
         try:
@@ -139,6 +142,8 @@ def train_epoch(run: Run) -> None:
             if fault is error:
                 raise
             raise fault from error
+        if update.skips_steps and context.carry is not None:
+            context.carry = skipped_steps.carry_after(carry, context.carry, update.was_skipped())
         position.step += 1
         position.epoch_step += 1
         state.last = result

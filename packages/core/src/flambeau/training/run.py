@@ -102,6 +102,8 @@ class Run:
             none.
         empty_steps: Steps of the last epoch that were skipped because they have no target.
         warns_of_empty_steps: Whether the next epoch with steps without targets emits a warning.
+        reports_skipped_steps: Whether steps that were skipped because they are not finite are
+            reported: a warning, or an error if a whole epoch was skipped.
         is_main: Whether this process (rank 0) prints messages and writes files.
         shares_evaluation: Whether each rank evaluates its part of the validation set.
     """
@@ -152,7 +154,7 @@ class Run:
         self.adapted = False
         self.gap_warned_phase = -1
         self.empty_steps = 0
-        self.warns_of_empty_steps = True
+        self.warns_of_empty_steps = self.reports_skipped_steps = True
         if self.average is not None:
             self.average.start(self.trained)
 

@@ -33,6 +33,7 @@ class Update:
         guarded: Whether there is a non-finite guard; if not, ``record`` and ``first_bad_step`` do
             nothing.
         record: ``NonFiniteGuard.record``, to be called before the forward pass.
+        skips_steps: Whether training continues after a step that is not finite ("skip").
         first_bad_step: ``NonFiniteGuard.read``: the first non-finite step, once the host has read
             it; the model keeps the weights before that step.
         needs_closure: Whether an optimizer needs a function that computes the loss (LBFGS, SAM);
@@ -57,6 +58,7 @@ class Update:
         self.first_backward: Tensor | None = None
         self._mask: Tensor | None = None  # of the next update
         self._skipped: Tensor | bool = False  # the last one, unless the guard skipped it
+        self._earlier = 0, 0  # added to the counts of the guard
         self._updated: set[str | None] = set()
         optimized = {id(parameter) for parameter in optimized_parameters(optimizers.values())}
         self._outside = tuple(p for p in model.parameters() if id(p) not in optimized)
@@ -80,6 +82,7 @@ class Update:
             )
         # Bound methods of the guard save a call, twice per step.
         self.guarded = self._guard is not None
+        self.skips_steps = self.guarded and nonfinite == "skip"
         self.record = self._guard.record if self._guard else _no_record
         self.first_bad_step = self._guard.read if self._guard else _no_bad_step
 
@@ -318,9 +321,25 @@ class Update:
             return self._skipped
         return False if guard is None or not guard.skips_steps else guard.last_flag()
 
-    def skipped(self) -> int:
-        """Return the number of skipped steps so far; waits for the device."""
-        return 0 if self._guard is None else self._guard.skipped()
+    def skipped(self) -> tuple[int, int]:
+        """Return the numbers of skipped and of all updates since ``end_epoch``.
+
+        They are counted with ``nonfinite="skip"``, else 0. Waits for the device.
+        """
+        if self._guard is None or not self.skips_steps:
+            return 0, 0
+        skipped, checked = self._earlier
+        return skipped + self._guard.skipped(), checked + self._guard.checked
+
+    def load_skipped(self, counts: Sequence[int]) -> None:
+        """Continue the counts that ``skipped`` returned in an interrupted epoch."""
+        skipped, checked = counts
+        self._earlier = skipped, checked
+
+    def end_epoch(self) -> None:
+        """Start new counts of skipped updates."""
+        skipped, checked = self.skipped()
+        self._earlier = self._earlier[0] - skipped, self._earlier[1] - checked
 
 
 def _refuse_missing_gradients(steps: Sequence[OptimizerStep]) -> None:

@@ -91,7 +91,8 @@ def plan_auto_run(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
             start = Start(
                 components, options, settings.phases(_LR_FIND_SEGMENTS)[0], upcoming.position
             )
-            plan = plan.with_choice(measure_lr(plan["lr"], start, [Phase(epochs)], upcoming.log))
+            phases = [Phase(max(1, epochs))]  # a run has at least one interval
+            plan = plan.with_choice(measure_lr(plan["lr"], start, phases, upcoming.log))
             settings = replace(settings, lr=plan.values["lr"])
         auto.make_first_plan(settings, speed, components, options.accumulate)
     upcoming.log(auto.description())

@@ -235,7 +235,8 @@ class _Search:
         with preserve(trained, components.task, *objects, weights=True):
             settings = RunSettings(options=options, phases=(phase,), callbacks=(watch,))
             run = make_run(components, settings, History(), position)
-            run.warns_of_empty_steps = False  # the fit that follows does
+            # The fit that follows reports such steps.
+            run.warns_of_empty_steps = run.reports_skipped_steps = False
             with run.propagate_errors():
                 fit(run)
         self.steps += len(watch.losses)

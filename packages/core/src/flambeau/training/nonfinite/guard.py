@@ -71,7 +71,8 @@ class NonFiniteGuard:
     after the step.
 
     Norm layers update their statistics in the forward pass, so the statistics of a bad step are
-    restored too: immediately with "skip", by ``restore_statistics`` with "raise".
+    restored too: immediately with "skip", by ``restore_statistics`` with "raise". With "skip" all
+    other buffers are restored, too: a forward pass may update averages or queues of its own.
 
     Args:
         model: The model with the norm layers.
@@ -84,6 +85,7 @@ class NonFiniteGuard:
 
     Attributes:
         skips_steps: Whether training continues after a step that was skipped.
+        checked: Number of updates that were checked with the policy "skip".
 
     Raises:
         ArgumentError: The policy is unknown.
@@ -113,6 +115,7 @@ class NonFiniteGuard:
         self._bad, self._since_bad, self._overflows = self._state.unbind()
         self._now = torch.zeros((), dtype=torch.float32, device=device)
         self._one = torch.ones((), dtype=torch.float32, device=device)
+        self.checked = 0
         self._skipped = torch.zeros((), dtype=torch.float32, device=device)
         self._sticky_only = policy == "raise" and not tolerate_overflow
         self._flag = self._bad if self._sticky_only else self._now
@@ -129,8 +132,9 @@ class NonFiniteGuard:
         self._statistics = [
             buffer
             for module in model.modules()
-            if has_running_statistics(module)
+            if policy == "skip" or has_running_statistics(module)
             for buffer in module.buffers(recurse=False)
+            if buffer.layout == torch.strided
         ]
         self._good_statistics = [buffer.clone() for buffer in self._statistics]
 
@@ -198,6 +202,7 @@ class NonFiniteGuard:
         if self.policy == "skip":
             self._flag_non_finite(losses, self._now, self._one)
             self._skipped.add_(self._now)
+            self.checked += 1
         else:
             self._flag_non_finite(losses, self._bad, self._one)
             self._overflows.add_(self._now).mul_(self._now)
@@ -244,7 +249,7 @@ class NonFiniteGuard:
             good.copy_(current)
 
     def skipped(self) -> int:
-        """Return the number of steps skipped with the policy "skip"; waits for the device."""
+        """Return the number of updates skipped with the policy "skip"; waits for the device."""
         return int(self._skipped)
 
     def _protect_statistics(self) -> None:

@@ -205,7 +205,9 @@ class _InputRecorder:
         else:
             flat = rows.reshape(self._channels, -1)
             seen = LayerStatistics(flat.shape[1], flat.mean(1), flat.var(1, correction=0))
-        self._found.append(seen)
+        # A step with this batch is skipped, or ends the run.
+        if seen.mean.isfinite().all() and seen.variance.isfinite().all():
+            self._found.append(seen)
 
     def _axis(self, values: Tensor) -> int | None:
         """Return the channel axis: 1, as in torch, or else the last axis; None if neither fits."""

@@ -82,7 +82,8 @@ def refresh_statistics(run: Run) -> None:
 
     Each layer gets the mean over the batches, as ``torch.optim.swa_utils.update_bn`` computes it;
     all other layers are in eval mode. At most 20 batches are read, prepared as for evaluation.
-    Training does not use the statistics, so it does not change. With several processes, each
+    Batches whose statistics are not finite are left out. Training does not use the statistics, so
+    it does not change. With several processes, each
     process gets the mean over all of them.
     """
     # A custom step may train without the task's forward.
@@ -105,6 +106,7 @@ def _measured(run: Run) -> _Statistics:
     model, context = components.model, replace(state.context, carry=None)
     layers = _trained_layers(run)
     momenta = {name: layer.momentum for name, layer in layers.items()}
+    buffers = [buffer for layer in layers.values() for buffer in layer.buffers(recurse=False)]
     used = False
     with preserve(model, components.task), torch.no_grad(), run.step.autocast():
         try:
@@ -115,8 +117,13 @@ def _measured(run: Run) -> _Statistics:
                 layer.momentum = None  # a mean over the batches
             for batch in first_batches(components, run.data_epoch, MEASURED_BATCHES):
                 if len(batch) > 1:  # torch refuses batch statistics of a single value per channel
+                    before = [buffer.clone() for buffer in buffers]
                     components.task.forward(model, components.on_device(batch), context)
-                    used = True
+                    if torch.stack([buffer.double().sum() for buffer in buffers]).isfinite().all():
+                        used = True
+                    else:  # a step with this batch is skipped, or ends the run
+                        for buffer, old in zip(buffers, before, strict=True):
+                            buffer.copy_(old)
             if not used:
                 return {}
             return {

@@ -66,6 +66,7 @@ def capture(run: Run) -> dict[str, Any]:
         "controlled": dict(run.values.controlled),
         "history": state.history.state_dict(),
         "losses": run.losses.state_dict(),
+        "skipped_updates": run.update.skipped(),
         "logged": run.logged.state_dict(),
         "carry": state.context.carry,
         "callbacks": [
@@ -127,6 +128,7 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     state.values.update(tree["values"])
     state.history.load_state_dict(tree["history"])
     run.losses.load_state_dict(tree["losses"])
+    run.update.load_skipped(tree.get("skipped_updates", (0, 0)))
     run.logged.load_state_dict(tree.get("logged", ()))
     state.context.carry = tree["carry"]
     for name, value in asdict(position).items():
