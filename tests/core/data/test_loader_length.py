@@ -16,6 +16,7 @@ from torch.utils.data import (
 
 from flambeau import FlambeauWarning, Learner, TensorData
 from flambeau.data.user_loader import UserLoader
+from flambeau.errors import InputError
 
 Pair = tuple[Tensor, Tensor]
 X = torch.linspace(-1, 1, 18).unsqueeze(1)
@@ -144,3 +145,22 @@ def test_a_right_length_gives_no_warning() -> None:
         assert len(list(UserLoader(WrongLength(9), part=part).batches(0))) == 9
         stream = UserLoader(DataLoader(Sharded(), batch_size=10), part=part)
         assert len(list(stream.batches(0))) == 5
+
+
+class ReadOnce:
+    """A loader whose iterator is empty at its second pass."""
+
+    def __init__(self) -> None:
+        self.rest = iter([(X, Y)])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Pair]:
+        return self.rest
+
+
+def test_a_valid_loader_without_batches_is_refused() -> None:
+    data = TensorData.from_loaders([(X, Y)], ReadOnce(), n_classes=2)
+    with pytest.raises(InputError, match=r"valid loader yields no batches, but its len\(\) is 1"):
+        Learner(data, nn.Linear(1, 2), quiet=True).fit(2, lr=0.1)

@@ -270,7 +270,7 @@ def test_tuples_and_dicts_follow_the_layout() -> None:
         (
             BatchLayout(),
             {"image": 1, "label": 2},
-            r"Write inputs=\('image',\), targets=\('label',\)",
+            r"Write inputs=\['image'\], targets=\['label'\]",
         ),
         (BatchLayout(), torch.zeros(4, 2), r"one tensor of shape \(4, 2\),.* write n_inputs=1"),
         (BatchLayout(n_inputs=3), (1, 2), "n_inputs is 3, but the data return tuples of 2"),

@@ -130,3 +130,19 @@ def test_a_schedule_of_weight_decay_keeps_user_groups_without_it() -> None:
     seen = Settings()
     learner(seen, factory).fit(1, schedules={"weight_decay": Schedule("constant", 0.1)})
     assert [group["weight_decay"] for group in seen.seen[-1]] == [0.1, 0.0]
+
+
+def test_a_partial_with_parameters_is_refused() -> None:
+    other = nn.Linear(3, 1)
+    for factory in (partial(AdamW, other.parameters()), partial(AdamW, params=other.parameters())):
+        with pytest.raises(ArgumentError, match="partial of AdamW with parameters"):
+            learner(Settings(), factory).fit(1)
+    with pytest.raises(PlanError, match="Did you mean 'adamw'"):
+        learner(Settings(), optimizer="AdamW")
+
+
+def test_lr_find_measures_an_optimizer_with_a_closure() -> None:
+    factory = partial(torch.optim.LBFGS, max_iter=2)
+    found = learner(Settings(), factory, weight_decay=0.0, batch_size=8).lr_find()
+    assert found.sweep is not None
+    assert len(found.sweep.losses) > 2

@@ -153,7 +153,7 @@ def test_only_the_selected_fields_are_collated() -> None:
     assert list(batch.inputs) == ["image"]
     assert batch.target.tolist() == [0, 1, 2, 0]
     assert data.raw("valid")[3].tolist() == [3, 3]
-    with pytest.raises(InputError, match=r"Write inputs=\('name',\), targets=\('label',\)"):
+    with pytest.raises(InputError, match=r"Write inputs=\['name', 'image'\], targets=\['label'\]"):
         TensorData.from_datasets(Records(), Records())
 
 

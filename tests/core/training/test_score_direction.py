@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from flambeau import (
     TrainingOptions,
     TrainState,
 )
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, InputError
 from flambeau.task import MeanAbsoluteError, Metric, Regression, SumMetric
 from flambeau.task.registered import METRICS
 from flambeau.tuning.auto_run import AutoRun
@@ -57,12 +58,18 @@ class Weights(Callback):
 
 
 def learner(metrics: dict[str, Metric], callbacks: Sequence[Any] = (), **options: Any) -> Learner:
+    return learner_of(Classification(["a", "b"], metrics=metrics), 0.2, callbacks, **options)
+
+
+def learner_of(
+    task: Any, valid: float = 0.2, callbacks: Sequence[Any] = (), **options: Any
+) -> Learner:
     torch.manual_seed(0)
     x = torch.randn(40, 6)
     return Learner(
-        TensorData.from_tensors(x, torch.arange(40) % 2),
+        TensorData.from_tensors(x, torch.arange(40) % 2, valid=valid),
         nn.Linear(6, 2),
-        task=Classification(["a", "b"], metrics=metrics),
+        task=task,
         training=TrainingOptions(doctor=False, **options),
         callbacks=callbacks,
         choices={"probe": "off", "lr": 0.1},
@@ -192,3 +199,33 @@ def test_fit_auto_selects_by_keep_best() -> None:
     assert (auto.monitor, auto.mode) == ("valid_brier", "min")
     auto.choose_monitor(task, has_valid=False, chosen=("train_loss", "min"))
     assert auto.monitor is None
+
+
+def test_scores_of_a_task_have_the_direction_min_or_max() -> None:
+    class Own(Classification):
+        modes: Any = None
+
+        def score_modes(self) -> Any:
+            return self.modes
+
+    task = Own(["a", "b"])
+    for modes, message in (
+        (
+            {"loss": "min", "error": "lower"},
+            "returned 'lower' for 'error'. Return \"min\"",
+        ),
+        ({"error": False}, r"returned False for 'error'"),
+        (None, r"score_modes\(\) returned None. Return a dict"),
+    ):
+        task.modes = modes
+        with pytest.raises(ArgumentError, match=message):
+            learner_of(task).fit(1)
+    metric = scripted([1.0], higher_is_better=np.bool_(False))
+    assert learner({"wer": metric}).task.score_modes()["wer"] == "min"
+
+
+def test_a_plateau_without_its_column_is_refused_before_the_run() -> None:
+    one = learner_of(Classification(["a", "b"]), 0, (), controllers=(ReduceOnPlateau(),))
+    with pytest.raises(InputError, match="monitors 'valid_loss', but the data have no valid part"):
+        one.fit(1)
+    assert not one.history.step_losses

@@ -120,7 +120,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     same = _OTHER_NAMES.get(name.replace("-", "_"))
     if same in names:
         return f"Did you mean {same!r}?"
-    close = difflib.get_close_matches(name, names, n=1)
+    close = [each for each in names if each.lower() == name.lower()]
+    close = close or difflib.get_close_matches(name, names, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
     return "Known names: " + (", ".join(names) if names else "none") + "."

@@ -147,10 +147,10 @@ class BatchLayout:
     def _of_dict(self, sample: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         known = ", ".join(repr(name) for name in sample)
         if self.inputs is None:
+            inputs, targets = list(sample)[:-1] or ["image"], list(sample)[-1:] or ["label"]
             raise InputError(
                 f"The data return dicts with the keys {known}, so it is unknown which of them are "
-                f"inputs and which are targets. Write inputs=({next(iter(sample), 'image')!r},), "
-                f"targets=({list(sample)[-1] if sample else 'label'!r},)."
+                f"inputs and which are targets. Write {inputs=}, {targets=}."
             )
         targets = self.targets or ()
         return {name: _field(name, sample) for name in self.inputs}, {

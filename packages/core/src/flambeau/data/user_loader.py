@@ -265,6 +265,12 @@ class UserLoader(Loader):
         Raises:
             InputError: A train epoch is too short.
         """
+        if not n and self.part != "train":
+            expected = "" if self._steps is None else f", but its len() is {self._steps}"
+            raise InputError(
+                f"The {self.part} loader yields no batches{expected}. An iterator that can be read "
+                "only once is empty at its second pass: __iter__ must return a new one each time."
+            )
         if self._steps is None:
             if not n:
                 raise InputError(f"The {self.part} loader has no batches in epoch {epoch}.")

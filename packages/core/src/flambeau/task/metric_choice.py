@@ -56,6 +56,8 @@ def metric_argument(wanted: MetricChoice) -> list[str] | dict[str, Any]:
 
 def _by_name(wanted: MetricChoice) -> dict[str, Any]:
     """Return the choices by name; the name of a function is its ``__name__``."""
+    if isinstance(wanted, str):
+        raise ArgumentError(f"metrics is {wanted!r}; give a list of names: metrics=[{wanted!r}].")
     named = dict(wanted) if isinstance(wanted, Mapping) else _named(wanted)
     if "loss" in named:
         raise ArgumentError(

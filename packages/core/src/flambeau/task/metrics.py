@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from flambeau.checked_arguments import as_plain
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError
 from flambeau.task.numerics import as_real, per_sample, real_scalar, size_of
 
@@ -53,7 +54,7 @@ def mode_of_metric(metric: Metric) -> Mode | None:
     Raises:
         ArgumentError: The attribute is neither True nor False nor None.
     """
-    higher: object = getattr(metric, "higher_is_better", None)
+    higher: object = as_plain(getattr(metric, "higher_is_better", None))
     if higher is None:
         return None
     if not isinstance(higher, bool):

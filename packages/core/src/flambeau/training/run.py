@@ -45,6 +45,7 @@ from flambeau.training.start_checks import (
     check_can_score,
     check_closure,
     check_has_column,
+    check_plateaus,
     check_trainable,
 )
 from flambeau.training.state import Meaning, Position, TrainState
@@ -140,6 +141,7 @@ class Run:
             *run_monitor(options, settings.callbacks, settings.planner, history.modes)
         )
         check_has_column(self.best.monitor, has_valid=components.valid is not None)
+        check_plateaus(options.controllers, has_valid=components.valid is not None)
         if components.valid is not None and options.train_step is not train_step:
             check_can_score(task)
         self.state = self._new_state(history, position)

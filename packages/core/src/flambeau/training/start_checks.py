@@ -1,4 +1,4 @@
-"""Checks before the first step: trainable parameters, best epoch, and optimizers with closures."""
+"""Checks before the first step: parameters, best epoch, plateaus, optimizers with closures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from flambeau.errors import InputError
 from flambeau.phases.phase import Phase
 from flambeau.task.task import Task
+from flambeau.training.optim.controller import ReduceOnPlateau
 from flambeau.training.optim.groups import parameter_groups
 
 
@@ -49,6 +50,22 @@ def check_has_column(monitor: str | None, *, has_valid: bool) -> None:
             f"The best epoch is selected by {monitor!r}, but the data have no valid part. Give one "
             "(valid=0.2), select by 'train_loss', or select no best epoch."
         )
+
+
+def check_plateaus(controllers: Iterable[object], *, has_valid: bool) -> None:
+    """Check that the history will have the column of each ``ReduceOnPlateau``.
+
+    Raises:
+        InputError: The column is a score of the valid part, but the data have no valid part.
+    """
+    for each in controllers:
+        if not isinstance(each, ReduceOnPlateau) or has_valid:
+            continue
+        if each.monitor.startswith("valid_"):
+            raise InputError(
+                f"ReduceOnPlateau monitors {each.monitor!r}, but the data have no valid part. Give "
+                'one (valid=0.2), or use ReduceOnPlateau("train_loss").'
+            )
 
 
 def check_can_score(task: Task) -> None:

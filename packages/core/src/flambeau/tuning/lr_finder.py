@@ -25,6 +25,7 @@ from flambeau.training.components import Components
 from flambeau.training.events import Callback
 from flambeau.training.history import History
 from flambeau.training.loop import fit
+from flambeau.training.optim.fused_step import requires_closure
 from flambeau.training.optim.optimizer import OptimizerFactory
 from flambeau.training.optim.optimizer_class import ClassFactory
 from flambeau.training.options import TrainingOptions
@@ -204,14 +205,17 @@ class _Search:
         start, n = self.start, len(rates)
         position = replace(start.position, phase=0, phase_epoch=0, epoch_step=0)
         position.epoch += batch_order * self.max_steps  # different batches for each order
+        factory = start.options.factory
+        is_closure = isinstance(factory, ClassFactory) and requires_closure(factory.kind)
         options = replace(
             start.options,
-            optimizer=self._tracked(start.options.factory),
+            optimizer=self._tracked(factory),
             transforms=(self.targets, *start.options.transforms),
             controllers=(),
             average=None,
             keep_best=None,
-            nonfinite="skip",
+            # Steps of LBFGS cannot be skipped; its losses stay non-finite, as in a diverged run.
+            nonfinite="off" if is_closure else "skip",
         )
         counts = StepCounts.of_loader(start.components.train, options.accumulate)
         first, epochs = position.epoch, 1

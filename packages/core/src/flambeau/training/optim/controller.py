@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from flambeau.checked_arguments import checked_count, checked_number
 from flambeau.errors import ArgumentError, InputError, did_you_mean
@@ -55,11 +55,27 @@ def checked_column(monitor: str) -> str:
 
 
 def column_modes(task: Task) -> dict[str, Mode]:
-    """Return "min" or "max" for each column of the history whose better direction is known."""
-    return {
-        "train_loss": "min",
-        **{f"valid_{name}": mode for name, mode in task.score_modes().items()},
-    }
+    """Return "min" or "max" for each column of the history whose better direction is known.
+
+    Raises:
+        ArgumentError: ``score_modes`` of the task returns something else.
+    """
+    modes: dict[str, Mode] = {"train_loss": "min"}
+    found = cast("object", task.score_modes())
+    if not isinstance(found, Mapping):
+        raise ArgumentError(
+            f"{type(task).__name__}.score_modes() returned {found!r:.60}. Return a dict from names "
+            'of scores to "min" or "max".'
+        )
+    for name, mode in cast("Mapping[str, Any]", found).items():
+        if mode not in ("min", "max"):
+            raise ArgumentError(
+                f"{type(task).__name__}.score_modes() returned {mode!r:.40} for {name!r}. Return "
+                '"min" if smaller values are better, "max" if larger values are, and leave out '
+                "scores that are not compared."
+            )
+        modes[f"valid_{name}"] = mode
+    return modes
 
 
 def mode_of(monitor: str, modes: Mapping[str, Mode], mode: Mode | None = None) -> Mode:

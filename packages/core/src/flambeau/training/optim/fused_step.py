@@ -60,7 +60,7 @@ def needs_closure(optimizer: Optimizer) -> bool:
     This is true for optimizers whose ``step`` requires a closure (LBFGS), for wrappers of such
     optimizers, and for optimizers with ``first_step`` and ``second_step`` (SAM).
     """
-    return has_two_steps(optimizer) or any(_requires(type(o)) for o in with_inner(optimizer))
+    return has_two_steps(optimizer) or any(requires_closure(type(o)) for o in with_inner(optimizer))
 
 
 def has_two_steps(optimizer: Optimizer) -> bool:
@@ -69,7 +69,8 @@ def has_two_steps(optimizer: Optimizer) -> bool:
 
 
 @cache
-def _requires(kind: type[Optimizer]) -> bool:
+def requires_closure(kind: type[Optimizer]) -> bool:
+    """Return whether the method ``step`` of an optimizer class requires a closure (LBFGS)."""
     step = kind.step  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     closure = inspect.signature(step).parameters.get("closure")  # pyright: ignore[reportUnknownArgumentType]
     return closure is not None and closure.default is inspect.Parameter.empty

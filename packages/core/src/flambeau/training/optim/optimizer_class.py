@@ -153,6 +153,12 @@ def _one_class(optimizer: object) -> ClassFactory | None:
     if isinstance(optimizer, partial):
         bound = cast("partial[Any]", optimizer)
         kind = cast("object", bound.func)
-        if isinstance(kind, type) and issubclass(kind, Optimizer) and not bound.args:
+        if isinstance(kind, type) and issubclass(kind, Optimizer):
+            if bound.args or "params" in bound.keywords:
+                raise ArgumentError(
+                    f"optimizer is a functools.partial of {kind.__name__} with parameters, but it "
+                    "gets those of the model that is trained. Bind settings by name only: "
+                    f"functools.partial(torch.optim.{kind.__name__}, eps=1e-6)."
+                )
             return ClassFactory(kind, bound.keywords)
     return None
