@@ -16,7 +16,6 @@ from flambeau.task.task import StepContext
 from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
-from flambeau.training.nonfinite import skipped_steps
 from flambeau.training.run import Run
 from flambeau.training.step import checked_result
 
@@ -61,6 +60,7 @@ def fit(run: Run) -> None:
 def run_epoch(run: Run) -> None:
     """Train for one epoch, evaluate, and add a row to the history."""
     from flambeau.training.logged_values import collecting, means_of
+    from flambeau.training.nonfinite.skipped_steps import columns_of_skipped
     from flambeau.training.norm.bn_gap import check_train_eval_gap
 
     state, position = run.state, run.state.position
@@ -87,7 +87,7 @@ def run_epoch(run: Run) -> None:
             "train_loss": train_loss,
             **{f"train_{name}": value for name, value in means_of(logged).items()},
             **({"steps_without_targets": run.empty_steps} if run.empty_steps else {}),
-            **skipped_steps.columns(run),
+            **columns_of_skipped(run),
             **{f"valid_{name}": score for name, score in scores.items()},
             **state.task.score_notes(scores),
             **state.values,
@@ -143,7 +143,9 @@ def train_epoch(run: Run) -> None:
                 raise
             raise fault from error
         if update.skips_steps and context.carry is not None:
-            context.carry = skipped_steps.carry_after(carry, context.carry, update.was_skipped())
+            from flambeau.training.nonfinite.skipped_steps import carry_after
+
+            context.carry = carry_after(carry, context.carry, update.was_skipped())
         position.step += 1
         position.epoch_step += 1
         state.last = result

@@ -44,8 +44,7 @@ from flambeau.training.run_state.checkpoint_content import capture, states_of_ob
 from flambeau.training.start_checks import (
     check_can_score,
     check_closure,
-    check_has_column,
-    check_plateaus,
+    check_has_columns,
     check_trainable,
 )
 from flambeau.training.state import Meaning, Position, TrainState
@@ -103,8 +102,7 @@ class Run:
             none.
         empty_steps: Steps of the last epoch that were skipped because they have no target.
         warns_of_empty_steps: Whether the next epoch with steps without targets emits a warning.
-        reports_skipped_steps: Whether steps that were skipped because they are not finite are
-            reported: a warning, or an error if a whole epoch was skipped.
+        reports_skipped_steps: Whether skipped steps that are not finite are warned of or refused.
         is_main: Whether this process (rank 0) prints messages and writes files.
         shares_evaluation: Whether each rank evaluates its part of the validation set.
     """
@@ -140,8 +138,7 @@ class Run:
         self.best = BestWeights(
             *run_monitor(options, settings.callbacks, settings.planner, history.modes)
         )
-        check_has_column(self.best.monitor, has_valid=components.valid is not None)
-        check_plateaus(options.controllers, has_valid=components.valid is not None)
+        check_has_columns(self.best.monitor, options.controllers, components.valid)
         if components.valid is not None and options.train_step is not train_step:
             check_can_score(task)
         self.state = self._new_state(history, position)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 from torch.optim import Optimizer
 
+from flambeau.data.loader import Loader
 from flambeau.errors import InputError
 from flambeau.phases.phase import Phase
 from flambeau.task.task import Task
@@ -39,29 +40,23 @@ def check_trainable(model: nn.Module, phases: Iterable[Phase]) -> None:
             )
 
 
-def check_has_column(monitor: str | None, *, has_valid: bool) -> None:
-    """Check that the history will have the column that selects the best epoch.
+def check_has_columns(
+    monitor: str | None, controllers: Iterable[object], valid: Loader | None
+) -> None:
+    """Check that the history will have the column of the best epoch and of each plateau.
 
     Raises:
         InputError: The column is a score of the valid part, but the data have no valid part.
     """
-    if monitor is not None and monitor.startswith("valid_") and not has_valid:
+    if valid is not None:
+        return
+    if monitor is not None and monitor.startswith("valid_"):
         raise InputError(
             f"The best epoch is selected by {monitor!r}, but the data have no valid part. Give one "
             "(valid=0.2), select by 'train_loss', or select no best epoch."
         )
-
-
-def check_plateaus(controllers: Iterable[object], *, has_valid: bool) -> None:
-    """Check that the history will have the column of each ``ReduceOnPlateau``.
-
-    Raises:
-        InputError: The column is a score of the valid part, but the data have no valid part.
-    """
     for each in controllers:
-        if not isinstance(each, ReduceOnPlateau) or has_valid:
-            continue
-        if each.monitor.startswith("valid_"):
+        if isinstance(each, ReduceOnPlateau) and each.monitor.startswith("valid_"):
             raise InputError(
                 f"ReduceOnPlateau monitors {each.monitor!r}, but the data have no valid part. Give "
                 'one (valid=0.2), or use ReduceOnPlateau("train_loss").'

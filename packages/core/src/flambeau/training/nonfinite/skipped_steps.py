@@ -18,7 +18,7 @@ COLUMN = "nonfinite_updates"
 """Column of the history: the number of skipped updates of optimizers, in rows that have any."""
 
 
-def columns(run: Run) -> dict[str, int]:
+def columns_of_skipped(run: Run) -> dict[str, int]:
     """Return the column of the skipped updates since the last evaluation; empty if there are none.
 
     Args:
