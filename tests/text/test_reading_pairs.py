@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -212,3 +213,10 @@ def test_positions_are_refused_for_a_table_with_a_header(tmp_path: Path) -> None
         TranslationData.from_csv(tmp_path / "t.jsonl")
     with pytest.raises(InputError, match=r"valid is '5'\. Give a fraction"):
         TranslationData.from_pairs([("a", "b")] * 9, valid="5")
+
+
+@pytest.mark.parametrize("flag", ["lowercase", "group_sources"])
+def test_flags_of_options_are_true_or_false(flag: str) -> None:
+    with pytest.raises(ArgumentError, match=f"{flag} must be True or False, not 'no'"):
+        TranslationOptions(**{flag: "no"})  # type: ignore[arg-type]
+    assert getattr(TranslationOptions(**{flag: np.bool_(True)}), flag) is True  # type: ignore[arg-type]

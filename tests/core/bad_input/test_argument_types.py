@@ -18,6 +18,7 @@ from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, FlambeauError, InputError
 from flambeau.phases import Phase, Schedule, recipes
 from flambeau.phases.torch_schedule import torch_schedule
+from flambeau.task import Regression, SklearnMetric
 from flambeau.task.classification_metrics import TopKAccuracy
 from flambeau.training import EMA, SWA, ReduceOnPlateau
 
@@ -178,3 +179,34 @@ def test_sizes_of_parts_of_every_type() -> None:
     for value in (True, "0.2", float("nan"), 1.5, Fraction(3, 2), -1, [0.2]):
         with pytest.raises(FlambeauError, match="valid"):
             TensorData.from_tensors(x, y, valid=value)
+
+
+_FLAGS: dict[str, Callable[[Any], Any]] = {
+    "quiet": lambda flag: learner(quiet=flag),
+    "momentum": lambda flag: learner().fit_one_cycle(1, lr=0.1, momentum=flag),
+    "resume": lambda flag: learner().fit_folds(2, resume=flag),
+    "doctor": lambda flag: TrainingOptions(doctor=flag),
+    "difference": lambda flag: learner().export("none", difference=flag),
+    "ignore_nan": lambda flag: Regression(["y"], ignore_nan=flag),
+    "at_epoch_end": lambda flag: Checkpointing(at_epoch_end=flag),
+    "higher_is_better": lambda flag: SklearnMetric(len, "labels", higher_is_better=flag),
+}
+
+
+def learner(**arguments: Any) -> Learner:
+    data = TensorData.from_tensors(torch.randn(20, 2), torch.arange(20) % 2)
+    return Learner(data, torch.nn.Linear(2, 2), **{"quiet": True, **arguments})
+
+
+@pytest.mark.parametrize("name", _FLAGS)
+@pytest.mark.parametrize("value", ["no", 1, torch.tensor([True])])
+def test_flags_of_public_functions_are_checked(name: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=f"{name} must be True or False, not "):
+        _FLAGS[name](value)
+
+
+def test_flags_of_every_type_are_read() -> None:
+    assert TrainingOptions(doctor=np.bool_(False)).doctor is False
+    assert (
+        SklearnMetric(len, "labels", higher_is_better=torch.tensor(True)).higher_is_better is True
+    )

@@ -23,6 +23,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -161,6 +162,9 @@ def _no_hint(name: str) -> str:
 def explains_arguments(hint: Callable[[str], str] = _no_hint) -> Callable[[C], C]:
     """Let the constructor and the public methods of a class explain an unknown argument.
 
+    An argument that is annotated as ``bool`` or ``bool | None`` must be one: the text "no" would be
+    true.
+
     Args:
         hint: Returns for the name of an argument where its value is set instead; empty if unknown.
 
@@ -192,7 +196,10 @@ def explains_arguments(hint: Callable[[str], str] = _no_hint) -> Callable[[C], C
 
 def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Callable[..., Any]:
     code = inspect.unwrap(function).__code__
-    known = frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    known = frozenset(names)
+    annotations = inspect.unwrap(function).__annotations__
+    flags = {name for name in names if annotations.get(name) in _FLAGS}
     if code.co_flags & inspect.CO_VARKEYWORDS:
         return function
 
@@ -205,6 +212,25 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
                 own = did_you_mean(name, known - {"self", "cls"})
                 other = "" if own.startswith("Did") else hint(name)
                 raise ArgumentError(f"{shown} has no argument {name!r}. {other or own}")
+        if flags:
+            args = tuple(
+                _checked_flag(value, name) if name in flags else value
+                for name, value in itertools.zip_longest(names[1 : len(args) + 1], args)
+            )
+            for name in flags & named.keys():
+                named[name] = _checked_flag(named[name], name)
         return function(first, *args, **named)
 
     return call
+
+
+_FLAGS = ("bool", "bool | None", bool)
+
+
+def _checked_flag(value: object, name: str) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    # It imports the errors.
+    from flambeau.checked_arguments import checked_flag
+
+    return checked_flag(value, name)

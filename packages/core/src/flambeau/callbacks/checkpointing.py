@@ -9,7 +9,7 @@ from typing import Literal
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint, save_checkpoint
 from flambeau.artefact.serialization import check_packable
-from flambeau.checked_arguments import checked_count, checked_number
+from flambeau.checked_arguments import checked_count, checked_flag, checked_number
 from flambeau.errors import (
     ArgumentError,
     ArtefactError,
@@ -65,7 +65,7 @@ class Checkpointing(Callback):
                 f"Unknown on_error={on_error!r}. {did_you_mean(str(on_error), _ON_ERROR)}"
             )
         self.every_s = every_s
-        self.at_epoch_end = at_epoch_end
+        self.at_epoch_end = checked_flag(at_epoch_end, "at_epoch_end")
         self.keep = keep
         self.on_error = on_error
         self._saved_at_s = 0.0

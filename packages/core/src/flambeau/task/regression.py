@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from flambeau.checked_arguments import checked_flag
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.class_validation import several_outputs_error
@@ -134,6 +135,7 @@ class Regression(PredictsIntervals):
         calibration: Mapping[str, Any] | None = None,
     ) -> None:
         self.names = self._checked_names(names)
+        ignore_nan = checked_flag(ignore_nan, "ignore_nan")
         if ignore_nan and len(self.names) > 1:
             raise ArgumentError(
                 f"ignore_nan=True is for one name, but there are {len(self.names)}, which may be "

@@ -70,7 +70,7 @@ class TabularEstimator(BaseEstimator):
         training: TrainingOptions | None = None,
         device: str | None = None,
         random_state: Any = None,
-        verbose: bool = False,
+        verbose: bool | int = False,
     ) -> None:
         self.model = model
         self.epochs = epochs
