@@ -65,6 +65,9 @@ class TwoArguments(nn.Linear):
         return super().forward(input)
 
 
+EXPORTED = torch.export.export(nn.Linear(6, 3), (torch.randn(4, 6),))
+
+
 class NoForward(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -93,6 +96,8 @@ class NoForward(nn.Module):
         (nn.Conv2d(3, 3, 3), TrainingError, "in Conv2d: .*Expected 3D"),
         (nn.Linear, ArgumentError, r"Pass an instance: Linear\(…\)"),
         (len, ArgumentError, "must be an nn.Module, the name of an architecture"),
+        (EXPORTED, ArgumentError, "program of torch.export has one mode"),
+        (EXPORTED.module(), ArgumentError, r"Calling train\(\) .* Pass the nn.Module that was"),
         ("resnet18", PlanError, "which the domain 'tensors' does not have"),
     ],
 )

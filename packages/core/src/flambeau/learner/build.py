@@ -47,6 +47,12 @@ class UserObjects:
     task: Task | None = None
 
 
+_EXPORTED = (
+    "A program of torch.export has one mode, training or evaluation, so it cannot be trained. Pass "
+    "the nn.Module that was exported."
+)
+
+
 def check_objects(model: object, task: object) -> None:
     """Check the types of the model and task that the user passed.
 
@@ -56,6 +62,8 @@ def check_objects(model: object, task: object) -> None:
     """
     if not (model is None or isinstance(model, nn.Module | str)):
         hint = f"Pass an instance: {model.__name__}(…)." if isinstance(model, type) else ""
+        if type(model).__name__ == "ExportedProgram":
+            hint = _EXPORTED
         raise ArgumentError(
             f"model is {model!r:.60}, but it must be an nn.Module, the name of an architecture, or "
             f"None. {hint}".rstrip()
@@ -70,6 +78,7 @@ def check_objects(model: object, task: object) -> None:
             )
         raise ArgumentError(f"task is {task!r:.60}, but it must be a Task. {hint}".rstrip())
     if isinstance(model, nn.Module):
+        _check_modes(model)
         _check_memory(model)
 
 
@@ -90,6 +99,16 @@ def unwrapped(
 
     inner, was_compiled = unwrapped_model(model)
     return inner, {"compile": "whole", **choices} if was_compiled else choices
+
+
+def _check_modes(model: nn.Module) -> None:
+    """Refuse a module that cannot be switched between training and evaluation (torch.export)."""
+    if "train" not in vars(model):  # torch.export replaces the method of its modules
+        return
+    try:
+        model.train(model.training)
+    except NotImplementedError as error:
+        raise ArgumentError(f"model is a {type(model).__name__}: {error} {_EXPORTED}") from error
 
 
 def _check_memory(model: nn.Module) -> None:
