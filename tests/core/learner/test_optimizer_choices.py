@@ -65,7 +65,7 @@ def test_a_setting_of_torch_is_a_choice(choices: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"momentum": 0.9}, "optimizer 'adamw' has no momentum. Optimizers that have it: muon, rmsprop"),
+        ({"momentum": 0.9}, "'adamw' has no momentum. Optimizers that have it: muon, rmsprop"),
         ({"optimizer": "sgd", "betas": (0.9, 0.9)}, "'sgd' has no betas"),
         ({"optimizer": "sgd", "nesterov": True}, "False without momentum"),
         ({"betas": 0.9}, "two numbers from 0 to below 1"),
