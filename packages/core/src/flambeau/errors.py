@@ -228,9 +228,9 @@ _FLAGS = ("bool", "bool | None", bool)
 
 
 def _checked_flag(value: object, name: str) -> bool | None:
+    """Return True, False or None, also of NumPy and torch; `checked_arguments` is a layer above."""
+    if getattr(value, "ndim", 1) == 0 and hasattr(value, "item"):
+        value = cast("Any", value).item()
     if value is None or isinstance(value, bool):
         return value
-    # It imports the errors.
-    from flambeau.checked_arguments import checked_flag
-
-    return checked_flag(value, name)
+    raise ArgumentError(f"{name} must be True or False, not {value!r:.60}.")
