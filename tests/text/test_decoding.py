@@ -6,6 +6,7 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -351,5 +352,15 @@ def test_invalid_settings_raise() -> None:
         Beam(size=2, n_best=3)
     with pytest.raises(InputError, match="temperature must be above 0"):
         Sampling(temperature=0.0)
+    for make in (
+        lambda: Beam(size="5"),  # type: ignore[arg-type]
+        lambda: Beam(n_best=1.5),  # type: ignore[arg-type]
+        lambda: Sampling(seed="a"),  # type: ignore[arg-type]
+        lambda: Sampling(top_p=True),
+        lambda: strategy_from_json({"kind": "beam", "size": None}),
+    ):
+        with pytest.raises(ArgumentError, match=r"must be a (whole )?number, not "):
+            make()
+    assert Beam(size=np.int64(3)).as_json()["size"] == 3  # type: ignore[arg-type]
     with pytest.raises(InputError, match="alpha is an exponent"):
         GnmtLengthPenalty(-1.0)

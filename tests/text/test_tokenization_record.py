@@ -26,7 +26,8 @@ def test_other_tokens_after_an_update_are_a_warning(
 ) -> None:
     pairs = [(f"a dog {n}", f"ein Hund {n}") for n in range(12)]
     data = TranslationData.from_pairs(pairs, options=TranslationOptions(tokenizer=tokenizer))
-    export = Learner(data, choices=CHOICES, quiet=True).export(tmp_path / "export")
+    learner = Learner(data, choices=CHOICES, quiet=True)
+    export = learner.export(tmp_path / "export")
     text = (export / "flambeau.json").read_text(encoding="utf-8")
     recorded = json.loads(text)["preprocessor"]["arguments"]["tokenization"]
     assert recorded["versions"]["tokenizers"] == version("tokenizers")
@@ -35,6 +36,7 @@ def test_other_tokens_after_an_update_are_a_warning(
     # Another version number alone changes nothing; other tokens are named with both versions.
     monkeypatch.setattr(tokenization_record, "version", lambda name: "9.9")
     Predictor.load(export)
+    Learner(data, choices=CHOICES, quiet=True).load(export)
     monkeypatch.setattr(tokenization_record, "_SENTENCE", "other tokens")
     with pytest.warns(FlambeauWarning, match=r"other tokens than.*\(now 9\.9\).*digest"):
         Predictor.load(export)

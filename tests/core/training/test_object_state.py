@@ -404,6 +404,35 @@ def test_a_task_that_logs_is_resumed_in_the_middle_of_an_epoch(tmp_path: Path) -
     assert whole.history.column("train_mean") == resumed.history.column("train_mean")
 
 
+def test_a_long_list_of_numbers_is_saved_as_an_array(tmp_path: Path) -> None:
+    class Recorder(LossTask):
+        def __init__(self) -> None:
+            super().__init__(cross_entropy_sum)
+            self.losses = [0.1] * 1_500
+            self.counts = [*range(1_500)]
+
+        def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, float]:
+            total, weight = super().loss(outputs, batch)
+            self.losses.append(float(total.detach()))
+            self.counts.append(len(self.counts))
+            return total, weight
+
+    whole, first, again = Recorder(), Recorder(), Recorder()
+    make(lambda: {"task": whole}).fit(3)
+    with pytest.raises(KeyboardInterrupt):
+        make(lambda: {"task": first}, Interrupt(3), folder=tmp_path).fit(3)
+    for state in tmp_path.glob("checkpoints/*/state.json"):
+        assert state.read_text().count("0.1") < 100  # the numbers are in the file of tensors
+    make(lambda: {"task": again}, folder=tmp_path).resume()
+    assert again.losses == whole.losses
+    assert again.counts == whole.counts
+    assert {*map(type, again.counts)} == {int}
+
+
+def cross_entropy_sum(outputs: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(outputs, targets, reduction="sum")
+
+
 def test_large_values_are_saved_once_they_change() -> None:
     class Owner:
         def __init__(self) -> None:

@@ -176,6 +176,9 @@ def _settings(preprocessor: Preprocessor) -> dict[str, Any]:
     arguments = json.loads(json.dumps(dict(preprocessor.arguments()), default=list))
     for name in _OF_MACHINE:
         arguments.pop(name, None)
+    for value in arguments.values():
+        if isinstance(value, dict):  # of packages: another one may compute the same
+            cast("dict[str, Any]", value).pop("versions", None)
     return {"builder": preprocessor.builder, **arguments, **preprocessor.tensors()}
 
 

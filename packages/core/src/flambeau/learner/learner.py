@@ -20,7 +20,7 @@ from flambeau.distributed.processes import run_on_main
 from flambeau.domain import domain_of
 from flambeau.errors import InputError, explains_arguments
 from flambeau.learner import fitting
-from flambeau.learner.build import BuiltPlan, UserObjects, check_objects, require_part, unwrapped
+from flambeau.learner.build import BuiltPlan, UserObjects, require_part, unwrapped
 from flambeau.learner.planning import argument_hint, check_arguments, make_plan, with_options
 from flambeau.learner.recipe_methods import RecipeMethods
 from flambeau.learner.setup import Request, Resume, Setup
@@ -99,6 +99,8 @@ class Learner(RecipeMethods):
         quiet: bool = False,
     ) -> None:
         check_arguments(data, seed, callbacks, choices, plan, training)
+        from flambeau.learner.object_checks import check_objects
+
         check_objects(model, task)
         model, choices = unwrapped(model, choices or {})
         self.data = data

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from flambeau.checked_arguments import as_plain
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.decoding.penalties import (
     AverageLengthPenalty,
@@ -36,6 +37,15 @@ class Strategy:
     min_length: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type not in ("int", "float"):
+                continue
+            given = getattr(self, field.name)
+            value, is_whole = as_plain(given), field.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float):
+                kind = "a whole number" if is_whole else "a number"
+                raise ArgumentError(f"{field.name} must be {kind}, not {given!r:.60}.")
+            object.__setattr__(self, field.name, value)
         if not self.max_length_factor >= 0 or self.max_length_extra < 1 or self.min_length < 0:
             raise InputError(
                 "max_length_factor must be at least 0, max_length_extra at least 1 and min_length "
