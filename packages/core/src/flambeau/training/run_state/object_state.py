@@ -236,7 +236,7 @@ def _numbers(value: object) -> np.ndarray | None:
 
 def _restored_numbers(present: object, saved: np.ndarray) -> list[Any]:
     found = cast("list[Any]", present) if type(present) is list else []
-    found[:] = memoryview(np.ascontiguousarray(saved))  # Python's numbers
+    found[:] = memoryview(cast("Any", np.ascontiguousarray(saved)))  # Python's numbers
     return found
 
 
