@@ -23,9 +23,10 @@ from flambeau_text.language.documents import (
 )
 from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
+from flambeau_text.language.packed import PackedDataset, StreamTexts
 from flambeau_text.language.parts import assemble, read_path
 from flambeau_text.language.preprocess import LanguagePreprocessor
-from flambeau_text.language.stream import StreamDataset
+from flambeau_text.language.stream import LineCounts, StreamDataset
 from flambeau_text.text_lines import lines_of, read_lines
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
@@ -329,7 +330,11 @@ class LanguageModelData(Data):
                 "fraction, or separate documents."
             )
         stream = _checked(preprocessor).stream(texts, values.get("cache", "memory"))
-        return StreamDataset(stream, values.get("bptt", 70))
+        if values.get("layout", "stream") == "stream":
+            return StreamDataset(stream, values.get("bptt", 70))
+        length = values.get("row_length", 512)
+        pieces = StreamTexts(stream, length)
+        return PackedDataset(pieces, length, stream.special.padding, LineCounts(stream))
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

@@ -13,11 +13,9 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.language.stream import TOKENS, TokenStream, stream_of
-from flambeau_text.language.token_store import encode_in_memory, encode_on_disk
-from flambeau_text.text_lines import lines_of
+from flambeau_text.language.token_store import encode_in_memory, encode_on_disk, parts_of
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
-from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID
 
 
 class LanguagePreprocessor(Preprocessor):
@@ -57,13 +55,13 @@ class LanguagePreprocessor(Preprocessor):
             cache: "memory", or "disk" for a memory-mapped file.
         """
         encode = encode_on_disk if cache == "disk" else encode_in_memory
-        return stream_of(*encode(texts, self.tokenizer), texts)
+        return stream_of(*encode(texts, self.tokenizer), texts, self.tokenizer)
 
     def encode(self, items: Sequence[Any]) -> Batch:
-        """Encode prompts, each after an end token, as int64 ``(n, longest)`` with a mask.
+        """Encode prompts, each after the start token, as int64 ``(n, longest)`` with a mask.
 
-        A prompt that ends with a line feed ends with an end token; otherwise the model continues
-        its last line.
+        If lines end with end tokens, a prompt that ends with a line feed ends with an end token;
+        otherwise the model continues its last line.
 
         Raises:
             InputError: An item is not a text, or has unpaired surrogates; the message has its
@@ -71,17 +69,24 @@ class LanguagePreprocessor(Preprocessor):
         """
         rows: list[list[int]] = []
         for index, item in enumerate(items):
-            text = _checked(index, item)
-            lines = self.tokenizer.encode_batch(lines_of(text)) if text else []
-            ids = [token for line in lines for token in (END_ID, *line)] or [END_ID]
-            rows.append([*ids, END_ID] if text.endswith("\n") else ids)
+            rows.append(self._prompt(_checked(index, item)))
         longest = max(map(len, rows), default=1)
-        tokens = torch.full((len(rows), longest), PADDING_ID)
+        tokens = torch.full((len(rows), longest), self.tokenizer.special.padding)
         for row, ids in enumerate(rows):
             tokens[row, : len(ids)] = torch.tensor(ids)
         lengths = torch.tensor([len(ids) for ids in rows], dtype=torch.int64)
         mask = torch.arange(longest) < lengths.unsqueeze(1)
         return Batch({TOKENS: tokens}, masks={TOKENS: mask}, weight=float(len(rows)))
+
+    def _prompt(self, text: str) -> list[int]:
+        special = self.tokenizer.special
+        if not text:
+            return [special.start]
+        parts = self.tokenizer.encode_batch(parts_of(text, self.tokenizer))
+        if self.tokenizer.keeps_lines:
+            return [special.start, *parts[0]]
+        ids = [token for line in parts for token in (special.end, *line)]
+        return [*ids, special.end] if text.endswith("\n") else ids
 
     def vocabulary_digest(self) -> str:
         """Return a hash of the tokenizer; weights are valid only with an equal tokenizer."""

@@ -46,6 +46,7 @@ _MEMORY_SHARE = 0.25
 
 # Fewer words give too few subwords to learn from; characters need no vocabulary.
 _FEWEST_WORDS = 20_000
+LAYOUTS = ("stream", "packed")
 _PUBLISHED = AwdDropout()
 _CONFIGS: Mapping[str, type] = {"awd_lstm": AwdLstmConfig, "decoder": DecoderConfig}
 
@@ -273,6 +274,37 @@ def _bptt(facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
+def _layout(facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "layout",
+        "stream",
+        "Documents follow each other in one stream, and the network carries its state over their "
+        "ends.",
+        alternatives=("packed",) if values["architecture"] != "awd_lstm" else (),
+        override='choices={"layout": "packed"}: documents that do not see each other',
+        source="default",
+    )
+
+
+def _layout_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
+    if value not in LAYOUTS:
+        return f"one of {', '.join(LAYOUTS)}."
+    if value == "packed" and values["architecture"] == "awd_lstm":
+        return '"stream" for awd_lstm, which carries its state; "decoder" can read packed rows.'
+    return None
+
+
+def _row_length(facts: LanguageFacts, values: Values) -> Choice:
+    return Choice(
+        "row_length",
+        512,
+        "Number of tokens of a packed row. Longer documents are divided.",
+        alternatives=(256, 1024),
+        override='choices={"row_length": 1024}',
+        source="default",
+    )
+
+
 def _batch_size(facts: LanguageFacts, values: Values) -> Choice:
     words = facts["words"]
     value = next(size for least, size in BATCH_SIZES if words >= least)
@@ -377,6 +409,8 @@ RULES: tuple[Rule, ...] = (
         "decoding", (), _decoding, from_json(strategy_from_json, "Greedy or Sampling", none=False)
     ),
     Rule("bptt", ("tokenizer",), _bptt, whole_number(5, "tokens")),
+    Rule("layout", ("architecture",), _layout, _layout_accepts),
+    Rule("row_length", (), _row_length, whole_number(2, "tokens")),
     Rule("batch_size", (), _batch_size),
     Rule(
         "epochs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions, shard_bounds
 from flambeau.errors import InputError
 from flambeau_text.text_lines import lines_of
-from flambeau_text.tokenization.tokenizer import END_ID, PADDING_ID
+from flambeau_text.tokenization.tokenizer import SpecialIds, Tokenizer
 
 TOKENS, NEXT = "tokens", "next"
 """Names in every batch: of the tokens that the model reads and their mask, and of the token after
@@ -33,14 +33,19 @@ _SHORTEST = 5
 
 @dataclass(frozen=True)
 class TokenStream:
-    """The tokens of documents, one after the other; each line ends with an end token.
+    """The tokens of documents, one after the other.
+
+    Each line ends with an end token; with a tokenizer that keeps line feeds, each document does.
 
     Attributes:
         tokens: int32 ``(n,)``.
         starts: Position of the first token of each document, and the end of the last, int64
             ``(documents + 1,)``.
-        line_bytes: UTF-8 bytes of each line, with one for its end, int64 ``(lines,)``.
-        line_words: Words of each line, with one for its end, int64 ``(lines,)``.
+        line_bytes: UTF-8 bytes before each end token, with one for the end of each line, int64
+            ``(end tokens,)``.
+        line_words: Words before each end token, with one for the end of each line, int64
+            ``(end tokens,)``.
+        special: Ids of start, end and padding.
 
     Raises:
         InputError: There are no tokens.
@@ -50,6 +55,7 @@ class TokenStream:
     starts: Tensor
     line_bytes: npt.NDArray[np.int64]
     line_words: npt.NDArray[np.int64]
+    special: SpecialIds = field(default_factory=SpecialIds)
 
     def __post_init__(self) -> None:
         if not len(self.tokens):
@@ -164,7 +170,8 @@ class StreamLoader(Loader):
         starts += torch.arange(self.rows + 1).clamp(max=n % self.rows)
         own = slice(*shard_bounds(0, self.rows, self.options))
         begins, ends = starts[:-1][own].unsqueeze(1), starts[1:][own].unsqueeze(1)
-        counts = None if self.options.shuffle else _LineCounts(self.dataset.stream)
+        special = self.dataset.stream.special
+        counts = None if self.options.shuffle else LineCounts(self.dataset.stream)
         done = sum(lengths[:start_step])
         for length in lengths[start_step:]:
             at = begins + torch.arange(done, done + length)
@@ -175,8 +182,8 @@ class StreamLoader(Loader):
             # Each target, and before the first of them the token that is read first.
             found = tokens.at(torch.cat([begins + done - 1, at], 1))
             yield Batch(
-                {TOKENS: found[:, :-1].masked_fill(pad, PADDING_ID)},
-                {NEXT: found[:, 1:].masked_fill(pad, PADDING_ID)},
+                {TOKENS: found[:, :-1].masked_fill(pad, special.padding)},
+                {NEXT: found[:, 1:].masked_fill(pad, special.padding)},
                 {TOKENS: mask},
                 weight=float(mask.sum()),
                 lr_scale=length / self.dataset.bptt if self.options.shuffle else 1.0,
@@ -191,23 +198,23 @@ class _OrderedTokens:
     """The tokens of a stream whose documents are in another order, without a copy of the stream."""
 
     def __init__(self, stream: TokenStream, order: Tensor) -> None:
-        self._tokens = stream.tokens
+        self._tokens, self._start = stream.tokens, stream.special.start
         lengths = (stream.starts[1:] - stream.starts[:-1])[order]
         self._ends = lengths.cumsum(0)
         self._shift = stream.starts[:-1][order] - (self._ends - lengths)
 
     def at(self, positions: Tensor) -> Tensor:
-        """Return the tokens at positions of the order, int64; an end token at position -1."""
+        """Return the tokens at positions of the order, int64; the start token at position -1."""
         document = torch.searchsorted(self._ends, positions, right=True)
         found = self._tokens[(positions + self._shift[document]).clamp(min=0)]
-        return found.to(torch.int64).masked_fill_(positions < 0, END_ID)
+        return found.to(torch.int64).masked_fill_(positions < 0, self._start)
 
 
-class _LineCounts:
+class LineCounts:
     """Counts bytes and words of the lines that end in a range of positions of a stream."""
 
     def __init__(self, stream: TokenStream) -> None:
-        self._ends = (stream.tokens == END_ID).nonzero().squeeze(1)
+        self._ends = (stream.tokens == stream.special.end).nonzero().squeeze(1)
         self._sums = {
             name: torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
             for name, counts in ((BYTES, stream.line_bytes), (WORDS, stream.line_words))
@@ -219,21 +226,38 @@ class _LineCounts:
         last = last.maximum(first)
         return {name: (sums[last] - sums[first]).tolist() for name, sums in self._sums.items()}
 
+    def of_rows(self, rows: Sequence[Sequence[tuple[int, int]]]) -> dict[str, list[int]]:
+        """Return the counts of rows that each have several ranges of positions."""
+        parts = [part for row in rows for part in row]
+        begins, ends = torch.tensor(parts, dtype=torch.int64).view(-1, 2).t().contiguous()
+        counts = self.between(begins.unsqueeze(1), ends.unsqueeze(1))
+        of_part = {name: iter(found) for name, found in counts.items()}
+        return {
+            name: [sum(next(found) for _ in row) for row in rows] for name, found in of_part.items()
+        }
 
-def stream_of(tokens: Tensor, lengths: Tensor, texts: Sequence[str]) -> TokenStream:
+
+def stream_of(
+    tokens: Tensor, lengths: Tensor, texts: Sequence[str], tokenizer: Tokenizer | None = None
+) -> TokenStream:
     """Return the stream of encoded documents.
 
     Args:
-        tokens: The token ids of all lines, each with an end token, int32 ``(n,)``.
+        tokens: The token ids of all lines (or documents), each with an end token, int32 ``(n,)``.
         lengths: Number of tokens of each document, int64 ``(documents,)``.
         texts: The text of each document.
+        tokenizer: The tokenizer; None for one with the special tokens of flambeau's vocabularies.
     """
     # Generators, because a list of all lines would need as much memory as the texts.
     size = (len(line.encode("utf-8", "surrogatepass")) + 1 for t in texts for line in lines_of(t))
     words = (len(line.split()) + 1 for text in texts for line in lines_of(text))
+    counts = np.fromiter(size, np.int64), np.fromiter(words, np.int64)
+    if tokenizer is not None and tokenizer.keeps_lines:
+        ends = np.cumsum([0, *(len(lines_of(text)) for text in texts)])[:-1]
+        counts = np.add.reduceat(counts[0], ends), np.add.reduceat(counts[1], ends)
     return TokenStream(
         tokens,
         torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
-        np.fromiter(size, np.int64),
-        np.fromiter(words, np.int64),
+        *counts,
+        SpecialIds() if tokenizer is None else tokenizer.special,
     )

@@ -21,6 +21,7 @@ from flambeau_text.decoding.strategy import Greedy, Sampling, Strategy, strategy
 from flambeau_text.language.generate import generate
 from flambeau_text.language.stream import BYTES, NEXT, TOKENS, WORDS
 from flambeau_text.models.language_model import LanguageModel
+from flambeau_text.models.packing import DOCUMENTS
 from flambeau_text.token_loss import token_loss
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenizer import END_ID
@@ -120,10 +121,19 @@ class LanguageModelTask(Task):
     # Training
 
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> LanguageOutput:
-        """Return the features of each position, and carry the state to the next batch."""
+        """Return the features of each position; rows of a stream carry the state to the next batch.
+
+        Raises:
+            ArgumentError: The model is no ``LanguageModel``, or rows are packed and it has no
+                attention.
+        """
         network = _as_language_model(model)
-        found = network.features(batch.inputs[TOKENS], context.carry)
-        context.carry = found.state
+        tokens, documents = batch.inputs[TOKENS], batch.inputs.get(DOCUMENTS)
+        if documents is None:
+            found = network.features(tokens, context.carry)
+            context.carry = found.state
+        else:
+            found = network.packed_features(tokens, documents)
         return LanguageOutput(found.features, found.raw, network.output, context.stage == "train")
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,6 @@ from flambeau.data.mapped_store import MappedStore
 from flambeau.progress import progress
 from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
-from flambeau_text.tokenization.tokenizer import END_ID
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
 
@@ -39,7 +38,8 @@ _ADVICE = (
 def encode_in_memory(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     """Return the tokens of all documents, int32 ``(n,)``, and the number of tokens of each, int64.
 
-    Each line of a document ends with an end token.
+    Each line of a document ends with an end token; with a tokenizer that keeps line feeds, each
+    document does.
     """
     tokens: list[Int32Array] = [np.empty(0, np.int32)]
     lengths: list[Int32Array] = [np.empty(0, np.int32)]
@@ -69,8 +69,8 @@ def encode_on_disk(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, 
         return {"documents": n}
 
     store = MappedStore("tokens", advice=_ADVICE)
-    # At most one token for each character, one for each line end, and one length per document.
-    most = sum(len(text) + text.count("\n") + 2 for text in texts)
+    # At most one token for each byte, one for each line end, and one length per document.
+    most = sum(len(text.encode("utf-8", "surrogatepass")) + text.count("\n") + 2 for text in texts)
     found = store.load(_key(texts, tokenizer), (4,), write, most_rows=most)
     numbers = found.values.view(torch.int32).squeeze(1)
     return numbers[: len(numbers) - n], numbers[len(numbers) - n :].to(torch.int64)
@@ -81,12 +81,17 @@ def _pieces(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[Int32A
     total = sum(map(len, texts))
     title = "tokenizing" if total >= _PROGRESS_FROM else None
     for piece in _progressing(_divided(texts), total, title):
-        documents = [lines_of(text) for text in piece]
+        documents = [parts_of(text, tokenizer) for text in piece]
         encoded = iter(tokenizer.encode_batch(list(chain.from_iterable(documents))))
-        ids = [[(*next(encoded), END_ID) for _ in lines] for lines in documents]
+        ids = [[(*next(encoded), tokenizer.special.end) for _ in lines] for lines in documents]
         counts = [sum(map(len, lines)) for lines in ids]
         flat = chain.from_iterable(chain.from_iterable(ids))
         yield np.fromiter(flat, np.int32, sum(counts)), np.array(counts, np.int32)
+
+
+def parts_of(text: str, tokenizer: Tokenizer) -> list[str]:
+    """Return what is encoded of a text, each part followed by an end token: lines, or the text."""
+    return [text] if tokenizer.keeps_lines else lines_of(text)
 
 
 def _progressing(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from flambeau.errors import ArgumentError
 from flambeau_text.models.config import config_from_values
 from flambeau_text.models.language_model import LanguageFeatures, LanguageModel
+from flambeau_text.models.packing import Packing
 
 _HEAD_SIZE = 64
 _FEED_FORWARD = 4  # width of the hidden layer over the width of the model
@@ -99,13 +100,17 @@ class DecoderAttention(nn.Module):
         self.norm = RMSNorm()
 
     def forward(
-        self, values: Tensor, before: tuple[Tensor, Tensor] | None
+        self,
+        values: Tensor,
+        before: tuple[Tensor, Tensor] | None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attend to the tokens in the window.
 
         Args:
             values: ``(batch, positions, width)``.
             before: Keys and values of the tokens before; None if there are none.
+            packing: Which tokens attend to each other in packed rows; None for all tokens before.
 
         Returns:
             The output of the same shape as ``values``, and the keys and values to carry.
@@ -117,10 +122,19 @@ class DecoderAttention(nn.Module):
         if before is not None:
             keys = torch.cat([before[0].to(keys.dtype), keys], 2)
             contents = torch.cat([before[1].to(contents.dtype), contents], 2)
+        if packing is not None:
+            cosines, sines = _rotation(packing.positions.unsqueeze(1))
+            found = F.scaled_dot_product_attention(
+                _rotate(queries, cosines, sines),
+                _rotate(keys, cosines, sines),
+                contents,
+                packing.mask,
+            )
+            return self.output(found.transpose(1, 2).reshape(batch, n, -1)), (keys, contents)
         total = keys.shape[2]
         # Only differences of positions matter, so they may start at the first key. Keys are carried
         # before the rotation: positions then never grow beyond the window and a chunk.
-        cosines, sines = _rotation(total, values.device)
+        cosines, sines = _rotation(torch.arange(total, device=values.device))
         found = F.scaled_dot_product_attention(
             _rotate(queries, cosines[total - n :], sines[total - n :]),
             _rotate(keys, cosines, sines),
@@ -153,10 +167,13 @@ class DecoderBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, values: Tensor, before: tuple[Tensor, Tensor] | None
+        self,
+        values: Tensor,
+        before: tuple[Tensor, Tensor] | None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Map ``(batch, positions, width)`` to the same shape; see `DecoderAttention`."""
-        attended, carried = self.attention(self.norm(values), before)
+        attended, carried = self.attention(self.norm(values), before, packing)
         values = values + self.dropout(attended)
         hidden = F.relu(self.expand(self.norm(values))).square()
         return values + self.dropout(self.contract(hidden)), carried
@@ -238,6 +255,13 @@ class DecoderLM(LanguageModel):
             carried.append(kept)
         return LanguageFeatures(self.norm(values), tuple(carried))
 
+    def packed_features(self, tokens: Tensor, documents: Tensor) -> LanguageFeatures:
+        packing = Packing.of(documents, window=self.config.window)
+        values = self.dropout(self.norm(self.embedding(tokens)))
+        for block in self.blocks:
+            values, _ = block(values, None, packing)
+        return LanguageFeatures(self.norm(values), None)
+
     def layer_groups(self) -> Mapping[str, Sequence[nn.Module]]:
         """Return the layer groups: embedding, each block, and the output layer."""
         blocks = {f"block_{index}": [block] for index, block in enumerate(self.blocks)}
@@ -249,10 +273,10 @@ def _width(config: DecoderConfig) -> int:
     return _HEAD_SIZE * config.depth if config.width is None else config.width
 
 
-def _rotation(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the angles at each position, ``(n, head size / 2)`` each."""
-    rates = _ROTARY_BASE ** -(torch.arange(0, _HEAD_SIZE, 2, device=device) / _HEAD_SIZE)
-    angles = torch.arange(n, device=device).unsqueeze(1) * rates
+def _rotation(positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of the angles at positions, ``(…, head size / 2)`` each."""
+    rates = _ROTARY_BASE ** -(torch.arange(0, _HEAD_SIZE, 2, device=positions.device) / _HEAD_SIZE)
+    angles = positions.unsqueeze(-1) * rates
     return angles.cos(), angles.sin()
 
 

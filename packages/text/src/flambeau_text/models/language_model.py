@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from flambeau.errors import ArgumentError
+
 
 @dataclass(frozen=True)
 class LanguageFeatures:
@@ -30,6 +32,8 @@ class LanguageModel(nn.Module):
     A subclass defines ``output``, the layer that maps features to logits, and `features`. Losses
     call `features` and compute the logits in chunks; calling the model computes all logits.
 
+    A model with attention can also define `packed_features`, for rows of several documents.
+
     Attributes:
         output: Maps ``(…, size)`` to logits ``(…, vocabulary)``.
     """
@@ -44,6 +48,21 @@ class LanguageModel(nn.Module):
             state: The state after the tokens before; None if there are none.
         """
         raise NotImplementedError
+
+    def packed_features(self, tokens: Tensor, documents: Tensor) -> LanguageFeatures:
+        """Compute the features of packed rows, in which each document is computed as if alone.
+
+        Args:
+            tokens: int64 ``(rows, positions)``.
+            documents: Number of the document of each token, 0 for padding, of the same shape.
+
+        Raises:
+            ArgumentError: The model does not support packed rows.
+        """
+        raise ArgumentError(
+            f"{type(self).__name__} cannot read packed rows: it carries its state from token to "
+            'token. Use choices={"layout": "stream"}, or a model with attention, such as "decoder".'
+        )
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the logits of the next token, ``(batch, positions, vocabulary)``, and the state.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from flambeau_text.tokenization.normalization import normalize
@@ -11,6 +12,23 @@ from flambeau_text.vocab import SPECIALS
 
 UNKNOWN_ID, PADDING_ID, BEGIN_ID, END_ID = range(len(SPECIALS))
 """Ids of the special tokens, equal in every vocabulary built by flambeau."""
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The ids that a language model needs; in pretrained models some of them may be equal.
+
+    Attributes:
+        start: The token that is read before the first token of a document.
+        end: The token at the end of a document, or of each line; it is predicted like any other.
+        padding: Fills rows; it is never a target, unless it is also the end.
+        never: Ids that are never generated.
+    """
+
+    start: int = END_ID
+    end: int = END_ID
+    padding: int = PADDING_ID
+    never: tuple[int, ...] = (PADDING_ID, BEGIN_ID)
 
 
 class Tokenizer(ABC):
@@ -22,10 +40,15 @@ class Tokenizer(ABC):
     Attributes:
         kind: Name of the kind of tokenizer in exports.
         normalization: The Unicode form of texts: "nfc", "nfkc" or "none".
+        special: The ids of special tokens in a language model.
+        keeps_lines: Whether line feeds are part of the tokens, so that a document is encoded as a
+            whole; otherwise each line is encoded, and followed by an end token.
     """
 
     kind: ClassVar[str]
     normalization: str = "nfc"
+    special: SpecialIds = SpecialIds()
+    keeps_lines: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
