@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -81,6 +83,19 @@ def targets(lengths: list[int], seed: int = 2) -> torch.Tensor:
         rows[row, length + 1] = 3
         rows[row, length + 2 :] = 1
     return rows
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> ModuleType:
+    """The module ``pretrained.py``, with tiny models of transformers."""
+    for name in ("transformers", "peft"):
+        pytest.importorskip(name, reason='needs the extra "flambeau-text[hf]"')
+    spec = spec_from_file_location("pretrained", Path(__file__).with_name("pretrained.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

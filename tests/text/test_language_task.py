@@ -237,6 +237,7 @@ def test_the_space_between_prompt_and_continuation_is_kept() -> None:
         "before": torch.tensor([*words.encode("dog"), 3]),
         "tokens": torch.tensor([words.encode("runs a"), words.encode("a dog")]),
         "log_probs": torch.zeros(2, 2),
+        "lengths": torch.tensor([2, 2]),
     }
     assert [each.text for each in task.decode(outputs)] == [" runs a", "a dog"]
 

@@ -45,8 +45,9 @@ def documents(n: int = 13, longest: int = 17) -> list[Tensor]:
 def alone(each: Tensor) -> Batch:
     """A document as the only one of a batch, without padding."""
     mask = torch.ones(1, len(each) - 1, dtype=torch.bool)
-    inputs = {TOKENS: each[None, :-1], DOCUMENTS: mask.long()}
-    return Batch(inputs, {NEXT: each[None, 1:]}, {TOKENS: mask})
+    of_task = {DOCUMENTS: mask.long()}
+    inputs, targets = {TOKENS: each[None, :-1]}, {NEXT: each[None, 1:]}
+    return Batch(inputs, targets, {TOKENS: mask}, task_inputs=of_task)
 
 
 def packed(rows: list[list[Tensor]], *, left: bool) -> Batch:
@@ -58,8 +59,8 @@ def packed(rows: list[list[Tensor]], *, left: bool) -> Batch:
         for number, each in enumerate(row, start=1):
             part = index, slice(at, at := at + len(each) - 1)
             read[part], wanted[part], numbers[part] = each[:-1], each[1:], number
-    inputs = {TOKENS: read, DOCUMENTS: numbers}
-    return Batch(inputs, {NEXT: wanted}, {TOKENS: numbers > 0})
+    of_task, mask = {DOCUMENTS: numbers}, {TOKENS: numbers > 0}
+    return Batch({TOKENS: read}, {NEXT: wanted}, mask, task_inputs=of_task)
 
 
 def loss_and_gradients(model: nn.Module, batches: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +93,7 @@ def test_each_document_has_its_own_logits_in_a_row() -> None:
     model, each = decoder(), documents()
     batch = packed([each], left=True)
     found = model.output(
-        model.packed_features(batch.inputs[TOKENS], batch.inputs[DOCUMENTS]).features
+        model.packed_features(batch.inputs[TOKENS], batch.task_inputs[DOCUMENTS]).features
     )
     at = batch.inputs[TOKENS].shape[1] - sum(len(document) - 1 for document in each)
     for document in each:
@@ -157,7 +158,7 @@ def test_every_token_is_a_target_once(shuffle: bool) -> None:
 
 def test_a_document_reads_its_own_tokens_only() -> None:
     for batch in loader().batches(0):
-        numbers = batch.inputs[DOCUMENTS]
+        numbers = batch.task_inputs[DOCUMENTS]
         assert torch.equal(numbers > 0, batch.masks[TOKENS])
         read, wanted = batch.inputs[TOKENS], batch.targets[NEXT]
         follows = (numbers[:, 1:] == numbers[:, :-1]) & (numbers[:, 1:] > 0)
@@ -183,7 +184,7 @@ def test_any_step_of_an_epoch_can_be_the_first() -> None:
     for step in range(1, len(whole)):
         for one, other in zip(loader().batches(1, step), whole[step:], strict=True):
             assert torch.equal(one.inputs[TOKENS], other.inputs[TOKENS])
-            assert torch.equal(one.inputs[DOCUMENTS], other.inputs[DOCUMENTS])
+            assert torch.equal(one.task_inputs[DOCUMENTS], other.task_inputs[DOCUMENTS])
 
 
 def test_processes_share_the_rows_of_each_batch() -> None:

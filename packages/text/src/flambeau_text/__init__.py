@@ -10,6 +10,7 @@ from flambeau_text.forcing import (
     Linear,
     TeacherForcing,
 )
+from flambeau_text.huggingface import CausalLM, LoRA
 from flambeau_text.language import (
     Continuation,
     KneserNey,
@@ -19,7 +20,12 @@ from flambeau_text.language import (
 )
 from flambeau_text.models import AwdLstm, LanguageModel, Seq2Seq, rnn, transformer
 from flambeau_text.tagging import TagData, TagOptions
-from flambeau_text.tokenization import CharacterTokenizer, SubwordTokenizer, WordTokenizer
+from flambeau_text.tokenization import (
+    CharacterTokenizer,
+    HFTokenizer,
+    SubwordTokenizer,
+    WordTokenizer,
+)
 from flambeau_text.translation.attention_plot import plot_attention
 from flambeau_text.translation.data import TranslationData
 from flambeau_text.translation.minimum_risk import MinimumRisk
@@ -35,6 +41,7 @@ __all__ = [
     "AverageLengthPenalty",
     "AwdLstm",
     "Beam",
+    "CausalLM",
     "CharacterTokenizer",
     "Constant",
     "Continuation",
@@ -42,6 +49,7 @@ __all__ = [
     "Exponential",
     "GnmtLengthPenalty",
     "Greedy",
+    "HFTokenizer",
     "InverseSigmoid",
     "KneserNey",
     "LanguageModel",
@@ -49,6 +57,7 @@ __all__ = [
     "LanguageModelTask",
     "LanguageOptions",
     "Linear",
+    "LoRA",
     "MinimumRisk",
     "Sampling",
     "Score",

@@ -82,6 +82,18 @@ def task_facts(task: Task) -> dict[str, Any]:
     return {"loss": task.loss_name or "of the task", "metrics": list(task.metrics())}
 
 
+def builder_of(model: nn.Module, domain: Domain) -> str | None:
+    """Return the name of the builder that rebuilds a module of the user; None without one.
+
+    A module of a domain that is not built by the plan (a pretrained model of another library) has
+    an attribute ``builder``, the name under which its domain registers the builder, and a method
+    ``arguments()``, which returns the JSON arguments.
+    """
+    name = getattr(model, "builder", None)
+    known = isinstance(name, str) and name in domain.models
+    return name if known and callable(getattr(model, "arguments", None)) else None
+
+
 def require_part(data: Data, part: str) -> None:
     """Raise an InputError if a part of the data has no samples."""
     if len(data.split.part(part)) == 0:
@@ -167,6 +179,10 @@ class BuiltPlan:
             model: nn.Module = self._seeded_model(arguments)
         else:
             model = given.model
+            builder = builder_of(model, domain)
+            if builder is not None:
+                described: Any = model  # the method is checked
+                self.model_spec = {"builder": builder, "arguments": dict(described.arguments())}
         if weights is not None:
             weights.load_weights(model, self.values["start"]["head"])
             if self.values["start"]["head"] == "kept" and not self.task.calibration:

@@ -19,7 +19,14 @@ from flambeau.distributed import processes
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.domain import Domain, rules_of
 from flambeau.errors import ArgumentError, ArtefactError, InputError, ResumeError, did_you_mean
-from flambeau.learner.build import BuiltPlan, UserObjects, model_facts, require_builder, task_facts
+from flambeau.learner.build import (
+    BuiltPlan,
+    UserObjects,
+    builder_of,
+    model_facts,
+    require_builder,
+    task_facts,
+)
 from flambeau.learner.setup import SHARED, options_of
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
@@ -144,7 +151,7 @@ def make_plan(
     user = {**data.choices, **choices}
     if isinstance(model, nn.Module):
         facts |= model_facts(model)
-        user["architecture"] = type(model).__name__
+        user["architecture"] = builder_of(model, domain) or type(model).__name__
     elif model is not None:
         user["architecture"] = model
     if given.task is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.errors import InputError
 from flambeau_text.decoding.cli_options import SAMPLING_OPTIONS
+from flambeau_text.huggingface.causal_lm import causal_lm
 from flambeau_text.language.data import LanguageModelData
 from flambeau_text.language.demo import python_topics
 from flambeau_text.language.documents import is_text_file, text_files
@@ -93,7 +94,12 @@ PREDICT_OPTIONS = (
 DOMAIN = Domain(
     name="language",
     data_classes={"LanguageModelData": LanguageModelData},
-    models={"awd_lstm": awd_lstm, "decoder": decoder},
+    models={
+        "awd_lstm": awd_lstm,
+        "decoder": decoder,
+        "causal_lm": causal_lm,
+        "causal_lm_lora": causal_lm,
+    },
     tasks={LanguageModelTask.builder: LanguageModelTask},
     rules=RULES,
     preprocessors={"language_preprocessor": LanguagePreprocessor},

@@ -194,9 +194,10 @@ class PackedLoader(Loader):
                 documents[part] = number
         counts = None if self.options.shuffle else self.dataset.counts
         return Batch(
-            {TOKENS: read, DOCUMENTS: documents},
+            {TOKENS: read},
             {NEXT: targets},
             {TOKENS: mask},
+            task_inputs={DOCUMENTS: documents},
             weight=float(mask.sum()),
             indices=torch.tensor(numbers, dtype=torch.int64),
             epoch=epoch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from flambeau_text.language.recipes import (
     DECODER_DEPTHS,
     DECODER_DROPOUTS,
     DROPOUT_FACTORS,
+    FINE_TUNING_RATES,
     LEARNING_RATES,
     MAX_EPOCHS,
     MIN_EPOCHS,
@@ -46,6 +47,9 @@ _MEMORY_SHARE = 0.25
 
 # Fewer words give too few subwords to learn from; characters need no vocabulary.
 _FEWEST_WORDS = 20_000
+PRETRAINED = ("causal_lm", "causal_lm_lora")
+"""Builders of models of Hugging Face, with all weights or adapters trained."""
+
 LAYOUTS = ("stream", "packed")
 _PUBLISHED = AwdDropout()
 _CONFIGS: Mapping[str, type] = {"awd_lstm": AwdLstmConfig, "decoder": DecoderConfig}
@@ -275,6 +279,14 @@ def _bptt(facts: LanguageFacts, values: Values) -> Choice:
 
 
 def _layout(facts: LanguageFacts, values: Values) -> Choice:
+    if values["architecture"] in PRETRAINED:
+        return Choice(
+            "layout",
+            "packed",
+            "A pretrained model carries nothing from batch to batch; each row has whole documents, "
+            "which do not see each other.",
+            source="default",
+        )
     return Choice(
         "layout",
         "stream",
@@ -291,6 +303,8 @@ def _layout_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | N
         return f"one of {', '.join(LAYOUTS)}."
     if value == "packed" and values["architecture"] == "awd_lstm":
         return '"stream" for awd_lstm, which carries its state; "decoder" can read packed rows.'
+    if value == "stream" and values["architecture"] in PRETRAINED:
+        return '"packed" for a pretrained model, which carries nothing from batch to batch.'
     return None
 
 
@@ -307,6 +321,14 @@ def _row_length(facts: LanguageFacts, values: Values) -> Choice:
 
 def _batch_size(facts: LanguageFacts, values: Values) -> Choice:
     words = facts["words"]
+    if values["architecture"] in PRETRAINED:
+        return Choice(
+            "batch_size",
+            8,
+            "Rows of packed documents; fine-tuning needs few in a step.",
+            alternatives=(16, 4),
+            source="default",
+        )
     value = next(size for least, size in BATCH_SIZES if words >= least)
     return Choice(
         "batch_size",
@@ -319,6 +341,15 @@ def _batch_size(facts: LanguageFacts, values: Values) -> Choice:
 
 
 def _epochs(facts: LanguageFacts, values: Values) -> Choice:
+    if values["architecture"] in PRETRAINED:
+        return Choice(
+            "epochs",
+            3,
+            "Usual for fine-tuning; after more epochs a pretrained model often overfits.",
+            alternatives=(1, 5),
+            override="learner.fit(1)",
+            source="default",
+        )
     # Subwords are about a third more than words.
     per_word = {"character": facts["characters"] / max(1, facts["words"]), "word": 1.0}
     tokens = facts["words"] * per_word.get(values["tokenizer"], 1.33) + facts["lines"]
@@ -378,6 +409,23 @@ def _cache(facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
+_MEASURED_LR = lr_rule(LEARNING_RATES)
+
+
+def _lr(facts: LanguageFacts, values: Values) -> Choice:
+    rate = FINE_TUNING_RATES.get(values["architecture"])
+    if rate is None:
+        return _MEASURED_LR.decide(facts, values)
+    return Choice(
+        "lr",
+        rate,
+        "Usual for fine-tuning with AdamW; not measured for this model.",
+        alternatives=(rate * 3, rate / 3),
+        confidence=0.5,
+        override=f"learner.fit(lr={rate * 3:.3g})",
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
@@ -411,16 +459,16 @@ RULES: tuple[Rule, ...] = (
     Rule("bptt", ("tokenizer",), _bptt, whole_number(5, "tokens")),
     Rule("layout", ("architecture",), _layout, _layout_accepts),
     Rule("row_length", (), _row_length, whole_number(2, "tokens")),
-    Rule("batch_size", (), _batch_size),
+    Rule("batch_size", ("architecture",), _batch_size),
     Rule(
         "epochs",
-        ("batch_size", "accumulate", "tokenizer", "bptt", "steps"),
+        ("architecture", "batch_size", "accumulate", "tokenizer", "bptt", "steps"),
         unless_steps(_epochs),
     ),
     Rule.extending("clip_norm", _clip_norm),
     Rule.extending("keep_best", _keep_best),
     data_device_rule("language models"),
     Rule("cache", ("tokenizer",), _cache, one_of(_CACHES)),
-    lr_rule(LEARNING_RATES),
+    replace(_MEASURED_LR, decide=_lr),
     precision_rule(BF16_GAINS),
 )

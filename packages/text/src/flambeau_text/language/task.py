@@ -18,7 +18,7 @@ from flambeau.task.metrics import MeanLoss, Mode, score
 from flambeau.task.task import StepContext, Task
 from flambeau_text.decoding.content_keys import content_keys
 from flambeau_text.decoding.strategy import Greedy, Sampling, Strategy, strategy_from_json
-from flambeau_text.language.generate import generate
+from flambeau_text.language.generate import StopRule, generate
 from flambeau_text.language.stream import BYTES, NEXT, TOKENS, WORDS
 from flambeau_text.models.language_model import LanguageModel
 from flambeau_text.models.packing import DOCUMENTS
@@ -78,7 +78,8 @@ class LanguageModelTask(Task):
         beta: Factor of the mean square of the difference of activations at adjacent positions.
         decoding: How tokens are chosen in predictions; None samples with temperature 0.8 and top-p
             0.9.
-        max_tokens: Number of tokens that a prediction generates.
+        max_tokens: Maximum number of tokens that a prediction generates.
+        stop: Texts before which a prediction ends.
 
     Source:
         Merity, McCann and Socher, "Revisiting Activation Regularization for Language RNNs"
@@ -97,6 +98,7 @@ class LanguageModelTask(Task):
         beta: float = 1.0,
         decoding: Strategy | Mapping[str, Any] | None = None,
         max_tokens: int = 50,
+        stop: Sequence[str] = (),
     ) -> None:
         for name, value in (("alpha", alpha), ("beta", beta)):
             if not 0 <= value < math.inf:
@@ -113,6 +115,9 @@ class LanguageModelTask(Task):
             raise InputError(f"decoding is {given}; a language model needs Greedy or Sampling.")
         self.decoding = given
         self.max_tokens = max_tokens
+        if isinstance(stop, str) or not all(stop):
+            raise InputError(f"stop must be a list of texts that are not empty, not {stop!r}.")
+        self.stop = tuple(stop)
 
     @property
     def n_outputs(self) -> int:
@@ -128,7 +133,7 @@ class LanguageModelTask(Task):
                 attention.
         """
         network = _as_language_model(model)
-        tokens, documents = batch.inputs[TOKENS], batch.inputs.get(DOCUMENTS)
+        tokens, documents = batch.inputs[TOKENS], batch.task_inputs.get(DOCUMENTS)
         if documents is None:
             found = network.features(tokens, context.carry)
             context.carry = found.state
@@ -202,7 +207,8 @@ class LanguageModelTask(Task):
         """Return a copy with the sampling requested from ``flambeau predict``.
 
         Args:
-            options: "max_tokens"; "temperature" (0 is greedy), "top_k", "top_p", "min_p", "seed".
+            options: "max_tokens"; "stop"; "temperature" (0 is greedy), "top_k", "top_p", "min_p",
+                "seed".
 
         Raises:
             InputError: A value is invalid.
@@ -212,6 +218,8 @@ class LanguageModelTask(Task):
         task = copy(self)
         given = {name: value for name, value in options.items() if value is not None}
         task.max_tokens = given.pop("max_tokens", self.max_tokens)
+        stop = given.pop("stop", None)
+        task.stop = self.stop if stop is None else (stop,)
         if given.get("temperature") == 0:
             task.decoding = Greedy()
         elif given:
@@ -229,31 +237,58 @@ class LanguageModelTask(Task):
         prompts, mask = batch.inputs[TOKENS], batch.masks[TOKENS]
         network = _as_language_model(model)
         found = generate(
-            network, prompts, mask, self.max_tokens, self.decoding, content_keys(prompts, mask)
+            network,
+            prompts,
+            mask,
+            self.max_tokens,
+            self.decoding,
+            content_keys(prompts, mask),
+            special=self.tokenizer.special,
+            stop=self.stop_rule,
         )
         last = (mask.sum(1, keepdim=True) - 1).to(torch.int64)
-        before = prompts.gather(1, last).squeeze(1)
-        return {"before": before, "tokens": found.tokens, "log_probs": found.log_probs}
+        return {
+            "before": prompts.gather(1, last).squeeze(1),
+            "tokens": found.tokens,
+            "log_probs": found.log_probs,
+            "lengths": found.lengths,
+        }
+
+    @property
+    def stop_rule(self) -> StopRule:
+        """When a continuation ends before ``max_tokens``."""
+        if not self.stop:
+            return StopRule(self.tokenizer.stop)
+        return StopRule(self.tokenizer.stop, lambda tokens: self._end_of(self._text(tokens)) >= 0)
+
+    def _end_of(self, text: str) -> int:
+        """Return where the first of the texts in ``stop`` begins; -1 if there is none."""
+        return min((at for each in self.stop if (at := text.find(each)) >= 0), default=-1)
 
     def decode(self, outputs: Any) -> list[Continuation]:
         """Return one continuation per prompt."""
         rows = zip(
             outputs["before"].tolist(),
             outputs["tokens"].tolist(),
-            outputs["log_probs"].mean(1).tolist(),
+            outputs["lengths"].tolist(),
+            outputs["log_probs"].sum(1).tolist(),
             strict=True,
         )
         return [
-            Continuation(self._continuation(before, tokens), value)
-            for before, tokens, value in rows
+            Continuation(self.continuation(before, tokens[:n]), total / max(1, n))
+            for before, tokens, n, total in rows
         ]
 
-    def _continuation(self, before: int, tokens: Sequence[int]) -> str:
+    def continuation(self, before: int, tokens: Sequence[int]) -> str:
         """Return the text of the tokens as it continues a token, with the space between."""
         last, whole = self._text([before]), self._text([before, *tokens])
-        return whole[len(last) :] if whole.startswith(last) else self._text(tokens)
+        text = whole[len(last) :] if whole.startswith(last) else self._text(tokens)
+        end = self._end_of(text)
+        return text if end < 0 else text[:end]
 
     def _text(self, tokens: Sequence[int]) -> str:
+        if self.tokenizer.keeps_lines:
+            return self.tokenizer.decode(tokens)
         lines: list[list[int]] = [[]]
         for token in tokens:
             if token == END_ID:
@@ -272,6 +307,7 @@ class LanguageModelTask(Task):
             "beta": self.beta,
             "decoding": self.decoding.as_json(),
             "max_tokens": self.max_tokens,
+            "stop": list(self.stop),
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -36,9 +36,13 @@ class LanguageModel(nn.Module):
 
     Attributes:
         output: Maps ``(…, size)`` to logits ``(…, vocabulary)``.
+        reads_padding: Whether `padded_features` is defined.
+        max_positions: Number of tokens that the model can read; None without a limit.
     """
 
     output: nn.Module
+    reads_padding: ClassVar[bool] = False
+    max_positions: int | None = None
 
     def features(self, tokens: Tensor, state: Any = None) -> LanguageFeatures:
         """Compute the features of the next token at each position.
@@ -63,6 +67,18 @@ class LanguageModel(nn.Module):
             f"{type(self).__name__} cannot read packed rows: it carries its state from token to "
             'token. Use choices={"layout": "stream"}, or a model with attention, such as "decoder".'
         )
+
+    def padded_features(self, tokens: Tensor, mask: Tensor) -> LanguageFeatures:
+        """Compute the features of texts that are padded on the left, and the state after them.
+
+        Args:
+            tokens: int64 ``(batch, positions)``.
+            mask: False at padding, of the same shape.
+
+        Raises:
+            ArgumentError: The model does not support padding.
+        """
+        raise ArgumentError(f"{type(self).__name__} cannot read padding before a text.")
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the logits of the next token, ``(batch, positions, vocabulary)``, and the state.

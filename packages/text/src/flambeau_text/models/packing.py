@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 DOCUMENTS = "documents"
-"""Name in ``Batch.inputs`` of the numbers of the documents of packed rows."""
+"""Name in ``Batch.task_inputs`` of the numbers of the documents of packed rows."""
 
 
 @dataclass(frozen=True)

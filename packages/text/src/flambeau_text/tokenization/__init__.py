@@ -7,6 +7,7 @@ from flambeau_text.tokenization.custom import (
     register_tokenizer,
 )
 from flambeau_text.tokenization.from_json import tokenizer_from_json
+from flambeau_text.tokenization.pretrained import HFTokenizer
 from flambeau_text.tokenization.sentence_pieces import SentencePieceTokenizer
 from flambeau_text.tokenization.subwords import SubwordTokenizer
 from flambeau_text.tokenization.tokenizer import Tokenizer
@@ -15,6 +16,7 @@ from flambeau_text.tokenization.words import WordTokenizer
 __all__ = [
     "CharacterTokenizer",
     "CustomTokenizer",
+    "HFTokenizer",
     "SentencePieceTokenizer",
     "SubwordTokenizer",
     "Tokenizer",

@@ -21,7 +21,10 @@ from flambeau_text.vocab import SPECIALS
 _REGISTERED: dict[str, type[Any]] = {}
 _FIRST = len(SPECIALS)
 RESERVED = frozenset(
-    {"auto", "bpe", "character", "custom", "sentencepiece", "subword", "unigram", "word"}
+    {
+        *("auto", "bpe", "character", "custom", "huggingface", "sentencepiece", "subword"),
+        *("unigram", "word"),
+    }
 )
 """Names of flambeau's own tokenizers, which no user-defined one can have."""
 _CHECKED_TEXTS = 64

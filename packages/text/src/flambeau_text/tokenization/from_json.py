@@ -8,6 +8,7 @@ from typing import Any
 from flambeau.errors import ArtefactError, did_you_mean
 from flambeau_text.tokenization.characters import CharacterTokenizer
 from flambeau_text.tokenization.custom import CustomTokenizer
+from flambeau_text.tokenization.pretrained import HFTokenizer
 from flambeau_text.tokenization.sentence_pieces import SentencePieceTokenizer
 from flambeau_text.tokenization.subwords import SubwordTokenizer
 from flambeau_text.tokenization.tokenizer import Tokenizer
@@ -18,6 +19,7 @@ _KINDS: Mapping[str, Any] = {
     for each in (
         CharacterTokenizer,
         CustomTokenizer,
+        HFTokenizer,
         SentencePieceTokenizer,
         SubwordTokenizer,
         WordTokenizer,

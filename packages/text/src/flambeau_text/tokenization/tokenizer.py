@@ -41,6 +41,7 @@ class Tokenizer(ABC):
         kind: Name of the kind of tokenizer in exports.
         normalization: The Unicode form of texts: "nfc", "nfkc" or "none".
         special: The ids of special tokens in a language model.
+        stop: Ids that end the text of a language model; empty without an end.
         keeps_lines: Whether line feeds are part of the tokens, so that a document is encoded as a
             whole; otherwise each line is encoded, and followed by an end token.
     """
@@ -48,6 +49,7 @@ class Tokenizer(ABC):
     kind: ClassVar[str]
     normalization: str = "nfc"
     special: SpecialIds = SpecialIds()
+    stop: tuple[int, ...] = ()
     keeps_lines: bool = False
 
     @abstractmethod

@@ -1,0 +1,366 @@
+"""``CausalLM``: a pretrained decoder of transformers as a ``LanguageModel``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau_text.huggingface.adapters import (
+    LoRA,
+    check_finite,
+    load_adapter,
+    with_adapter,
+)
+from flambeau_text.huggingface.check_network import check_network, window_of
+from flambeau_text.huggingface.folder import check_folder
+from flambeau_text.models.language_model import LanguageFeatures, LanguageModel
+from flambeau_text.models.packing import Packing
+from flambeau_text.optional_libraries import transformers
+from flambeau_text.tokenization.pretrained import HFTokenizer
+
+
+@dataclass
+class CausalState:
+    """What a `CausalLM` carries while it generates.
+
+    Attributes:
+        cache: The keys and values of transformers.
+        documents: Document of each cached token, 0 for padding, int64 ``(batch, tokens)``; None
+            without padding.
+    """
+
+    cache: Any
+    documents: Tensor | None
+
+
+class CausalLM(LanguageModel):
+    """A pretrained decoder of transformers, trained whole or with adapters.
+
+    Use `from_hf`. Attention is torch's ``scaled_dot_product_attention``, with which documents can
+    be packed into rows on any device. Between batches nothing is carried: the learner's layout must
+    be "packed".
+
+    Args:
+        network: A causal language model of transformers, or one with adapters of PEFT.
+        tokenizer: Its tokenizer, None if it is not needed.
+        adapter: The settings of the adapters; None without them.
+
+    Raises:
+        InputError: The network computes its logits in a way that the loss in chunks does not
+            support.
+    """
+
+    reads_padding = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        tokenizer: HFTokenizer | None = None,
+        adapter: LoRA | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        self.adapter = adapter
+        check_network(self)
+
+    @classmethod
+    def from_hf(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        adapter: LoRA | str | os.PathLike[str] | None = None,
+        tokens: Sequence[str] = (),
+        dtype: torch.dtype = torch.float32,
+    ) -> CausalLM:
+        """Load a model from a local folder; nothing is downloaded and no code of it is run.
+
+        Args:
+            folder: A folder with ``config.json``, weights in safetensors, and a tokenizer.
+            adapter: New adapters, or the folder of saved ones; None trains all weights.
+            tokens: Tokens to add to the vocabulary. Their embeddings start as the mean of all
+                embeddings, and are trained with adapters too.
+            dtype: Dtype of the weights. Weights in bfloat16 would lose the small updates of
+                fine-tuning; use ``choices={"precision": "bf16"}`` for speed.
+
+        Raises:
+            InputError: A file is missing or damaged, or the model is not supported.
+            MissingDependencyError: transformers or peft is not installed.
+        """
+        path = check_folder(folder)
+        library = transformers()
+        try:
+            network = library.AutoModelForCausalLM.from_pretrained(
+                path,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                dtype=dtype,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise InputError(f"The model in {path} cannot be loaded: {error!s:.300}.") from error
+        tokenizer = HFTokenizer.from_folder(path, stop=_stop_ids(network))
+        rows = len(network.get_input_embeddings().weight)
+        if len(tokenizer) > rows:
+            raise InputError(
+                f"The tokenizer in {path} has {len(tokenizer):,} tokens, but the model embeddings "
+                f"for {rows:,} only. The files belong to different models."
+            )
+        new = _resized(network, tokenizer, tokens)
+        tokenizer = tokenizer.with_tokens(tokens) if tokens else tokenizer
+        if adapter is None:
+            return cls(network, tokenizer)
+        if isinstance(adapter, LoRA):
+            return cls(with_adapter(network, adapter, new), tokenizer, adapter)
+        found, settings = load_adapter(network, adapter)
+        return cls(found, tokenizer, settings)
+
+    # ------------------------------------------------------------ the network
+
+    @property
+    def causal(self) -> Any:
+        """The model of transformers, without PEFT's wrapper."""
+        inner: Any = self.network
+        return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+    @property
+    def output(self) -> nn.Module:  # type: ignore[override]  # it belongs to the network
+        """The output layer."""
+        return self.causal.get_output_embeddings()
+
+    @property
+    def max_positions(self) -> int | None:  # type: ignore[override]  # read from the settings
+        """Number of positions for which the model was trained; None if it has no limit."""
+        return getattr(self.causal.config, "max_position_embeddings", None)
+
+    def features(self, tokens: Tensor, state: CausalState | None = None) -> LanguageFeatures:
+        """Compute the features of the next token at each position.
+
+        Args:
+            tokens: int64 ``(batch, positions)``.
+            state: The state after the tokens before. Without gradients a state is returned.
+
+        Raises:
+            InputError: There are more positions than the model has.
+        """
+        documents = None
+        if state is not None and state.documents is not None:
+            # The tokens continue the document of the last token.
+            last = state.documents[:, -1:].expand(-1, tokens.shape[1])
+            documents = torch.cat([state.documents, last], 1)
+        return self._features(tokens, documents, state)
+
+    def packed_features(self, tokens: Tensor, documents: Tensor) -> LanguageFeatures:
+        return LanguageFeatures(self._features(tokens, documents, None, keep=False).features, None)
+
+    def padded_features(self, tokens: Tensor, mask: Tensor) -> LanguageFeatures:
+        return self._features(tokens, mask.long(), None)
+
+    def _features(
+        self,
+        tokens: Tensor,
+        documents: Tensor | None,
+        state: CausalState | None,
+        *,
+        keep: bool = True,
+    ) -> LanguageFeatures:
+        n = tokens.shape[1]
+        cache = None if state is None else state.cache
+        total = n + (0 if cache is None else cache.get_seq_length())
+        self._check_length(total, packed=documents is not None)
+        keep = keep and not torch.is_grad_enabled()
+        if keep and cache is None:
+            cache = transformers().DynamicCache(config=self.causal.config)
+        packing = None if documents is None else Packing.of(documents, n)
+        found = self.causal.base_model(
+            input_ids=tokens,
+            attention_mask=None if packing is None else packing.mask,
+            position_ids=None if packing is None else packing.positions,
+            cache=cache,
+            use_cache=keep,
+        )
+        after = CausalState(cache, documents) if keep else None
+        return LanguageFeatures(found.last_hidden_state, after)
+
+    def _check_length(self, total: int, *, packed: bool) -> None:
+        limit = self.max_positions
+        if limit is not None and total > limit:
+            raise InputError(
+                f"A text of {total:,} tokens is longer than the {limit:,} positions of the model. "
+                'Use shorter rows (choices={"row_length": …}), prompts or outputs (max_tokens).'
+            )
+        window = window_of(self.causal.config)
+        if packed and window is not None and total > window:
+            raise InputError(
+                f"Rows of {total:,} tokens are longer than the window of {window:,} tokens of the "
+                f'model\'s attention. Use shorter rows: choices={{"row_length": {window}}}.'
+            )
+
+    # ------------------------------------------------------------ saving
+
+    @property
+    def builder(self) -> str:
+        """Name of the builder that rebuilds the model from `arguments`."""
+        return "causal_lm" if self.adapter is None else "causal_lm_lora"
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return JSON values from which `causal_lm` rebuilds the model, without its weights."""
+        config = json.loads(self.causal.config.to_json_string(use_diff=False))
+        peft_config = getattr(self.network, "peft_config", None)
+        rows = None if peft_config is None else peft_config["default"].trainable_token_indices
+        new = next(iter(rows.values()), []) if rows else []
+        return {
+            "config": {name: value for name, value in config.items() if name not in _OMITTED},
+            "adapter": None if self.adapter is None else self.adapter.as_json(),
+            "new_tokens": list(new),
+        }
+
+    def save_adapter(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the adapters alone, in the format of PEFT, and the tokenizer.
+
+        Raises:
+            ArgumentError: The model has no adapters.
+            ArtefactError: A trained parameter is not finite.
+        """
+        if self.adapter is None:
+            raise ArgumentError(
+                "The model has no adapters. Load it with adapter=LoRA(), or use save_hf(folder)."
+            )
+        check_finite(self.network, "The adapter")
+        network: Any = self.network
+        # The rows of added tokens are part of the adapter; the other embeddings are unchanged.
+        network.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        return self._with_tokenizer(folder)
+
+    def save_hf(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the model in the format of transformers, with adapters merged into its weights.
+
+        Raises:
+            ArtefactError: A trained parameter is not finite.
+        """
+        check_finite(self.network, "The model")
+        merged = self.merged().causal
+        merged.save_pretrained(str(folder), safe_serialization=True)
+        return self._with_tokenizer(folder)
+
+    def _with_tokenizer(self, folder: str | os.PathLike[str]) -> Path:
+        if self.tokenizer is not None:
+            self.tokenizer.as_transformers().save_pretrained(str(folder))
+        return Path(folder)
+
+    def merged(self) -> CausalLM:
+        """Return a copy whose weights include the adapters; the model itself is unchanged."""
+        if self.adapter is None:
+            return self
+        from copy import deepcopy
+
+        network: Any = deepcopy(self.network)
+        return CausalLM(network.merge_and_unload(), self.tokenizer)
+
+    def layer_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Return the layer groups: embedding, each block, and the rest as the output."""
+        blocks = _blocks_of(self.causal)
+        group_of = {
+            id(parameter): f"block_{index}"
+            for index, block in enumerate(blocks)
+            for parameter in block.parameters()
+        }
+        groups: dict[str, list[nn.Parameter]] = {"embedding": []}
+        groups |= {f"block_{index}": [] for index in range(len(blocks))} | {"output": []}
+        reached = False
+        for parameter in self.parameters():
+            name = group_of.get(id(parameter))
+            reached = reached or name is not None
+            groups[name or ("output" if reached else "embedding")].append(parameter)
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+
+_OMITTED = ("transformers_version", "auto_map", "_name_or_path")
+
+
+def _blocks_of(causal: Any) -> Sequence[nn.Module]:
+    """Return the blocks of a decoder: its list of as many modules as the settings say."""
+    n = getattr(causal.config, "num_hidden_layers", 0)
+    for module in causal.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n:
+            return list(module)
+    return []
+
+
+def _stop_ids(network: Any) -> list[int]:
+    """Return the ids with which a pretrained model ends its output."""
+    found: list[int] = []
+    for config in (network.config, getattr(network, "generation_config", None)):
+        ids = getattr(config, "eos_token_id", None)
+        found += [ids] if isinstance(ids, int) else list(ids or ())
+    return found
+
+
+@torch.no_grad()
+def _resized(network: Any, tokenizer: HFTokenizer, tokens: Sequence[str]) -> list[int]:
+    """Add rows for new tokens to the embeddings, each the mean of the old ones; return their ids.
+
+    A vocabulary is often padded: rows that no token uses are used first.
+    """
+    if not tokens:
+        return []
+    first = len(tokenizer)
+    new = list(range(first, first + len(tokens)))
+    layers = (network.get_input_embeddings(), network.get_output_embeddings())
+    means = [layer.weight[:first].float().mean(0) for layer in layers]
+    if new[-1] >= layers[0].weight.shape[0]:
+        network.resize_token_embeddings(new[-1] + 1, mean_resizing=False)
+    layers = (network.get_input_embeddings(), network.get_output_embeddings())
+    for layer, mean in zip(layers, means, strict=True):
+        layer.weight[new] = mean.to(layer.weight.dtype)
+    return new
+
+
+def causal_lm(
+    *,
+    config: Mapping[str, Any],
+    adapter: Mapping[str, Any] | None = None,
+    new_tokens: Sequence[int] = (),
+    vocab_size: int | None = None,
+) -> CausalLM:
+    """Build a `CausalLM` with new weights from plain values, as an artefact stores them.
+
+    Args:
+        config: The settings of the model in transformers, with "model_type".
+        adapter: The settings of `LoRA`; None without adapters.
+        new_tokens: Ids of added tokens, whose embeddings are trained beside adapters.
+        vocab_size: Size of the tokenizer's vocabulary; it has no effect.
+
+    Raises:
+        ArgumentError: ``config`` names no model.
+        InputError: transformers has no model of this type.
+    """
+    library = transformers()
+    values = dict(config)
+    kind = values.pop("model_type", None)
+    if kind is None:
+        raise ArgumentError(
+            "A pretrained model is passed as an object: Learner(data, CausalLM.from_hf(folder))."
+        )
+    try:
+        settings = library.AutoConfig.for_model(kind, **values)
+    except ValueError as error:
+        raise InputError(
+            f"transformers has no model of the type {kind!r}: {error!s:.200}"
+        ) from error
+    network = library.AutoModelForCausalLM.from_config(
+        settings, attn_implementation="sdpa", trust_remote_code=False
+    )
+    if adapter is None:
+        return CausalLM(network)
+    lora = LoRA(**cast("dict[str, Any]", dict(adapter)))
+    return CausalLM(with_adapter(network, lora, new_tokens), adapter=lora)
