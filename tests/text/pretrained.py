@@ -89,13 +89,21 @@ def network(kind: str, vocab_size: int, **changes: Any) -> Any:
     return found
 
 
-def save_model(folder: Path, kind: str = "llama", **options: Any) -> Path:
-    """Write a model and its tokenizer, as ``save_pretrained`` writes them."""
+def save_model(
+    folder: Path, kind: str = "llama", *, head_scale: float = 1.0, **options: Any
+) -> Path:
+    """Write a model and its tokenizer, as ``save_pretrained`` writes them.
+
+    Features are normalised, so the scale of the output layer limits how certain a model with a
+    frozen output layer can become.
+    """
     of_tokenizer = {name: options.pop(name) for name in ("padding", "begin") if name in options}
     tokens = tokenizer(**of_tokenizer)
     model = network(kind, len(tokens), **options)
     model.config.eos_token_id = model.generation_config.eos_token_id = tokens.eos_token_id
     model.config.bos_token_id = model.generation_config.bos_token_id = tokens.bos_token_id
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(head_scale)
     model.save_pretrained(folder)
     tokens.save_pretrained(folder)
     return folder

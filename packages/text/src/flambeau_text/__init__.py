@@ -11,6 +11,7 @@ from flambeau_text.forcing import (
     TeacherForcing,
 )
 from flambeau_text.huggingface import CausalLM, LoRA
+from flambeau_text.instructions import InstructionData, InstructionOptions
 from flambeau_text.language import (
     Continuation,
     KneserNey,
@@ -50,6 +51,8 @@ __all__ = [
     "GnmtLengthPenalty",
     "Greedy",
     "HFTokenizer",
+    "InstructionData",
+    "InstructionOptions",
     "InverseSigmoid",
     "KneserNey",
     "LanguageModel",

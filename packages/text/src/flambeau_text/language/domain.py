@@ -11,6 +11,7 @@ from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.errors import InputError
 from flambeau_text.decoding.cli_options import SAMPLING_OPTIONS
 from flambeau_text.huggingface.causal_lm import causal_lm
+from flambeau_text.instructions import InstructionData, InstructionPreprocessor
 from flambeau_text.language.data import LanguageModelData
 from flambeau_text.language.demo import python_topics
 from flambeau_text.language.documents import is_text_file, text_files
@@ -93,7 +94,7 @@ PREDICT_OPTIONS = (
 
 DOMAIN = Domain(
     name="language",
-    data_classes={"LanguageModelData": LanguageModelData},
+    data_classes={"LanguageModelData": LanguageModelData, "InstructionData": InstructionData},
     models={
         "awd_lstm": awd_lstm,
         "decoder": decoder,
@@ -102,7 +103,10 @@ DOMAIN = Domain(
     },
     tasks={LanguageModelTask.builder: LanguageModelTask},
     rules=RULES,
-    preprocessors={"language_preprocessor": LanguagePreprocessor},
+    preprocessors={
+        "language_preprocessor": LanguagePreprocessor,
+        "instruction_preprocessor": InstructionPreprocessor,
+    },
     recognise=recognise,
     cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "predict": PREDICT_OPTIONS},
     demo=python_topics,

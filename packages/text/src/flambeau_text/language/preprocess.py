@@ -70,13 +70,7 @@ class LanguagePreprocessor(Preprocessor):
         rows: list[list[int]] = []
         for index, item in enumerate(items):
             rows.append(self._prompt(_checked(index, item)))
-        longest = max(map(len, rows), default=1)
-        tokens = torch.full((len(rows), longest), self.tokenizer.special.padding)
-        for row, ids in enumerate(rows):
-            tokens[row, : len(ids)] = torch.tensor(ids)
-        lengths = torch.tensor([len(ids) for ids in rows], dtype=torch.int64)
-        mask = torch.arange(longest) < lengths.unsqueeze(1)
-        return Batch({TOKENS: tokens}, masks={TOKENS: mask}, weight=float(len(rows)))
+        return padded_prompts(rows, self.tokenizer.special.padding)
 
     def _prompt(self, text: str) -> list[int]:
         special = self.tokenizer.special
@@ -95,6 +89,17 @@ class LanguagePreprocessor(Preprocessor):
 
     def arguments(self) -> Mapping[str, Any]:
         return {"tokenizer": self.tokenizer.as_json(), "tokenization": self._tokenization}
+
+
+def padded_prompts(rows: Sequence[Sequence[int]], padding: int) -> Batch:
+    """Return prompts as a batch, padded at the end, with a mask of their tokens."""
+    longest = max(map(len, rows), default=1)
+    tokens = torch.full((len(rows), longest), padding)
+    for row, ids in enumerate(rows):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+    lengths = torch.tensor([len(ids) for ids in rows], dtype=torch.int64)
+    mask = torch.arange(longest) < lengths.unsqueeze(1)
+    return Batch({TOKENS: tokens}, masks={TOKENS: mask}, weight=float(len(rows)))
 
 
 def _checked(index: int, item: Any) -> str:

@@ -130,7 +130,6 @@ class HFTokenizer(Tokenizer):
 
     @cached_property
     def _of_templates(self) -> Any:
-        """The tokenizer for the output of a chat template, in which special tokens are tokens."""
         return self._built()
 
     def _built(self) -> Any:
@@ -145,10 +144,15 @@ class HFTokenizer(Tokenizer):
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [each.ids for each in found]
 
-    def encode_rendered(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the ids of the output of a chat template, and the characters of each token."""
-        found = self._of_templates.encode(text, add_special_tokens=False)
-        return found.ids, found.offsets
+    def encode_rendered(self, text: str) -> list[int]:
+        """Return the ids of the output of a chat template, in which special tokens are tokens."""
+        return self._of_templates.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def special_texts(self) -> tuple[str, ...]:
+        """The texts of all special tokens."""
+        added = self._model.get("added_tokens") or ()
+        return tuple(each["content"] for each in added if each["special"])
 
     def normalize(self, text: str) -> str:
         """Return the text unchanged: the tokenizer keeps it as it is."""

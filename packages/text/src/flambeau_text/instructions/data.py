@@ -1,0 +1,265 @@
+"""``InstructionData``: prompts with answers, and conversations, immutable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flambeau.data.data import Data
+from flambeau.data.loader import Dataset
+from flambeau.data.preprocess import Preprocessor
+from flambeau.data.preview import Preview
+from flambeau.data.samples import Samples
+from flambeau.data.split import Split
+from flambeau.data.split_request import SplitRequest
+from flambeau.data.tables import read_table
+from flambeau.errors import ArgumentError, InputError, explains_arguments
+from flambeau_text.instructions.conversations import (
+    ASSISTANT,
+    messages_of,
+    read_jsonl,
+    read_records,
+    read_rows,
+)
+from flambeau_text.instructions.options import InstructionOptions
+from flambeau_text.instructions.preprocess import InstructionPreprocessor
+from flambeau_text.language.facts import LanguageFacts, language_facts
+from flambeau_text.language.options import LanguageOptions
+from flambeau_text.language.packed import PackedDataset
+from flambeau_text.language.parts import assemble
+
+_SHOWN = 200  # characters of a conversation in a preview
+
+
+@explains_arguments()
+class InstructionData(Data):
+    """Prompts with answers of which a pretrained model learns to give such answers.
+
+    Use one of the constructors ``from_records``, ``from_jsonl`` and ``from_df``. Records have
+    "prompt" and "completion", or "messages" with roles; only the tokens of the answers are learned,
+    each answer to its stop token.
+
+    Args:
+        samples: One row per conversation, with the columns "text" (the JSON of its messages) and
+            "location" (where it was found, for messages).
+        split: The rows of the train, validation and test parts.
+        options: The tokenizer and the names of fields.
+        notes: Lines of the report on how the input was read.
+
+    Raises:
+        InputError: The split has a calibration part, which language models do not use.
+    """
+
+    domain = "flambeau_text.language.domain:DOMAIN"
+
+    def __init__(
+        self,
+        samples: Samples,
+        split: Split,
+        options: InstructionOptions,
+        notes: Sequence[str] = (),
+    ) -> None:
+        if n := len(split.calibration):
+            raise InputError(
+                f"The split has a calibration part (conversations: {n:,}), which a language model "
+                "does not use. Put its conversations in train, valid or test."
+            )
+        self._samples, self._split = samples, split
+        self._options, self._notes = options, tuple(notes)
+        self._facts: LanguageFacts | None = None
+
+    def __repr__(self) -> str:
+        return f"InstructionData({len(self._samples):,} conversations: {self._split.sizes()})"
+
+    # ------------------------------------------------------------ constructors
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[Any],
+        options: InstructionOptions,
+        *,
+        valid: float | Iterable[Any] = 0.1,
+        test: float | Iterable[Any] = 0.0,
+        split: Split | None = None,
+        seed: int = 0,
+    ) -> InstructionData:
+        """Read mappings, such as the rows of a Hugging Face data set.
+
+        Args:
+            records: Mappings with "messages", or with "prompt" and "completion".
+            options: The tokenizer and the names of fields.
+            valid: Fraction or number of records drawn at random for validation, or separate ones.
+            test: The same for the test part.
+            split: The rows of each part, in place of a random split.
+            seed: Seed of the random split.
+
+        Raises:
+            InputError: A record is invalid; the message has its index.
+            SplitError: The parts cannot be formed.
+        """
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
+        given = {"train": records, **request.separate(object)}
+        parts = {part: read_records(items, options) for part, items in given.items()}
+        return cls._of(parts, request, options)
+
+    @classmethod
+    def from_jsonl(
+        cls,
+        path: str | os.PathLike[str],
+        options: InstructionOptions,
+        *,
+        valid: float | str | os.PathLike[str] = 0.1,
+        test: float | str | os.PathLike[str] = 0.0,
+        split: Split | None = None,
+        seed: int = 0,
+    ) -> InstructionData:
+        """Read a file with one JSON object in each line; arguments as for `from_records`.
+
+        Args:
+            path: The file, UTF-8, also ``.gz``.
+            options: The tokenizer and the names of fields.
+            valid: Fraction or number of records drawn at random, or a separate file.
+            test: The same for the test part.
+            split: The rows of each part, in place of a random split.
+            seed: Seed of the random split.
+        """
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
+        given = {"train": path, **request.separate(str, os.PathLike)}
+        parts = {part: read_jsonl(Path(file), options) for part, file in given.items()}
+        return cls._of(parts, request, options)
+
+    @classmethod
+    def from_df(
+        cls,
+        frame: Any,
+        options: InstructionOptions,
+        *,
+        split: str | Split | None = None,
+        valid: float = 0.1,
+        test: float = 0.0,
+        seed: int = 0,
+    ) -> InstructionData:
+        """Read the columns of a data frame; arguments as for `from_records`.
+
+        Args:
+            frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
+                sequences.
+            options: The tokenizer and the names of columns.
+            split: Name of a column with train, valid or test for each row; or a `Split`.
+            valid: Fraction or number of records drawn at random, if ``split`` is None.
+            test: The same for the test part.
+            seed: Seed of the random split.
+        """
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
+        table = read_table(frame)
+        return cls._of({"train": read_rows(table, options)}, request, options, table)
+
+    @classmethod
+    def _of(
+        cls, parts: Any, request: SplitRequest, options: InstructionOptions, table: Any = None
+    ) -> InstructionData:
+        samples, split, _, notes = assemble(parts, request, LanguageOptions(), table)
+        return cls(samples, split, options, notes)
+
+    # ------------------------------------------------------------ content
+
+    @property
+    def samples(self) -> Samples:
+        """All conversations, one row per conversation."""
+        return self._samples
+
+    @property
+    def split(self) -> Split:
+        return self._split
+
+    @property
+    def options(self) -> InstructionOptions:
+        """The tokenizer and the names of fields."""
+        return self._options
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        tokenizer = self._options.tokenizer
+        return {"tokenizer": tokenizer.kind, "vocab_size": len(tokenizer)}
+
+    def facts(self) -> LanguageFacts:
+        if self._facts is None:
+            contents = [
+                "\n".join(each["content"] for each in messages_of(text))
+                for text in self._samples["text"]
+            ]
+            options = LanguageOptions(tokenizer=self._options.tokenizer)
+            self._facts = language_facts(contents, self._split, options)
+        return self._facts
+
+    def report(self) -> str:
+        """Return the numbers of conversations, messages and answers as text."""
+        lines = [f"split: {self._split.describe()}", *self._split.notes, *self._notes]
+        for part in ("train", "valid", "test"):
+            found = [messages_of(text) for text in self._texts(part)]
+            if found:
+                answers = sum(each["role"] == ASSISTANT for messages in found for each in messages)
+                lines.append(
+                    f"{part}: {len(found):,} conversations, {sum(map(len, found)):,} messages, "
+                    f"{answers:,} answers"
+                )
+        return "\n".join(lines)
+
+    def _texts(self, part: str) -> list[str]:
+        texts = self._samples["text"]
+        return [texts[row] for row in self._split.part(part).tolist()]
+
+    def raw(self, part: str) -> list[Any]:
+        """Return the messages before the last answer of each conversation."""
+        found: list[Any] = []
+        for text in self._texts(part):
+            messages = messages_of(text)
+            last = max(at for at, each in enumerate(messages) if each["role"] == ASSISTANT)
+            found.append({"messages": messages[:last]})
+        return found
+
+    def preview(self, row: int) -> Preview:
+        messages = messages_of(self._samples["text"][row])
+        text = " ".join(f"{each['role']}: {each['content']}" for each in messages)
+        return Preview(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…")
+
+    def subset(self, rows: Mapping[str, Sequence[int]]) -> InstructionData:
+        return self.with_split(Split.from_parts(rows))
+
+    def with_split(self, split: Split) -> InstructionData:
+        return InstructionData(self._samples, split, self._options, self._notes)
+
+    # ------------------------------------------------------------ plan to parts
+
+    def preprocessor(self, values: Mapping[str, Any]) -> InstructionPreprocessor:
+        options = self._options
+        return InstructionPreprocessor(tokenizer=options.tokenizer, form=str(options.form))
+
+    def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
+        if not isinstance(preprocessor, InstructionPreprocessor):
+            raise ArgumentError(
+                "InstructionData needs an InstructionPreprocessor, not a "
+                f"{type(preprocessor).__name__}."
+            )
+        length = values.get("row_length", 512)
+        rows = self._split.part(part).tolist()
+        locations = [self._samples["location"][row] for row in rows]
+        texts = preprocessor.texts(self._texts(part), locations, length, part)
+        return PackedDataset(texts, length, preprocessor.tokenizer.special.padding)
+
+    def model_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        return {"vocab_size": len(self._options.tokenizer), "config": values["model_config"]}
+
+    def task_arguments(
+        self, preprocessor: Preprocessor, values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        return {
+            "tokenizer": self._options.tokenizer.as_json(),
+            **values["regularisation"],
+            "decoding": values["decoding"],
+        }
