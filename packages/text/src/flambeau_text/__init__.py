@@ -19,6 +19,7 @@ from flambeau_text.language import (
     LanguageModelTask,
     LanguageOptions,
 )
+from flambeau_text.language.scoring import TokenScores, embed_texts, score_texts
 from flambeau_text.models import AwdLstm, LanguageModel, Seq2Seq, rnn, transformer
 from flambeau_text.tagging import TagData, TagOptions
 from flambeau_text.tokenization import (
@@ -71,6 +72,7 @@ __all__ = [
     "TeacherForcing",
     "TextData",
     "TextOptions",
+    "TokenScores",
     "Translation",
     "TranslationData",
     "TranslationOptions",
@@ -81,8 +83,10 @@ __all__ = [
     "build_vocab_from_iterator",
     "corpus_score",
     "corpus_scores",
+    "embed_texts",
     "plot_attention",
     "rnn",
+    "score_texts",
     "token_attributions",
     "transformer",
     "translate",

@@ -335,7 +335,7 @@ class Predictor:
 
     def predict_batch(self, batch: Batch) -> Any:
         """Return the predictions for an encoded batch, not decoded, on the predictor's device."""
-        with self._eval_mode():
+        with self.eval_mode():
             ready = self.preprocessor.on_device(batch.to(self.device))
             context = StepContext("predict", values=dict(self.task.values))
             try:
@@ -350,7 +350,8 @@ class Predictor:
                 ) from error
 
     @contextmanager
-    def _eval_mode(self) -> Generator[None]:
+    def eval_mode(self) -> Generator[None]:
+        """Set the model to eval mode without gradients, in fp32; restore the modes afterwards."""
         training = [module for module in self.model.modules() if module.training]
         for module in training:
             module.training = False

@@ -72,10 +72,13 @@ def predict(
     """
     if out is not None:
         check_output(out)
-    predictor, paths = _load(model, [*(files or []), *context.args])
+    predictor, paths, prompt = _load(model, [*(files or []), *context.args])
     predictor.task = with_threshold(predictor.task, threshold)
     if batch_size is not None:
         predictor.batch_size = _checked_batch_size(batch_size)
+    if prompt is not None:
+        _predict_prompt(predictor, prompt, paths, format if out is None else out)
+        return
     if paths and _data_class(predictor).tables_from_path(paths[0]) is not None:
         _predict_tables(predictor, paths, keep, out, format)
         return
@@ -96,25 +99,52 @@ def predict(
     if errors and len(results) == 1:
         raise errors[0]
     records = [source | _as_record(result) for source, result in zip(sources, results, strict=True)]
-    if out is None:
-        _print(format, records)
-    else:
-        write_records(records, out)
-        typer.echo(f"Wrote {len(records):,} predictions to {out} ({len(errors):,} errors).")
+    _write(records, format if out is None else out, len(errors))
     if errors:
         raise typer.Exit(1)
 
 
-def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path]]:
-    """Return the predictor, set to the domain's options in ``words``, and the other words."""
+def _write(records: Sequence[Mapping[str, Any]], target: Format | Path, n_errors: int) -> None:
+    """Print the records of predictions, or write them to a file."""
+    if isinstance(target, Path):
+        write_records(records, target)
+        typer.echo(f"Wrote {len(records):,} predictions to {target} ({n_errors:,} errors).")
+    else:
+        _print(target, records)
+
+
+def _load(model: Path, words: Sequence[str]) -> tuple[Predictor, list[Path], str | None]:
+    """Return the predictor, set to the domain's options in ``words``, the other words, the prompt.
+
+    The prompt is the value of a domain's option with the key "prompt".
+    """
     if str(model).startswith("--"):
         raise ArgumentError(f"MODEL is missing before {str(model)!r}: give its folder first.")
     predictor = Predictor.load(model)
     if predictor.record is None:
-        return predictor, list(map(Path, words))
+        return predictor, list(map(Path, words)), None
     options, others = take_options(get_domain(predictor.record.domain), "predict", words)
+    prompt = options.pop("prompt", None)
     predictor.task = predictor.task.for_prediction(options)
-    return predictor, list(map(Path, others))
+    return predictor, list(map(Path, others)), prompt
+
+
+def _predict_prompt(
+    predictor: Predictor, prompt: str, paths: Sequence[Path], target: Format | Path
+) -> None:
+    """Print the text predicted for a prompt as it is generated, or write its record."""
+    if paths:
+        raise ArgumentError(
+            f"--prompt is the input, so {paths[0]} cannot be another one. Omit one of the two."
+        )
+    if target is Format.table:
+        from flambeau.artefact.streaming import stream_text
+
+        for piece in stream_text(predictor, prompt):
+            typer.echo(piece, nl=False)
+        typer.echo()
+        return
+    _write([_as_record(predictor.predict(prompt))], target, 0)
 
 
 def _predict_tables(

@@ -66,7 +66,8 @@ class CliOption:
         help: One sentence for ``--help``.
         key: The name in the options of ``from_path``, for example a key of the plan; "path" if the
             option can replace the argument PATH (``--source a.en``). For ``predict`` the name in
-            the options of ``Task.for_prediction``.
+            the options of ``Task.for_prediction``; "prompt" if the value is an input itself, whose
+            prediction is printed as it is generated (``flambeau.artefact.streaming``).
     """
 
     name: str

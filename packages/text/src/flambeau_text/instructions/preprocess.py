@@ -99,7 +99,7 @@ class InstructionPreprocessor(Preprocessor):
         """Encode prompts: texts, lists of messages, or mappings with "prompt" or "messages".
 
         Raises:
-            InputError: An item is none of these; the message has its index.
+            InputError: An item has another form; the message has its index.
         """
         rows = [
             self._encoder.encode_prompt(self._messages(item, f"Item {at}"), f"Item {at}")

@@ -87,7 +87,9 @@ DATA_OPTIONS = (
 )
 
 PREDICT_OPTIONS = (
-    CliOption("max-tokens", int, "Number of tokens to generate (default: 50).", "max_tokens"),
+    CliOption("prompt", str, "Text to continue; the output is printed as it grows.", "prompt"),
+    CliOption("max-tokens", int, "Most tokens to generate (default: 50).", "max_tokens"),
+    CliOption("stop", str, "Text before which the output ends.", "stop"),
     *SAMPLING_OPTIONS,
     CliOption("min-p", float, "Sample tokens with this share of the highest probability.", "min_p"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +18,7 @@ from flambeau.task.metrics import MeanLoss, Mode, score
 from flambeau.task.task import StepContext, Task
 from flambeau_text.decoding.content_keys import content_keys
 from flambeau_text.decoding.strategy import Greedy, Sampling, Strategy, strategy_from_json
-from flambeau_text.language.generate import StopRule, generate
+from flambeau_text.language.generate import StopRule, generate, generate_steps
 from flambeau_text.language.stream import BYTES, NEXT, TOKENS, WORDS
 from flambeau_text.models.language_model import LanguageModel
 from flambeau_text.models.packing import DOCUMENTS
@@ -253,6 +253,38 @@ class LanguageModelTask(Task):
             "log_probs": found.log_probs,
             "lengths": found.lengths,
         }
+
+    def stream(self, model: nn.Module, batch: Batch, context: StepContext) -> Iterator[str]:
+        """Yield the continuation of the only prompt of a batch in pieces, as it is generated.
+
+        A piece is held back while it may still change: the first bytes of a character, or what may
+        be the start of a text in ``stop``.
+        """
+        prompts, mask = batch.inputs[TOKENS], batch.masks[TOKENS]
+        if len(prompts) != 1:
+            raise InputError(f"Only one prompt can be streamed, not {len(prompts)}.")
+        steps = generate_steps(
+            _as_language_model(model),
+            prompts,
+            mask,
+            self.max_tokens,
+            self.decoding,
+            content_keys(prompts, mask),
+            special=self.tokenizer.special,
+            stop=self.stop_rule,
+        )
+        before, tokens, shown = int(prompts[0, -1]), list[int](), ""
+        held = max((len(each) - 1 for each in self.stop), default=0)
+        for token, _, _ in steps:
+            tokens.append(int(token))
+            text = self.continuation(before, tokens).rstrip("\ufffd")
+            text = text[: len(text) - held]
+            if text.startswith(shown) and text != shown:
+                yield text[len(shown) :]
+                shown = text
+        whole = self.continuation(before, tokens)
+        # A decoder may change what it returned for fewer tokens: then the text is repeated.
+        yield whole[len(shown) :] if whole.startswith(shown) else f"\n{whole}"
 
     @property
     def stop_rule(self) -> StopRule:
