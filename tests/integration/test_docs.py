@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,16 @@ def make_photos(folder: Path) -> None:
     Image.open(folder / "photos" / "cat" / "0.jpg").save(folder / "cat.jpg")
 
 
+def make_language_model(folder: Path) -> None:
+    """A tiny random model in the format of transformers, and its tokenizer."""
+    spec = spec_from_file_location("pretrained", ROOT / "tests" / "text" / "pretrained.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.save_model(folder, "llama")
+
+
 def blocks(page: Path) -> list[tuple[int, str]]:
     text = page.read_text(encoding="utf-8")
     return [(text[: m.start()].count("\n") + 1, m.group(1)) for m in BLOCK.finditer(text)]
@@ -39,6 +50,9 @@ def test_the_code_of_the_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_photos(tmp_path)
+    if page.stem == "huggingface":
+        pytest.importorskip("peft", reason='needs the extra "flambeau-text[hf]"')
+        make_language_model(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     module = ModuleType(page.stem)
     # A page may define what is found by the name of its module: a domain's record, a dataclass.
