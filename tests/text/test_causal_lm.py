@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau import Batch, Learner, Predictor
+from flambeau import Batch, Callback, Learner, Predictor
 from flambeau.errors import ArgumentError, ArtefactError, InputError
 from flambeau.task.task import StepContext
 from flambeau_text import LanguageModelData, LanguageOptions
@@ -391,10 +391,13 @@ def data_for(model: CausalLM, n: int = len(TEXTS)) -> LanguageModelData:
     return LanguageModelData.from_texts(TEXTS[:n], valid=TEXTS[:4], options=options)
 
 
-def learner_for(model: CausalLM, **choices: Any) -> Learner:
+def learner_for(
+    model: CausalLM, callbacks: Any = (), folder: Path | None = None, **choices: Any
+) -> Learner:
     torch.manual_seed(0)
     given = {"row_length": 64, "batch_size": 2, "lr": 5e-3, "keep_best": None, **choices}
-    return Learner(data_for(model), model, seed=0, quiet=True, choices=given)
+    more: dict[str, Any] = {"callbacks": list(callbacks), "folder": folder}
+    return Learner(data_for(model), model, seed=0, quiet=True, choices=given, **more)
 
 
 @pytest.mark.parametrize("adapter", [None, LoRA(rank=4)])
@@ -533,3 +536,48 @@ def test_layer_groups_go_from_embedding_to_output(folder: Path) -> None:
     assert list(groups) == ["embedding", "block_0", "block_1", "output"]
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
     assert isinstance(model.output, nn.Linear)
+
+
+# ---------------------------------------------------------------- resume and start
+
+
+class Stop(Callback):
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_step_end(self, state: object) -> None:
+        if state.position.step == self.at:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("adapter", [None, LoRA(rank=4, dropout=0.1)])
+def test_a_run_resumes_between_packed_rows(
+    llama: Path, tmp_path: Path, adapter: LoRA | None
+) -> None:
+    def learner(**options: Any) -> Learner:
+        torch.manual_seed(0)  # of the adapter's initial weights
+        return learner_for(CausalLM.from_hf(llama, adapter=adapter), **options)
+
+    whole = learner()
+    whole.fit(2)
+    stopped = learner(callbacks=[Stop(4)], folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(2)
+    resumed = learner(folder=tmp_path)
+    resumed.resume()
+    assert len(whole.history.step_losses) == 6
+    assert list(resumed.history.step_losses) == list(whole.history.step_losses)
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_export_can_be_trained_further(llama: Path, tmp_path: Path) -> None:
+    first = learner_for(CausalLM.from_hf(llama, adapter=LoRA(rank=4)))
+    first.fit(1)
+    path = first.export(tmp_path / "export")
+    model = CausalLM.from_hf(llama, adapter=LoRA(rank=4))
+    further = Learner(data_for(model), model, start=path, quiet=True, choices={"row_length": 64})
+    for one, other in zip(first.model.parameters(), further.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(ArgumentError, match="passed as an object"):
+        Learner(data_for(model), start=path, quiet=True).fit(1)
