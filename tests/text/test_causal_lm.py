@@ -448,6 +448,17 @@ def test_accumulated_steps_equal_one_step_over_all_tokens(llama: Path) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
 
 
+def test_data_with_another_tokenizer_are_refused(llama: Path) -> None:
+    model = CausalLM.from_hf(llama, tokens=("<tool>",))
+    for tokenizer in ("character", CausalLM.from_hf(llama).tokenizer):
+        data = LanguageModelData.from_texts(
+            TEXTS, valid=TEXTS[:4], options=LanguageOptions(tokenizer=tokenizer)
+        )
+        learner = Learner(data, model, quiet=True, choices={"row_length": 64})
+        with pytest.raises(ArgumentError, match="was trained with its own, which has 310"):
+            learner.evaluate("valid")
+
+
 def test_a_stream_is_refused(llama: Path) -> None:
     from flambeau.errors import PlanError
 

@@ -25,6 +25,7 @@ from flambeau_text.models.language_model import LanguageFeatures, LanguageModel
 from flambeau_text.models.packing import Packing
 from flambeau_text.optional_libraries import transformers
 from flambeau_text.tokenization.pretrained import HFTokenizer
+from flambeau_text.tokenization.tokenizer import Tokenizer
 
 
 @dataclass
@@ -141,6 +142,18 @@ class CausalLM(LanguageModel):
     def max_positions(self) -> int | None:  # type: ignore[override]  # read from the settings
         """Number of positions for which the model was trained; None if it has no limit."""
         return getattr(self.causal.config, "max_position_embeddings", None)
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        own = self.tokenizer
+        if own is None:
+            return
+        if (own.kind, len(own), own.special) != (tokenizer.kind, len(tokenizer), tokenizer.special):
+            raise ArgumentError(
+                f"The data have the tokenizer {tokenizer.kind!r} with {len(tokenizer):,} tokens, "
+                f"but the model was trained with its own, which has {len(own):,}. Give that one "
+                "to the data: LanguageOptions(tokenizer=model.tokenizer), or "
+                "InstructionOptions(model.tokenizer)."
+            )
 
     def features(self, tokens: Tensor, state: CausalState | None = None) -> LanguageFeatures:
         """Compute the features of the next token at each position.

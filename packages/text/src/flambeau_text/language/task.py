@@ -133,6 +133,7 @@ class LanguageModelTask(Task):
                 attention.
         """
         network = _as_language_model(model)
+        network.check_tokenizer(self.tokenizer)
         tokens, documents = batch.inputs[TOKENS], batch.task_inputs.get(DOCUMENTS)
         if documents is None:
             found = network.features(tokens, context.carry)
@@ -236,6 +237,7 @@ class LanguageModelTask(Task):
         """
         prompts, mask = batch.inputs[TOKENS], batch.masks[TOKENS]
         network = _as_language_model(model)
+        network.check_tokenizer(self.tokenizer)
         found = generate(
             network,
             prompts,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError
+from flambeau_text.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class LanguageModel(nn.Module):
     output: nn.Module
     reads_padding: ClassVar[bool] = False
     max_positions: int | None = None
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Raise an ArgumentError if the model was trained with another tokenizer, where known."""
 
     def features(self, tokens: Tensor, state: Any = None) -> LanguageFeatures:
         """Compute the features of the next token at each position.
