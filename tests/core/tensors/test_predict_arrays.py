@@ -77,3 +77,13 @@ def test_numpy_integers_and_bools_are_samples() -> None:
     expected = predictor.predict(1.0).probabilities
     for value in (np.int64(1), np.uint8(1), np.bool_(True)):
         assert predictor.predict(value).probabilities == expected
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_matrices_and_buffers_are_samples(predictor: Predictor) -> None:
+    with torch.no_grad():
+        expected = predictor.model(torch.tensor(X[:5]))
+    for rows in (np.asmatrix(X[:5]), memoryview(np.ascontiguousarray(X[:5]))):
+        assert torch.allclose(predictor.outputs(rows), expected)
+    for row in (np.asmatrix(X[:5])[1], memoryview(X[1].copy())):
+        assert torch.allclose(predictor.outputs(row), expected[1:2])

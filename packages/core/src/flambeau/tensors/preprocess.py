@@ -147,6 +147,14 @@ class TensorPreprocessor(Preprocessor):
             return False
         return np.ndim(cast(Any, item)) == len(next(iter(self.inputs.values()))["shape"])
 
+    def expand(self, item: object) -> Sequence[Any] | None:
+        """Return the samples of a buffer or ``np.matrix``, whose rows stay two-dimensional."""
+        if not isinstance(item, np.matrix | memoryview) or len(self.inputs) > 1:
+            return None
+        array = np.asarray(cast(Any, item))
+        is_one = array.ndim == len(next(iter(self.inputs.values()))["shape"])
+        return [array] if is_one else list(array)
+
     def rows_of_frame(self, frame: Any) -> Sequence[Any]:
         """Return one sample per row of a frame or series (pandas).
 
