@@ -151,3 +151,16 @@ def test_sixteen_bits_keep_their_scale() -> None:
     values = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
     wanted = np.rint(values.astype(np.float64) * 255 / 65_535)
     assert np.array_equal(decode(values)[:, :, 0], wanted)
+
+
+def test_eight_bits_in_sixteen_are_refused_in_prediction() -> None:
+    """A model of 8-bit images would read them as almost black."""
+    data = ImageData.from_arrays(np.stack([EIGHT, EIGHT.T] * 6), LABELS[:12])
+    prepare = Learner(data, quiet=True).built.preprocessor
+    assert prepare.encode([EIGHT]).input.max() == EIGHT.max()
+    for image in (EIGHT.astype(np.uint16), EIGHT.astype(">u2"), torch.tensor(EIGHT.astype("<u2"))):
+        with pytest.raises(InputError, match=r"Item 1: has uint16 values up to .*'uint8'"):
+            prepare.encode([EIGHT, image])
+    dark = EIGHT.astype(np.float64) / 65_535  # the way out for an image that is that dark
+    assert prepare.encode([dark]).input.max() <= 1
+    prepare.encode([EIGHT.astype(np.uint16) * 257])

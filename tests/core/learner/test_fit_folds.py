@@ -150,6 +150,9 @@ def test_a_killed_run_continues_to_the_same_models(
     with pytest.raises(KeyboardInterrupt) as caught:
         learner(data, folder=tmp_path, callbacks=[Interrupt(model, step)]).fit_folds(2, 2, epochs=3)
     assert "resume=True" in str(caught.value.__notes__)
+    assert f"a model of fold {(model + 1) // 2}; the learner's own model" in str(
+        caught.value.__notes__
+    )
     again = learner(data, folder=tmp_path).fit_folds(2, 2, epochs=3, resume=True)
     for one, other in zip(whole.members, again.members, strict=True):
         for name, value in one.model.state_dict().items():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
-from flambeau_vision.decode import channel_counts
+from flambeau_vision.decode import as_array, channel_counts
 from flambeau_vision.image_files import list_images
 from flambeau_vision.load_images import load_all
 from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size
@@ -141,8 +142,12 @@ class ImagePreprocessor(Preprocessor):
             items: Paths, bytes, Pillow images, arrays or tensors; see `flambeau_vision.decode`.
 
         Raises:
-            InputError: An item cannot be read; the message names it.
+            InputError: An item cannot be read, or has 16-bit values that fit into 8 bits and would
+                be almost black; the message names it.
         """
+        if self.geometry.bits == 16:
+            for index, item in enumerate(items):
+                _refuse_eight_bits(index, item)
         return Batch({INPUT: load_all(items, self.geometry)}, weight=float(len(items)))
 
     def on_device(self, batch: Batch) -> Batch:
@@ -189,6 +194,19 @@ class ImagePreprocessor(Preprocessor):
             scale, shift = (1.0 / (255.0 * std)).float(), (-mean / std).float()
             constants = self._constants[device] = scale.to(device), shift.to(device)
         return constants
+
+
+def _refuse_eight_bits(index: int, item: Any) -> None:
+    """Refuse an array of 16-bit values that all fit into 8 bits."""
+    if not hasattr(item, "dtype") or not hasattr(item, "shape"):
+        return
+    array = as_array(item)
+    if array.dtype == np.uint16 and 0 < (high := int(array.max(initial=0))) < 256:
+        raise InputError(
+            f"Item {index}: has uint16 values up to {high}, which would be read as 16 bits and be "
+            "almost black. If they are pixels of 0..255, give uint8: array.astype('uint8'); if the "
+            "image is that dark, give floats of 0..1: array / 65535."
+        )
 
 
 def visible_share(geometry: Geometry) -> float:

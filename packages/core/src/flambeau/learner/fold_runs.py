@@ -111,6 +111,9 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
         try:
             own, rows = training.fit_fold(number, data)
         except BaseException as error:
+            error.add_note(
+                f"This was a model of fold {number}; the learner's own model is not trained."
+            )
             if setup.folder is not None:
                 error.add_note(
                     "The models that were finished are kept. Continue with the same call and "
