@@ -383,7 +383,7 @@ def test_a_csv_file_end_to_end(tmp_path: Path) -> None:
     texts, labels = zip(*rows, strict=True)
     file = write_csv(tmp_path / "r.csv", {"review": list(texts), "label": list(labels)})
     data = TextData.from_csv(file, test=0.1)
-    learner = Learner(data)
+    learner = Learner(data, choices={"probe": "off"})
     learner.fit(12)
     assert learner.evaluate("test")["accuracy"] == 1.0
     folder = learner.export(tmp_path / "export")
@@ -400,6 +400,11 @@ def test_a_csv_file_end_to_end(tmp_path: Path) -> None:
     again = TextData.from_csv(file, options=TextOptions(like=folder))
     assert again.targets.names == ("neg", "pos")
     assert again.options.lowercase is True
+    further = Learner(again, start=folder)
+    assert further.predict("a lovely day").label == "pos"
+    new = Learner(again, "awd_lstm")
+    digests = {each.built.preprocessor.vocabulary_digest() for each in (learner, further, new)}  # type: ignore[attr-defined]
+    assert len(digests) == 1
 
 
 def test_a_recurrent_classifier_learns_from_the_order_of_words() -> None:
@@ -414,7 +419,8 @@ def test_a_recurrent_classifier_learns_from_the_order_of_words() -> None:
         labels.append("forward" if row % 2 else "backward")
     data = TextData.from_arrays(texts, labels)
     config = {"embedding_dim": 16, "hidden_size": 32, "num_layers": 1, "chunk": 3, "window": 30}
-    choices = {"model_config": {**config, "dropout": {"input": 0.0, "weight": 0.0}}, "lr": 1e-2}
+    dropout = {"input": 0.0, "weight": 0.0}
+    choices = {"model_config": {**config, "dropout": dropout}, "lr": 1e-2, "probe": "off"}
     learner = Learner(data, "awd_lstm", choices=choices)
     learner.fit(12)
     assert learner.evaluate("valid")["accuracy"] > 0.95

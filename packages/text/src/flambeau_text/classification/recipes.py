@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-LEARNING_RATES = {"bag": 1e-2, "awd_lstm": 3e-3}
-"""Peak learning rates with AdamW and the one-cycle schedule, by architecture."""
+LEARNING_RATES = {"bag": 1e-2}
+"""Peak learning rates with AdamW and the one-cycle schedule, by architecture.
+
+Measured with 1,000 reviews of IMDb in 20 epochs, accuracy on 4,000 others at the epoch with the
+lowest loss: .816 at 1e-2, .8205 at 3e-2; the lower one, because more texts have more steps. Nothing
+was measured for "awd_lstm".
+"""
 
 BF16_GAINS: dict[str, str] = {}
 """Measured speed-up with bf16, as text for the plan, by architecture."""
@@ -38,4 +43,6 @@ AWD_DROPOUT_FACTOR = 0.5
 """Factor on the published dropout probabilities of the language model, as in ULMFiT's code."""
 
 AWD_FEWEST_TEXTS = 20_000
-"""Train texts from which "awd_lstm" is the default on an accelerator."""
+"""Train texts from which "awd_lstm" is the default on an accelerator. On a CPU it is never the
+default: a step with 32 texts of 300 tokens took 498 CPU-milliseconds on one core, and 13 with a
+bag."""

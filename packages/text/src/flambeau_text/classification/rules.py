@@ -205,7 +205,7 @@ def _architecture(facts: TextFacts, values: Values) -> Choice:
     else:
         value = "bag"
         why = (
-            "on a CPU it trains in seconds to minutes, a recurrent network a hundred times as long"
+            "on a CPU a step of the recurrent network takes about 40 times as long"
             if on_cpu
             else f"a recurrent network without pretraining needs more than {AWD_FEWEST_TEXTS:,}"
         )
