@@ -10,7 +10,7 @@ DOMAINS: dict[str, list[str]] = {
     "language": ["decoder"],
     "tabular": ["tabm"],
     "tags": [],
-    "text": ["awd_lstm"],
+    "text": ["awd_lstm", "transformer"],
     "translate": ["transformer"],
     "vision": [],
 }

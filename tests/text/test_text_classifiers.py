@@ -14,6 +14,11 @@ from flambeau.errors import ArgumentError
 from flambeau_text.models.bag import BagConfig, BagEncoder, bag_classifier
 from flambeau_text.models.concat_pool import ConcatPoolEncoder, awd_lstm_classifier
 from flambeau_text.models.text_classifier import TextClassifier
+from flambeau_text.models.transformer import positional_encoding
+from flambeau_text.models.transformer_classifier import (
+    TransformerTextEncoder,
+    transformer_classifier,
+)
 
 VOCAB = 23
 CHUNK = 4
@@ -22,11 +27,15 @@ AWD = {
     "head_size": 5,
 }  # fmt: skip
 
+SMALL = {"d_model": 8, "nhead": 2, "dim_feedforward": 12, "num_layers": 2}
+
 
 def make(name: str, **config: object) -> TextClassifier:
     torch.manual_seed(0)
     if name == "bag":
         model = bag_classifier(vocab_size=VOCAB, n_outputs=3, config={"buckets": 40, **config})
+    elif name == "transformer":
+        model = transformer_classifier(vocab_size=VOCAB, n_outputs=3, config={**SMALL, **config})
     else:
         model = awd_lstm_classifier(vocab_size=VOCAB, n_outputs=3, config={**AWD, **config})
     with torch.no_grad():
@@ -57,12 +66,12 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", ["bag", "awd_lstm"])
+@pytest.mark.parametrize("name", ["bag", "awd_lstm", "transformer"])
 @pytest.mark.parametrize(
     "length", sorted({1, 2, *(k * CHUNK + d for k in (1, 2, 3) for d in (-1, 0, 1))})
 )
 def test_a_ragged_batch_equals_its_texts_alone(name: str, length: int) -> None:
-    model = make(name, **({} if name == "bag" else {"window": CHUNK}))
+    model = make(name, **({"window": CHUNK} if name == "awd_lstm" else {}))
     rows = texts([length, 13, 1, 8])
     labels = torch.tensor([0, 2, 1, 1])
     together = model(*padded(rows, more=3, filling=9))
@@ -155,6 +164,29 @@ def test_no_graph_is_built_before_the_window_of_the_whole_batch() -> None:
     assert recorded == [True] * 5
 
 
+def test_the_transformer_is_torchs_and_a_mean() -> None:
+    model = make("transformer")
+    encoder = model.encoder
+    assert isinstance(encoder, TransformerTextEncoder)
+    reference = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True, norm_first=True),
+        2, nn.LayerNorm(8), enable_nested_tensor=False,
+    ).double().eval()  # fmt: skip
+    with torch.no_grad():
+        for ours, theirs in zip(encoder.layers, reference.layers, strict=True):
+            own, other = ours.self_attention, theirs.self_attn
+            other.in_proj_weight.copy_(torch.cat([own.query.weight, own.key_value.weight]))
+            other.in_proj_bias.copy_(torch.cat([own.query.bias, own.key_value.bias]))
+            other.out_proj.load_state_dict(own.out.state_dict())
+            linear = [each for each in ours.feed_forward if isinstance(each, nn.Linear)]
+            theirs.linear1.load_state_dict(linear[0].state_dict())
+            theirs.linear2.load_state_dict(linear[1].state_dict())
+    [row] = texts([7])
+    scaled = encoder.embedding(row[None]) * 8**0.5
+    expected = reference(scaled + positional_encoding(0, 7, scaled)).mean(1)
+    torch.testing.assert_close(encoder(*padded([row], more=3)), expected, rtol=1e-10, atol=1e-12)
+
+
 def test_training_mode_drops_and_evaluation_does_not() -> None:
     model = make("awd_lstm")
     batch = padded(texts([9, 5]))
@@ -166,6 +198,8 @@ def test_training_mode_drops_and_evaluation_does_not() -> None:
 def test_layer_groups_run_from_the_embedding_to_the_head() -> None:
     assert list(make("awd_lstm").layer_groups()) == ["embedding", "lstm_0", "lstm_1", "head"]
     assert list(make("bag").layer_groups()) == ["encoder", "head"]
+    groups = make("transformer").layer_groups()
+    assert list(groups) == ["embedding", "layer_0", "layer_1", "head"]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +210,8 @@ def test_layer_groups_run_from_the_embedding_to_the_head() -> None:
         (awd_lstm_classifier, {"window": 5}, "window=5 is less than chunk=70"),
         (awd_lstm_classifier, {"head_dropout": 1.0}, "head_dropout=1.0"),
         (awd_lstm_classifier, {"chunk": 0}, "chunk=0"),
+        (transformer_classifier, {"d_model": 10}, "d_model=10 is not divisible"),
+        (transformer_classifier, {"norm": "none"}, "norm='none'"),
     ],
 )
 def test_wrong_settings_are_named(build: object, config: dict[str, object], message: str) -> None:

@@ -19,6 +19,7 @@ from flambeau_text.classification.preprocess import TextPreprocessor
 from flambeau_text.classification.rules import RULES
 from flambeau_text.models.bag import bag_classifier
 from flambeau_text.models.concat_pool import awd_lstm_classifier
+from flambeau_text.models.transformer_classifier import transformer_classifier
 
 _ROWS = 50
 
@@ -110,7 +111,11 @@ EVALUATE_OPTIONS = (
 DOMAIN = Domain(
     name="text",
     data_classes={"TextData": TextData},
-    models={"bag": bag_classifier, "awd_lstm": awd_lstm_classifier},
+    models={
+        "bag": bag_classifier,
+        "awd_lstm": awd_lstm_classifier,
+        "transformer": transformer_classifier,
+    },
     tasks={
         "classification": Classification,
         "multi_label": MultiLabel,

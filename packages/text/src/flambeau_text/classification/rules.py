@@ -35,6 +35,7 @@ from flambeau_text.models.awd_lstm import AwdDropout
 from flambeau_text.models.bag import BagConfig
 from flambeau_text.models.concat_pool import AwdClassifierConfig
 from flambeau_text.models.config import config_from_values
+from flambeau_text.models.transformer_classifier import TransformerClassifierConfig
 from flambeau_text.token_rules import data_device_rule
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
@@ -42,7 +43,11 @@ from flambeau_text.value_checks import one_of, whole_number
 
 Values = Mapping[str, Any]
 
-_CONFIGS: Mapping[str, type] = {"bag": BagConfig, "awd_lstm": AwdClassifierConfig}
+_CONFIGS: Mapping[str, type] = {
+    "bag": BagConfig,
+    "awd_lstm": AwdClassifierConfig,
+    "transformer": TransformerClassifierConfig,
+}
 
 
 def _task(facts: TextFacts, values: Values) -> Choice:
@@ -273,6 +278,9 @@ def _model_config(facts: TextFacts, values: Values) -> Choice:
         dropout = {name: round(p, 3) for name, p in asdict(AwdDropout().times(times)).items()}
         value: dict[str, Any] = {**sizes, "dropout": dropout}
         reason = f"{words:,} train words; the language model's dropout probabilities × {times:g}."
+    elif values["architecture"] == "transformer":
+        value = {"d_model": 128, "num_layers": 2 if n < AWD_FEWEST_TEXTS else 4}
+        reason = f"{n:,} train texts."
     else:
         width = next(each for least, each in BAG_WIDTHS if n >= least)
         buckets = next(each for least, each in BAG_BUCKETS if words >= least)
@@ -290,7 +298,7 @@ def _model_config(facts: TextFacts, values: Values) -> Choice:
 
 def _model_config_accepts(value: Any, facts: TextFacts, values: Values) -> str | None:
     if not isinstance(value, Mapping):
-        return 'fields of BagConfig or AwdClassifierConfig by name: {"width": 64}.'
+        return 'fields of the network by name: {"width": 64}.'
     config = _CONFIGS.get(values["architecture"])
     if config is None or facts.get("model_given", False):
         return None
