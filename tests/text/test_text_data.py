@@ -230,6 +230,16 @@ def test_numbers_in_the_column_of_texts_stay_texts(tmp_path: Path) -> None:
         TextData.from_df({"text": [5, 6], "label": ["a", "b"]}, text="text")
 
 
+def test_a_file_without_header_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "r.csv"
+    file.write_text("".join(f"{text},{label}\n" for text, label in zip(TEXTS, LABELS, strict=True)))
+    with pytest.raises(InputError, match="'neg', which is also a label: its first row"):
+        TextData.from_csv(file)
+    # A column named as one of its labels is no doubt beside a named column of texts.
+    named = {"text": TEXTS, "spam": ["spam" if row % 2 else "ham" for row in range(N)]}
+    assert TextData.from_df(named).targets.names == ("ham", "spam")
+
+
 def test_invalid_utf8_is_named_with_file_and_line(tmp_path: Path) -> None:
     csv = tmp_path / "r.csv"
     csv.write_bytes(b"text,label\ngood,a\nbad \xff,b\n")

@@ -121,6 +121,8 @@ def test_pairs_of_texts_are_compared(tmp_path: Path) -> None:
     data = TextData.from_csv(tmp_path / "pairs.csv", ["first", "second"], valid=100)
     assert data.raw("train") == TextData.from_arrays(texts, labels, valid=100).raw("train")
     assert data.facts()["words"] == 2 * 5 * 300
+    lists = TextData.from_arrays(np.array(texts), labels, valid=100)
+    assert lists.raw("train") == data.raw("train")
     learner = Learner(data, choices={"probe": "off"})
     learner.fit(25)
     assert learner.evaluate("valid")["accuracy"] > 0.95

@@ -133,7 +133,8 @@ def _read_texts(
     problems: list[Problem] = []
     width = 0
     for row, value in enumerate(found.texts):
-        values = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
+        is_pair = isinstance(value, tuple | list) and len(cast("Sequence[Any]", value)) == 2
+        values = cast("Sequence[Any]", value if is_pair else (value,))
         where = found.locations[row]
         own = tuple("" if is_missing_text(each) else checked_text(each, where) for each in values)
         width = width or len(own)

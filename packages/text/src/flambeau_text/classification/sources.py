@@ -32,6 +32,7 @@ from flambeau_text.classification.columns import (
 )
 from flambeau_text.classification.options import TextOptions
 from flambeau_text.text_lines import read_lines
+from flambeau_text.word_count import count_words
 
 # ---------------------------------------------------------------- tables
 
@@ -66,6 +67,7 @@ def read_text_table(
     options = options.updated({"text": columns.texts, "label": columns.label})
     if isinstance(columns.label, str):
         found_labels: list[Any] = table.column(columns.label)
+        _refuse_row_as_header(table, columns.texts, columns.label, found_labels)
         order = source.orders.get(columns.label)
         if order is not None and options.task in (None, "classification") and not options.sep:
             options = options.updated({"classes": options.classes or order})
@@ -88,6 +90,19 @@ def read_text_table(
         ),
     )
     return found, options
+
+
+def _refuse_row_as_header(
+    table: Table, texts: Sequence[str], label: str, labels: Sequence[Any]
+) -> None:
+    """Raise an InputError if the names of the columns are a text and its label."""
+    if label not in set(map(str, labels)) or any(count_words(name) < 2 for name in texts):
+        return
+    raise InputError(
+        f"The columns of {table.name} are named {texts[0]!r:.60} and {label!r}, which is also a "
+        "label: its first row was probably read as a header. Add a line with the names of the "
+        "columns, such as text,label; with pandas use read_csv(…, names=[…])."
+    )
 
 
 def _part_column(
