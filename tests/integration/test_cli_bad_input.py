@@ -129,7 +129,10 @@ def test_a_domain_that_reads_no_paths_is_not_offered(
         (("plan", "x.csv", "--domain", "tensors"), refusal),
         (("fit", "x.csv", "--domain", "tensors"), refusal),
         (("evaluate", "model", "x.npy"), refusal),
-        (("plan", "x.npy"), "Domains that read paths: language, tabular, translate, vision."),
+        (
+            ("plan", "x.npy"),
+            "Domains that read paths: language, tabular, tags, text, translate, vision.",
+        ),
         (("plan", "x.csv", "--domain", "foo"), "install the package that provides it"),
     ):
         with pytest.raises(SystemExit) as ended:
