@@ -348,3 +348,11 @@ def test_masked_cells_of_arrays_are_missing() -> None:
     assert data.raw("train")[30]["number_0"] == 60.0
     targets = np.ma.array([0.5, 1.5] * 30, mask=[True] * 20 + [False] * 40)
     assert TabularData.from_arrays(numbers, targets, valid=0).facts()["n_train"] == 40
+
+
+def test_a_plan_needs_a_column_that_is_an_input() -> None:
+    frame = {"u": [f"C{row}" for row in range(N)], "y": ["a", "b"] * (N // 2)}
+    data = TabularData.from_df(frame, "y")
+    assert "u" in data.report()
+    with pytest.raises(InputError, match=r"No column is left as an input: u \(id: \d+ distinct"):
+        _ = Learner(data, quiet=True).plan

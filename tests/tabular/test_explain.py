@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
-from flambeau import Learner, Predictor
+from flambeau import Learner, Predictor, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
 from flambeau.task import Classification, Regression
 from flambeau_tabular import TabularData
 from flambeau_tabular.columns import TableSpec, infer_kinds, read_frame
 from flambeau_tabular.embeddings import embeddings
 from flambeau_tabular.explain import column_slots, explain
+from flambeau_tabular.explain_command import app
 from flambeau_tabular.preprocess import TabularPreprocessor
 
 N = 40
@@ -164,3 +167,59 @@ def test_embeddings_are_a_table_of_values(tmp_path: Path) -> None:
         embeddings(learner, "job")
     with pytest.raises(ArgumentError, match="'town' is no column of categories"):
         embeddings(learner, "town")
+
+
+# ---------------------------------------------------------------- command line
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an export "model" and its table "rows.csv"."""
+    folder = tmp_path_factory.mktemp("explain")
+    draws = np.random.default_rng(0)
+    table = pd.DataFrame({"age": draws.normal(40, 10, 120), "job": draws.choice(list("ab"), 120)})
+    table["amount"] = 3 * table["age"] + (table["job"] == "a")
+    table.to_csv(folder / "rows.csv", index=False)
+    learner = Learner(
+        TabularData.from_csv(folder / "rows.csv", "amount"),
+        choices={"hidden": [8], "epochs": 2},
+        training=TrainingOptions(doctor=False),
+        quiet=True,
+    )
+    learner.fit()
+    learner.export(folder / "model")
+    return folder
+
+
+def command(*words: object) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.stdout
+
+
+def test_rows_of_a_file_are_explained(exported: Path) -> None:
+    model, rows = exported / "model", exported / "rows.csv"
+    lines = command(model, rows, "--row", 3, "--row", 5, "--samples", 8, "--json").splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [each["row"] for each in found] == [3, 5]
+    table = pd.read_csv(rows)
+    direct = explain(Predictor.load(model), table.iloc[[3]], table, samples=8)
+    assert found[0]["contributions"] == pytest.approx(dict(direct.contributions))
+    few = exported / "few.csv"
+    table.head(2).to_csv(few, index=False)
+    shown = command(model, few, "--background", rows, "--samples", 8)
+    assert "row 0, amount: " in shown
+    assert "row 1, amount: " in shown
+
+
+def test_what_cannot_be_explained_is_refused(exported: Path) -> None:
+    model, rows = exported / "model", exported / "rows.csv"
+    with pytest.raises(ArgumentError, match=r"has 120 rows\. Choose some of them: --row 0"):
+        command(model, rows)
+    with pytest.raises(ArgumentError, match=r"--row 120, but .* has the rows 0 to 119"):
+        command(model, rows, "--row", 120)
+    few = exported / "two.csv"
+    pd.read_csv(rows).head(2).to_csv(few, index=False)
+    with pytest.raises(ArgumentError, match=r"--background train\.csv"):
+        command(model, few)

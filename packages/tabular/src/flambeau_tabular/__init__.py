@@ -8,6 +8,7 @@ learner = Learner(data)
 
 from flambeau_tabular.collab_data import CollabData
 from flambeau_tabular.collab_options import CollabOptions
+from flambeau_tabular.csv_options import CsvOptions
 from flambeau_tabular.data import TabularData
 from flambeau_tabular.frequency_probe import FrequencyProbe, probe_frequency
 from flambeau_tabular.options import TabularOptions
@@ -18,6 +19,7 @@ from flambeau_tabular.recommend import Recommended, Recommender
 __all__ = [
     "CollabData",
     "CollabOptions",
+    "CsvOptions",
     "FrequencyProbe",
     "RankingScores",
     "Recommended",

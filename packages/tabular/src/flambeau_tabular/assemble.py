@@ -29,6 +29,7 @@ from flambeau_tabular.columns.cells import dictionary_codes, value_type
 from flambeau_tabular.columns.column_source import read_columns, readable_names
 from flambeau_tabular.columns.frames import is_table
 from flambeau_tabular.columns.memory import release_memory
+from flambeau_tabular.csv_options import CsvOptions
 from flambeau_tabular.options import TabularOptions, Target
 from flambeau_tabular.predicted_frame import label_type_of
 from flambeau_tabular.recognise import CSV_ENDINGS, PARQUET_ENDINGS
@@ -43,29 +44,34 @@ _FIRST_ROWS = 10_000
 """Rows that usually show that a column has more."""
 
 
-def read_file(path: Path) -> Frame:
-    """Return the table in a CSV, TSV or Parquet file.
+def read_file(path: Path, csv: CsvOptions | None = None) -> Frame:
+    """Return the table in a CSV, TSV or Parquet file; ``csv`` is for the first two.
 
     Raises:
         InputError: The file is missing or no table.
     """
-    return read_parquet_table(path) if _is_parquet(path) else read_csv_table(path)
+    return read_parquet_table(path) if _is_parquet(path, csv) else read_csv_table(path, csv)
 
 
-def iter_file(path: Path) -> Iterator[Frame]:
+def iter_file(path: Path, csv: CsvOptions | None = None) -> Iterator[Frame]:
     """Return the rows of a CSV, TSV or Parquet file in pieces, for files larger than memory.
 
     Raises:
         InputError: The file is missing or no table.
     """
-    return iter_parquet_tables(path) if _is_parquet(path) else iter_csv_tables(path)
+    return iter_parquet_tables(path) if _is_parquet(path) else iter_csv_tables(path, csv)
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_parquet(path: Path, csv: CsvOptions | None = None) -> bool:
     endings = [ending.lower() for ending in path.suffixes]
     if not path.exists():
         raise InputError(f"There is no file {path}. Check the path.")
     if any(ending in PARQUET_ENDINGS for ending in endings):
+        if csv is not None and csv.to_json():
+            raise InputError(
+                f"{', '.join(csv.to_json())} of CsvOptions is for text files, but {path} is a "
+                "Parquet file. Omit it."
+            )
         return True
     if any(ending in CSV_ENDINGS for ending in endings):
         return False
@@ -84,6 +90,10 @@ def assemble(
         InputError: A column is missing or its cells cannot be used.
         SplitError: The parts cannot be formed.
     """
+    if options.csv is not None and frame.dialect is None and options.like is None:
+        raise InputError(
+            "csv= (CsvOptions) is for from_csv, because other tables have typed cells. Omit it."
+        )
     frame, given = with_separate_parts(frame, request)
     if target is None and options.like is not None:
         target = _target_of_export(options)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from flambeau.errors import InputError
+from flambeau.wording import name_some
+
 Kind = Literal[
     "number", "category", "ordered", "boolean", "date", "text", "id", "constant", "empty"
 ]
@@ -39,3 +42,20 @@ class ColumnKind:
 
 Override = str | Sequence[Any] | ColumnKind
 """The kind that the user sets for a column; see `flambeau_tabular.columns.infer_kinds`."""
+
+
+def require_inputs(columns: Mapping[str, tuple[str, str]]) -> None:
+    """Check that a column is an input.
+
+    Args:
+        columns: Kind and reason of each column.
+
+    Raises:
+        InputError: None is.
+    """
+    if all(kind in UNUSED for kind, _ in columns.values()):
+        unused = (f"{name} ({kind}: {reason})" for name, (kind, reason) in sorted(columns.items()))
+        raise InputError(
+            f"No column is left as an input: {name_some(unused) or 'the table has none'}. Give "
+            "another column, or set its kind: kinds={name: 'category'}."
+        )

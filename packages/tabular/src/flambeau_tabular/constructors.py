@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from flambeau.data.split_request import SplitRequest
 from flambeau.data.targets import Targets
 from flambeau.errors import explains_arguments
 from flambeau_tabular.column_kind import Override
+from flambeau_tabular.csv_options import CsvOptions
 from flambeau_tabular.from_arrays import columns_of_arrays, columns_of_targets
 from flambeau_tabular.options import TabularOptions, Target
 from flambeau_tabular.out_of_scope import argument_hint, one_path
@@ -120,6 +122,9 @@ class TabularDataConstructors(Data):
     ) -> Self:
         """Read a CSV or TSV file, also compressed; for the other arguments see `from_df`.
 
+        Delimiter, decimal separator and missing cells are inferred; the plan's "csv" shows them,
+        and ``options=TabularOptions(csv=CsvOptions(…))`` sets them.
+
         Raises:
             InputError: The file is missing or no table; further as `from_df`.
         """
@@ -128,7 +133,9 @@ class TabularDataConstructors(Data):
         given = {"time": time, "group": group, "weight": weight, "kinds": kinds}
         chosen = (options or TabularOptions()).updated(given)
         request = SplitRequest(valid, test, split, seed, stratify, calibration)
-        return cls(**assemble(read_file(one_path(path)), target, request, chosen))
+        return cls(
+            **assemble(read_file(one_path(path), chosen.csv_options), target, request, chosen)
+        )
 
     @classmethod
     def from_parquet(  # noqa: PLR0913
@@ -222,10 +229,12 @@ class TabularDataConstructors(Data):
         }
         split = given.pop("split", None)
         request = SplitRequest(**sizes, split=False if split == "none" else split, scored=scored)
-        reading = TabularOptions(**given)
+        names = (each.name for each in fields(CsvOptions) if each.name != "text")
+        csv = {name: given.pop(name) for name in names if name in given}
+        reading = TabularOptions(**given, csv=CsvOptions.of(csv) if csv else None)
         from flambeau_tabular.assemble import assemble, read_file
 
-        frame = read_file(Path(path))
+        frame = read_file(Path(path), reading.csv_options)
         if isinstance(target, str) and target not in frame.column_names and "," in target:
             target = [name.strip() for name in target.split(",") if name.strip()]
         return cls(**assemble(frame, target, request, reading))

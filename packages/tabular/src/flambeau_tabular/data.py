@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import ColumnKind
 from flambeau_tabular.constructors import TabularDataConstructors
+from flambeau_tabular.csv_options import CsvOptions
 from flambeau_tabular.facts import TabularFacts
 from flambeau_tabular.frame_rows import FrameRows, TablePiece
 from flambeau_tabular.model_arguments import model_arguments
@@ -200,6 +202,7 @@ class TabularData(TabularDataConstructors):
                 "roles": self._options.roles,
                 "target_names": list(self._target_names),
                 "n_rows": len(self._frame),
+                "csv": None if self._frame.dialect is None else asdict(self._frame.dialect),
                 **self._targets.facts(train, weights),
                 **readings_as_facts(self.readings),
             }
@@ -312,10 +315,13 @@ class TabularData(TabularDataConstructors):
         return FrameRows(read_file(path))
 
     @classmethod
-    def tables_from_path(cls, path: Path) -> Iterator[TablePiece] | None:
+    def tables_from_path(
+        cls, path: Path, options: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterator[TablePiece] | None:
         from flambeau_tabular.assemble import iter_file
 
-        return map(TablePiece, iter_file(path)) if is_table_file(path) else None
+        csv = CsvOptions.of(options["csv"]) if options.get("csv") else None
+        return map(TablePiece, iter_file(path, csv)) if is_table_file(path) else None
 
     # ------------------------------------------------------------ from the plan
 

@@ -16,7 +16,7 @@ from flambeau_tabular.demo import demo_data
 from flambeau_tabular.models import MODELS
 from flambeau_tabular.out_of_scope import REFUSED
 from flambeau_tabular.preprocess import TabularPreprocessor
-from flambeau_tabular.recognise import recognise
+from flambeau_tabular.recognise import parse_character, recognise
 from flambeau_tabular.rules import DATA_RULES
 from flambeau_tabular.rules_model import MODEL_RULES
 
@@ -79,7 +79,36 @@ def parse_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def parse_missing(text: str) -> list[str]:
+    """Return texts of missing cells separated by commas, and the empty text."""
+    return list(dict.fromkeys(["", *(each.strip() for each in text.split(","))]))
+
+
+CSV_OPTIONS = (
+    CliOption(
+        "delimiter",
+        parse_character,
+        "Separator of the cells of a text file: --delimiter ';' or tab.",
+        "delimiter",
+    ),
+    CliOption("decimal", str, "Decimal separator of a text file: . or ,.", "decimal"),
+    CliOption(
+        "thousands",
+        parse_character,
+        "Separator of thousands of a text file: --thousands . or none.",
+        "thousands",
+    ),
+    CliOption("encoding", str, "Encoding of a text file: utf-8, latin-1, utf-16.", "encoding"),
+    CliOption(
+        "quote", parse_character, "Character around cells with separators, or none.", "quote"
+    ),
+    CliOption(
+        "missing", parse_missing, "Texts of missing cells: --missing NA,-,unknown.", "missing"
+    ),
+)
+
 DATA_OPTIONS = (
+    *CSV_OPTIONS,
     CliOption("valid", float, "Share of the rows for validation.", "valid"),
     CliOption("test", float, "Share of the rows for the final test.", "test"),
     CliOption(

@@ -34,6 +34,7 @@ class TabularFacts(Facts, total=False):
         n_rows: Number of rows in all parts.
         target_whole: Whether all train targets are whole numbers.
         target_zeros: Share of the train targets that are 0.
+        csv: How the text file was read, as the attributes of `CsvDialect`; None for other sources.
         several_targets: For targets of several kinds: task, and the ``target_*`` and ``class_*``
             facts of each target by name.
     """
@@ -46,4 +47,5 @@ class TabularFacts(Facts, total=False):
     n_rows: ReadOnly[int]
     target_whole: ReadOnly[bool]
     target_zeros: ReadOnly[float]
+    csv: ReadOnly[Mapping[str, Any] | None]
     several_targets: ReadOnly[Mapping[str, Mapping[str, Any]]]

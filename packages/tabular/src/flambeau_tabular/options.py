@@ -19,6 +19,7 @@ from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import ArtefactError, InputError, did_you_mean, explains_arguments
 from flambeau_tabular.column_kind import ColumnKind, Override
+from flambeau_tabular.csv_options import CsvOptions
 from flambeau_tabular.out_of_scope import argument_hint
 
 LogLinkTask = Literal["poisson", "gamma", "tweedie"]
@@ -74,6 +75,7 @@ class TabularOptions:
         classes: All classes in the order of the model's outputs; None uses those in the data,
             sorted.
         sep: Separator between several labels in one cell of the target.
+        csv: How a text file is read: ``CsvOptions``, or its values by name.
         scaling: How numbers are scaled: "robust", "standard", "quantile" or "none"; None lets the
             plan choose.
         min_count: Categories with fewer train rows share the code for unknown ones; None lets the
@@ -100,6 +102,7 @@ class TabularOptions:
     costs: Mapping[str, float] | None = None
     classes: Sequence[str] | None = None
     sep: str | None = None
+    csv: CsvOptions | Mapping[str, Any] | None = None
     scaling: Scaling | None = None
     min_count: int | None = None
     like: str | os.PathLike[str] | None = None
@@ -118,6 +121,8 @@ class TabularOptions:
         if self.task is not None and self.task not in TASKS:
             raise InputError(f"Unknown task={self.task!r}. {did_you_mean(self.task, TASKS)}")
         self._check_targets()
+        if self.csv is not None:
+            object.__setattr__(self, "csv", CsvOptions.of(self.csv))
         if self.scaling is not None and self.scaling not in get_args(Scaling):
             raise InputError(
                 f"Unknown scaling={self.scaling!r}. {did_you_mean(self.scaling, get_args(Scaling))}"
@@ -191,8 +196,15 @@ class TabularOptions:
         for name in ("kinds", *_ROLES, "sep"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, known.get(name))
+        if self.csv is None and known.get("csv"):
+            object.__setattr__(self, "csv", CsvOptions.of(known["csv"]))
         if not self.drop:
             object.__setattr__(self, "drop", tuple(known.get("drop", ())))
+
+    @property
+    def csv_options(self) -> CsvOptions | None:
+        """The options for text files; None if the user set none."""
+        return None if self.csv is None else CsvOptions.of(self.csv)
 
     @property
     def roles(self) -> dict[str, str]:
@@ -212,6 +224,7 @@ class TabularOptions:
         """The options to use for reading further tables for the same model, as JSON values."""
         found = {name: getattr(self, name) for name in _READING}
         found["drop"] = list(self.drop) or None
+        found["csv"] = None if self.csv_options is None else self.csv_options.to_json() or None
         if self.kinds is not None:
             found["kinds"] = {name: _as_json(kind) for name, kind in self.kinds.items()}
         return {name: value for name, value in found.items() if value is not None}

@@ -9,6 +9,7 @@ from flambeau.data.tables import read_csv
 from flambeau.domain import Recognition
 from flambeau.errors import InputError
 from flambeau.wording import name_some
+from flambeau_tabular.csv_options import CsvOptions
 
 CSV_ENDINGS = (".csv", ".tsv")
 PARQUET_ENDINGS = (".parquet", ".pq")
@@ -34,9 +35,10 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     if not path.is_file() or not is_table_file(path):
         return None
     try:
-        names, cells = _head(path)
+        names, cells = _head(path, options)
     except (InputError, OSError, ValueError) as error:
-        return Recognition("no", str(error))
+        hint = " Or give its encoding: --encoding latin-1." if "UTF-" in str(error) else ""
+        return Recognition("no", f"{error}{hint}")
     if len(names) < 2:
         return Recognition(
             "no", f"It has the single column {names[0]!r}." if names else "No column."
@@ -58,7 +60,18 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     return Recognition("possible", f"It is a table with {len(names):,} columns. {hint}")
 
 
-def _head(path: Path) -> tuple[tuple[str, ...], list[str]]:
+def csv_options(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the options on the command line that say how a text file is laid out."""
+    names = ("delimiter", "encoding", "quote")
+    return {name: parse_character(texts[name]) for name in names if name in texts}
+
+
+def parse_character(text: str) -> str:
+    r"""Return a character; ``tab`` and ``\t`` are a tab, ``none`` is no character."""
+    return {"tab": "\t", "\\t": "\t", "none": ""}.get(text, text)
+
+
+def _head(path: Path, options: Mapping[str, str]) -> tuple[tuple[str, ...], list[str]]:
     """Return the names of the columns, and the text of the first cells."""
     if any(ending.lower() in PARQUET_ENDINGS for ending in path.suffixes):
         import pyarrow.parquet
@@ -67,5 +80,12 @@ def _head(path: Path) -> tuple[tuple[str, ...], list[str]]:
             return tuple(pyarrow.parquet.read_schema(path).names), []
         except OSError as error:
             raise InputError(f"It is no complete Parquet file: {error}") from error
-    table = read_csv(path, rows=_ROWS)
+    given = CsvOptions.of(csv_options(options))
+    table = read_csv(
+        path,
+        rows=_ROWS,
+        delimiter=given.delimiter,
+        encoding=given.encoding,
+        quote=given.quote,
+    )
     return table.names, [cell for name in table.names for cell in table.column(name)]

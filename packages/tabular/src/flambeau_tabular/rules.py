@@ -12,7 +12,7 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_task import targets_accept, with_readings
 from flambeau.wording import name_some
-from flambeau_tabular.column_kind import UNUSED
+from flambeau_tabular.column_kind import UNUSED, require_inputs
 from flambeau_tabular.facts import TabularFacts
 from flambeau_tabular.options import OutOfRange, Scaling
 from flambeau_tabular.rules_targets import (
@@ -88,8 +88,55 @@ def _suggested_task(facts: TabularFacts) -> tuple[str, str] | None:
     return None
 
 
+_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
+
+
+def _csv(facts: TabularFacts, values: Values) -> Choice:
+    dialect = facts.get("csv")
+    if dialect is None:
+        reason = "The table was not read from a text file."
+        return Choice("csv", None, reason, source="default")
+    value, found, given = dialect["values"], dialect["found"], dialect["given"]
+    delimiter = _NAMES.get(value["delimiter"], repr(value["delimiter"]))
+    reason = f"Cells are separated by {delimiter}: {found['columns']:,} columns in the header."
+    others = {name: count for name, count in found.items() if name != "columns"}
+    separators = {name: count for name, count in others.items() if not name.startswith("missing")}
+    missing = {
+        name.removeprefix("missing "): count
+        for name, count in others.items()
+        if name.startswith("missing")
+    }
+    if separators:
+        shown = name_some(f"{name} in {count:,}" for name, count in separators.items())
+        reason += f" Columns of numbers with a separator: {shown}."
+    if missing:
+        reason += f" Missing: {name_some(f'{n:,} cells {text}' for text, n in missing.items())}."
+    if given:
+        reason += f" Set by the user: {', '.join(given)}."
+    choice = Choice(
+        "csv",
+        dict(value),
+        reason,
+        evidence=dict(found),
+        override='TabularOptions(csv=CsvOptions(decimal=",")), on the command line --decimal , '
+        "(--delimiter, --thousands, --encoding, --quote, --missing)",
+    )
+    return with_readings(choice, facts)
+
+
+def _csv_accept(value: Any, facts: TabularFacts, values: Values) -> str | None:
+    dialect = facts.get("csv")
+    if value == (None if dialect is None else dict(dialect["values"])):
+        return None
+    return (
+        "the way in which the file was read. Set it when you create the data: "
+        'TabularData.from_csv(…, options=TabularOptions(csv=CsvOptions(decimal=","))).'
+    )
+
+
 def _columns(facts: TabularFacts, values: Values) -> Choice:
     columns = facts["columns"]
+    require_inputs({name: (each["kind"], each["reason"]) for name, each in columns.items()})
     kinds = {name: each["kind"] for name, each in columns.items()}
     counts = Counter(kinds.values())
     used = ", ".join(f"{n:,} {kind}" for kind, n in counts.most_common() if kind not in UNUSED)
@@ -254,6 +301,7 @@ def _keep_best(base: Choice, facts: TabularFacts, values: Values) -> Choice:
 DATA_RULES = (
     Rule("task", (), _task),
     *TARGET_RULES,
+    Rule("csv", (), _csv, accepts=_csv_accept),
     Rule("columns", (), _columns, accepts=_columns_accept),
     Rule("scaling", (), _scaling, accepts=_scaling_accept, determines="preprocessor"),
     Rule(

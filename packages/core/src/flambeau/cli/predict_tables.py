@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from flambeau.artefact.predictor import Predictor
+from flambeau.artefact.read_like import reading_options
 from flambeau.cli.table_writer import arrow, table_writer
 from flambeau.data.data import Data
 from flambeau.data.preprocess import PredictsTables
@@ -43,6 +44,7 @@ def predict_tables(
         InputError: A file is missing or no table, a column is missing, or a cell is invalid.
     """
     tables = cast("PredictsTables", predictor.preprocessor)
+    options = {} if predictor.record is None else reading_options(predictor.record)
     check = tables.input_check()
     for file in files:
         if out is not None and file.exists() and out.exists() and file.samefile(out):
@@ -51,7 +53,7 @@ def predict_tables(
     shown: list[dict[str, Any]] = []
     with nullcontext(None) if out is None else table_writer(out) as write:
         for file in files:
-            for start, piece in _pieces(data_class, file):
+            for start, piece in _pieces(data_class, file, options):
                 try:
                     check.add(piece)
                     found = predictor.predict(piece)
@@ -76,11 +78,13 @@ def predict_tables(
         typer.echo(f"Wrote {rows:,} predictions to {out}.")
 
 
-def _pieces(data_class: type[Data], file: Path) -> Iterator[tuple[int, Any]]:
+def _pieces(
+    data_class: type[Data], file: Path, options: Mapping[str, Any]
+) -> Iterator[tuple[int, Any]]:
     """Yield the number of the first row, and the rows, of each piece of a file."""
     if not file.exists():
         raise InputError(f"{file} does not exist (current folder: {Path.cwd()}).")
-    pieces = data_class.tables_from_path(file)
+    pieces = data_class.tables_from_path(file, options)
     if pieces is None:
         raise ArgumentError(
             f"{file} is no table, but another file is. Give tables only, or one command for each."

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -138,8 +139,14 @@ class Data(ABC):
         return [str(path)]
 
     @classmethod
-    def tables_from_path(cls, path: Path) -> Iterator[Any] | None:
+    def tables_from_path(
+        cls, path: Path, options: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterator[Any] | None:
         """Return the inputs in a table file in pieces; None for other files, which is the default.
+
+        Args:
+            path: The file.
+            options: The ``reading_options`` of the data on which the model was trained.
 
         ``flambeau predict`` writes the predictions for a piece before it reads the next one, so
         that the file may be larger than memory. Each piece is what ``table_rows`` of a

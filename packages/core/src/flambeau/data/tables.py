@@ -97,6 +97,8 @@ def read_csv(
     rows: int | None = None,
     header: bool | Callable[[Sequence[str]], bool] = True,
     delimiter: str | None = None,
+    encoding: str | None = None,
+    quote: str | None = None,
 ) -> Table:
     r"""Read a delimited text file with a header; every cell is text, also "NA" and "3".
 
@@ -107,16 +109,19 @@ def read_csv(
     without any character are skipped. A file named ``.gz``, ``.bz2`` or ``.xz`` is decompressed.
 
     Args:
-        path: The file, UTF-8, with or without byte-order mark.
+        path: The file.
         rows: Read only this many rows; with 0, only the header.
         header: Whether the first line has the names of the columns, or a function that decides
             this from the cells of the first line. Without a header the names are "0", "1", ….
         delimiter: Separator of the cells; None infers it.
+        encoding: Encoding of the file; None is UTF-8, with or without byte-order mark.
+        quote: Character around cells that contain separators; "" for none. None is the double
+            quote, and none in files named ``.tsv``.
 
     Raises:
-        InputError: The file does not exist, is not UTF-8, has no rows, or has two columns with the
-            same name; a row and the header have different lengths; or a quoted cell is not closed.
-            The message gives the line.
+        InputError: The file does not exist, has another encoding, has no rows, or has two columns
+            with the same name; a row and the header have different lengths; or a quoted cell is not
+            closed. The message gives the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -130,22 +135,24 @@ def read_csv(
             "pandas.read_json(path, lines=True), and give the data frame to from_df."
         )
     with (
-        _open(path, "rt", encoding="utf-8-sig", newline="") as file,
-        _explained(path),
+        _open(path, "rt", encoding=encoding or "utf-8-sig", newline="") as file,
+        _explained(path, encoding),
         _cells_of_any_length(),
     ):
         first = file.readline()
         if "\0" in first:
             raise InputError(f"{path} contains NUL characters: probably UTF-16. Save it as UTF-8.")
-        has_quotes = not _is_tab_separated(path, first)
+        if quote is None:
+            quote = "" if _is_tab_separated(path, first) else '"'
         reader = csv.reader(
             itertools.chain([first], file),
             delimiter=delimiter or _delimiter(path, first),
-            quoting=csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            quotechar=quote or None,
             strict=True,
         )
         most = None if rows is None else rows + 1
-        records = _records(reader, path, most, has_quotes=has_quotes) or [[]]
+        records = _records(reader, path, most, has_quotes=bool(quote)) or [[]]
     has_header = header if isinstance(header, bool) else header(records[0])
     if has_header:
         names, *body = records
@@ -158,7 +165,7 @@ def read_csv(
     return _table(dict(zip(names, columns, strict=True)), path.name)
 
 
-def find_delimiter(path: str | os.PathLike[str]) -> str:
+def find_delimiter(path: str | os.PathLike[str], encoding: str | None = None) -> str:
     """Return the separator of the cells of a file: a tab if it is named ``.tsv``.
 
     A file named ``.txt`` whose first line has a tab is separated by tabs, too. Otherwise it is that
@@ -166,9 +173,10 @@ def find_delimiter(path: str | os.PathLike[str]) -> str:
 
     Args:
         path: A file that `read_csv` reads.
+        encoding: Encoding of the file; None is UTF-8.
     """
-    path = Path(path)
-    with _open(path, "rt", encoding="utf-8-sig", newline="") as file, _explained(path):
+    path, name = Path(path), encoding or "utf-8-sig"
+    with _open(path, "rt", encoding=name, newline="") as file, _explained(path, encoding):
         return _delimiter(path, file.readline())
 
 
@@ -261,11 +269,15 @@ def _open(path: Path, *args: Any, **kwargs: Any) -> IO[Any]:
 
 
 @contextmanager
-def _explained(path: Path) -> Generator[None]:
+def _explained(path: Path, encoding: str | None = None) -> Generator[None]:
     """Convert errors of decoding (with the line) and decompression to an ``InputError``."""
     try:
         yield
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        if encoding is not None:
+            raise InputError(
+                f"{path} cannot be decoded as {encoding}: {error}. Give its encoding."
+            ) from error
         raise InputError(_undecodable(path)) from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise InputError(

@@ -4,13 +4,13 @@ from flambeau_tabular.column_kind import ColumnKind
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.column_source import ColumnSource
 from flambeau_tabular.columns.csv_files import iter_csv_tables, read_csv_table
-from flambeau_tabular.columns.csv_values import CsvOptions
 from flambeau_tabular.columns.encoded_table import EncodedTable
 from flambeau_tabular.columns.frames import Frame, read_frame
 from flambeau_tabular.columns.kinds import infer_kinds
 from flambeau_tabular.columns.parquet_files import iter_parquet_tables, read_parquet_table
 from flambeau_tabular.columns.spec_options import SpecOptions
 from flambeau_tabular.columns.table_spec import TableSpec
+from flambeau_tabular.csv_options import CsvOptions
 
 __all__ = [
     "ColumnCheck",

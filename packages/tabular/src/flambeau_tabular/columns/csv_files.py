@@ -15,8 +15,9 @@ import pyarrow.csv
 from flambeau.data.tables import find_delimiter, read_csv
 from flambeau.errors import InputError, did_you_mean
 from flambeau.wording import first_line
-from flambeau_tabular.columns.csv_values import CsvOptions, CsvValues
-from flambeau_tabular.columns.frames import Frame
+from flambeau_tabular.columns.csv_values import CsvValues
+from flambeau_tabular.columns.frames import CsvDialect, Frame
+from flambeau_tabular.csv_options import CsvOptions
 
 _BLOCK_BYTES = 1 << 24
 
@@ -32,12 +33,11 @@ def read_csv_table(path: str | os.PathLike[str], options: CsvOptions | None = No
     or ``.xz`` is decompressed.
 
     Args:
-        path: The file, UTF-8, with or without byte-order mark; quoted cells may contain separators
-            and line feeds.
+        path: The file; quoted cells may contain separators and line feeds.
         options: What is not to be inferred.
 
     Raises:
-        InputError: The file does not exist, is not UTF-8 (UTF-16 is named), is empty, or has two
+        InputError: The file does not exist, has another encoding, is empty, or has two
             columns of one name or rows of different lengths. The message gives the line.
     """
     options = options or CsvOptions()
@@ -47,7 +47,8 @@ def read_csv_table(path: str | os.PathLike[str], options: CsvOptions | None = No
         raise InputError(f"{path} has no rows below its header. Give at least one.")
     converter = CsvValues(options, file.delimiter)
     converted = converter.convert(table)
-    return Frame(converted, None, file.path.name, tuple(converter.readings))
+    readings = tuple(converter.readings)
+    return Frame(converted, None, file.path.name, readings, file.dialect(converter))
 
 
 def iter_csv_tables(
@@ -78,28 +79,66 @@ class _CsvFile:
     path: Path
     names: tuple[str, ...]
     delimiter: str
+    options: CsvOptions
 
     @classmethod
     def open(cls, path: Path, options: CsvOptions) -> _CsvFile:
-        header = read_csv(path, rows=0, delimiter=options.delimiter)
+        try:
+            header = read_csv(
+                path,
+                rows=0,
+                delimiter=options.delimiter,
+                encoding=options.encoding,
+                quote=options.quote,
+            )
+        except InputError as error:
+            if options.encoding is None and "UTF-" in str(error):
+                raise InputError(
+                    f"{error} Or give its encoding: TabularOptions(csv=CsvOptions(encoding="
+                    "'latin-1')), on the command line --encoding latin-1."
+                ) from error
+            raise
         for name in options.text:
             if name not in header:
                 raise InputError(
                     f"text names the column {name!r}, which {path} does not have. "
                     f"{did_you_mean(name, header.names)}"
                 )
-        return cls(path, header.names, options.delimiter or find_delimiter(path))
+        delimiter = options.delimiter or find_delimiter(path, options.encoding)
+        return cls(path, header.names, delimiter, options)
+
+    @property
+    def quote(self) -> str:
+        """The character around cells, "" for none."""
+        if self.options.quote is not None:
+            return self.options.quote
+        return "" if ".tsv" in [each.lower() for each in self.path.suffixes] else '"'
+
+    def dialect(self, converted: CsvValues) -> CsvDialect:
+        """Return how the file was read."""
+        return CsvDialect(
+            {
+                "delimiter": self.delimiter,
+                "decimal": converted.decimal,
+                "thousands": converted.thousands,
+                "encoding": self.options.encoding or "utf-8",
+                "quote": self.quote,
+                "missing": list(self.options.missing),
+            },
+            {"columns": len(self.names), **converted.found},
+            tuple(self.options.to_json()),
+        )
 
     def read(self) -> pa.Table:
         """Return all cells as text, none of them missing."""
         try:
             with self._bytes() as source:
                 table = pyarrow.csv.read_csv(source, *self._settings())
-        except (pa.ArrowException, OSError, lzma.LZMAError, EOFError) as error:
+        except (pa.ArrowException, OSError, lzma.LZMAError, EOFError, UnicodeError) as error:
             raise self._explained(error) from error
-        if self._has_odd_quotes():
+        if self.quote and self._has_odd_quotes():
             # Arrow takes the rest of the file for a cell; the strict reader names the line.
-            read_csv(self.path, delimiter=self.delimiter)
+            self._read_slowly()
         return table
 
     def pieces(self) -> Iterator[pa.Table]:
@@ -108,17 +147,18 @@ class _CsvFile:
             with self._bytes() as source, pyarrow.csv.open_csv(source, *self._settings()) as reader:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])
-        except (pa.ArrowException, OSError, lzma.LZMAError, EOFError) as error:
+        except (pa.ArrowException, OSError, lzma.LZMAError, EOFError, UnicodeError) as error:
             raise self._explained(error) from error
 
     def _settings(self) -> tuple[Any, Any, Any]:
-        quoted = ".tsv" not in [each.lower() for each in self.path.suffixes]
         return (
-            pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+            pyarrow.csv.ReadOptions(
+                block_size=_BLOCK_BYTES, encoding=self.options.encoding or "utf8"
+            ),
             pyarrow.csv.ParseOptions(
                 delimiter=self.delimiter,
-                quote_char='"' if quoted else False,
-                newlines_in_values=quoted,
+                quote_char=self.quote or False,
+                newlines_in_values=bool(self.quote),
             ),
             pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(self.names, pa.large_string()), strings_can_be_null=False
@@ -131,18 +171,20 @@ class _CsvFile:
         return pa.input_stream(str(self.path), compression="detect")
 
     def _has_odd_quotes(self) -> bool:
-        if ".tsv" in [each.lower() for each in self.path.suffixes]:
-            return False
-        quotes = 0
+        quotes, character = 0, self.quote.encode("ascii")
         with self._bytes() as source:
             while block := source.read(_BLOCK_BYTES):
-                quotes += block.count(b'"')
+                quotes += block.count(character)
         return quotes % 2 == 1
+
+    def _read_slowly(self) -> None:
+        options = self.options
+        read_csv(self.path, delimiter=self.delimiter, encoding=options.encoding, quote=self.quote)
 
     def _explained(self, error: BaseException) -> InputError:
         """Return an error with the line, which the slow reader of core finds."""
         try:
-            read_csv(self.path, delimiter=self.delimiter)
+            self._read_slowly()
         except InputError as explained:
             return explained
         return InputError(f"{self.path} cannot be read as CSV: {first_line(error)}.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
 
 import pyarrow as pa
 
 from flambeau.data.reading import Reading
 from flambeau_tabular.columns.cells import pc
+from flambeau_tabular.csv_options import Decimal
 
 _DOUBTFUL = 0.4
 _SAMPLE = 200
@@ -46,8 +47,6 @@ _AMOUNT = (
     + r")*\s*(?:%|\p{Sc}|[A-Z]{3})?\)?-?\s*"
 )
 _CLOCK = r"\s*(?:[01]?[0-9]|2[0-4]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?\s*(?i:am|pm)?\s*"
-
-Decimal = Literal[".", ","]
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,25 @@ def find_number_style(cells: pa.ChunkedArray) -> FoundStyle | None:
         if not (has_comma and has_point):
             return FoundStyle(NumberStyle("," if has_comma else ".", GROUPING))
     return None
+
+
+def given_style(cells: pa.ChunkedArray, style: NumberStyle) -> FoundStyle | None:
+    """Return the style if it reads all cells as numbers; else None.
+
+    Args:
+        cells: Trimmed text without missing cells.
+        style: The separators that the user gave; thousands may be "".
+    """
+    if len(cells) == 0:
+        return None
+    group, decimal = (re.escape(each) for each in (style.thousands, style.decimal))
+    whole = rf"(?:{_WHOLE}|{_GROUPS}(?:{group}[0-9]{{3}})+)" if group else _WHOLE
+    number = rf"[-+]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+){_EXPONENT}"
+    if not matches(cells, rf"{number}|[-+]?(?i:inf|infinity)"):
+        return None
+    if matches(cells, _LONG_INTEGER) and not matches(cells, _INTEGER):
+        return None  # more digits than a number holds: an ID
+    return FoundStyle(style)
 
 
 def _plain_style(cells: pa.ChunkedArray) -> FoundStyle | None:

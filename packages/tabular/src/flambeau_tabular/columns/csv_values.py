@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
 from flambeau.data.reading import Reading
 from flambeau.wording import name_some
 from flambeau_tabular.columns.cells import pc
 from flambeau_tabular.columns.csv_numbers import (
-    Decimal,
     FoundStyle,
     NumberStyle,
     contains,
     excel_reading,
     find_number_style,
+    given_style,
     matches,
     to_numbers,
 )
-
-MISSING_TEXTS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
-"""Cells that are read as missing by default."""
+from flambeau_tabular.csv_options import MISSING_TEXTS, CsvOptions, Decimal
 
 _DOUBTFUL, _LIKELY = 0.4, 0.8
 _SAMPLE = 1000
-
-
-@dataclass(frozen=True)
-class CsvOptions:
-    """How a delimited text file is read; None is inferred from the file.
-
-    Attributes:
-        delimiter: Separator of the cells: comma, semicolon, tab or vertical bar.
-        decimal: Decimal separator of all numbers: "." or ",".
-        missing: Cells that are missing, after spaces are removed.
-        text: Columns that stay text even if all cells are numbers.
-    """
-
-    delimiter: str | None = None
-    decimal: Decimal | None = None
-    missing: tuple[str, ...] = MISSING_TEXTS
-    text: tuple[str, ...] = ()
 
 
 class CsvValues:
@@ -53,15 +32,31 @@ class CsvValues:
 
     Attributes:
         readings: How doubtful columns were read; a piece appends its own.
+        found: What the cells had: columns of numbers by their separators, missing cells by text.
     """
 
     def __init__(self, options: CsvOptions, delimiter: str) -> None:
         self.options = options
         self.delimiter = delimiter
         self.readings: list[Reading] = []
+        self.found: dict[str, int] = {}
         self._decimal: Decimal | None = options.decimal
         self._decimals: dict[str, Decimal] = {}  # of columns that an earlier piece made sure
         self._missing = pa.array(options.missing, pa.large_string())
+
+    @property
+    def decimal(self) -> str | None:
+        """The decimal separator of all columns; None if no number has one, or they differ."""
+        return self.options.decimal or self._only("decimal")
+
+    @property
+    def thousands(self) -> str | None:
+        """The separator of thousands of all columns; None if no number has one, or they differ."""
+        return self._only("thousands") if self.options.thousands is None else self.options.thousands
+
+    def _only(self, what: str) -> str | None:
+        found = [key.removeprefix(f"{what} ") for key in self.found if key.startswith(what)]
+        return found[0][1:-1] if len(found) == 1 else None
 
     def convert(self, table: pa.Table) -> pa.Table:
         """Return the columns as numbers, booleans or text with missing cells."""
@@ -96,12 +91,16 @@ class CsvValues:
         return pa.table(list(columns.values()), names=names)
 
     def _number_style(self, known: pa.ChunkedArray) -> FoundStyle | None:
-        sample = pc.utf8_trim_whitespace(known[:_SAMPLE])
+        sample, given = pc.utf8_trim_whitespace(known[:_SAMPLE]), self.options.decimal
+        if (thousands := self.options.thousands) is not None:
+            style = NumberStyle(given or ".", thousands)
+            if given_style(sample, style) is None:
+                return None
+            return given_style(pc.utf8_trim_whitespace(known), style)
         if find_number_style(sample) is None:
             return None
         trimmed = pc.utf8_trim_whitespace(known)
         found = find_number_style(trimmed)
-        given = self.options.decimal
         if given and found and found.style and found.sure and found.style.decimal != given:
             # Whole numbers have no decimal separator; others are no numbers then.
             return None if contains(trimmed, ".*[.,].*") else found
@@ -126,6 +125,7 @@ class CsvValues:
         if excel := excel_reading(trimmed.drop_null(), name):
             self.readings.append(excel)
         if found.sure and style is not None:
+            self._count(style, trimmed.drop_null())
             if contains(trimmed.drop_null(), ".*[.,].*"):
                 self._decimals.setdefault(name, style.decimal)
             return to_numbers(trimmed, style)
@@ -136,10 +136,21 @@ class CsvValues:
         example = next(text for text in trimmed.drop_null().to_pylist() if not text.isdecimal())
         separator = "," if "," in example else "."
         is_sure = self.options.decimal is not None or name in self._decimals
-        if not is_sure and not (separator == "." == decimal):
+        # Where semicolons separate cells, commas usually separate decimals.
+        is_usual = separator == "." == decimal and self.delimiter != ";"
+        if not is_sure and not is_usual:
             meaning = "a decimal separator" if separator == decimal else "a separator of thousands"
             self._doubt_number(name, example, separator, meaning, decimal)
+        self._count(chosen, trimmed.drop_null())
         return to_numbers(trimmed, chosen)
+
+    def _count(self, style: NumberStyle, known: pa.ChunkedArray) -> None:
+        """Record which separators the numbers of a column have."""
+        for name, characters in (("decimal", style.decimal), ("thousands", style.thousands)):
+            for character in characters:
+                if pc.any(pc.match_substring(known, character), min_count=0).as_py():
+                    key = f"{name} {character!r}"
+                    self.found[key] = self.found.get(key, 0) + 1
 
     def _doubt_number(
         self, name: str, example: str, separator: str, meaning: str, decimal: str
@@ -148,12 +159,14 @@ class CsvValues:
         why = "as in other columns" if self._decimal else f"as the delimiter is {self.delimiter!r}"
         self.readings.append(
             Reading(
-                "columns",
+                "csv",
                 f"In numbers of column {name!r} such as {example}, {separator!r} could separate "
                 f"decimals or thousands; it is read as {meaning}, {why}.",
                 {"example": example},
                 confidence=_DOUBTFUL,
-                override=f"For the other meaning pass CsvOptions(decimal={other!r}).",
+                override="For the other meaning pass "
+                f"TabularOptions(csv=CsvOptions(decimal={other!r})), on the command line "
+                f"--decimal '{other}'.",
             )
         )
 
@@ -164,7 +177,10 @@ class CsvValues:
             for each in pc.value_counts(cells.filter(missing)).to_pylist()
             if each["values"] != ""
         }
-        if not counted:
+        for text, count in counted.items():
+            key = f"missing {text!r}"
+            self.found[key] = self.found.get(key, 0) + count
+        if not counted or tuple(self.options.missing) != MISSING_TEXTS:
             return
         known = cells.filter(pc.invert(missing))
         # "NA" among codes of two capital letters could be Namibia.
@@ -172,11 +188,12 @@ class CsvValues:
         shown = name_some(f"{count:,} cells {text!r}" for text, count in counted.items())
         self.readings.append(
             Reading(
-                "columns",
+                "csv",
                 f"In column {name!r}, {shown} are read as missing.",
                 counted,
                 confidence=_DOUBTFUL if is_code else _LIKELY,
-                override="To keep them as text pass CsvOptions(missing=('',)).",
+                override="To keep them as text pass "
+                "TabularOptions(csv=CsvOptions(missing=[''])), on the command line --missing ''.",
             )
         )
 

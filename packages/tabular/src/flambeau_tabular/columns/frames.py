@@ -18,6 +18,21 @@ from flambeau_tabular.columns.column_values import arrow_column
 from flambeau_tabular.out_of_scope import refuse_tables
 
 
+@dataclass(frozen=True)
+class CsvDialect:
+    """How a delimited text file was read.
+
+    Attributes:
+        values: Delimiter, decimal separator …, by the names of `CsvOptions`.
+        found: What decided it: columns of numbers by their separators, missing cells by text.
+        given: The names that the user set.
+    """
+
+    values: Mapping[str, Any]
+    found: Mapping[str, int]
+    given: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A table of the user, read once; the user's object is never changed.
@@ -28,6 +43,7 @@ class Frame:
         index: The index of a pandas frame, in the order of the rows; None for other sources.
         name: What the table is called in messages: "frame", or the name of a file.
         readings: How doubtful columns or a file were interpreted.
+        dialect: How the text file was read; None for other sources.
 
     Example:
         >>> frame = read_frame({"age": [39, 50], "job": ["clerk", None]})
@@ -39,6 +55,7 @@ class Frame:
     index: Any | None = None
     name: str = "frame"
     readings: tuple[Reading, ...] = field(default=())
+    dialect: CsvDialect | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows

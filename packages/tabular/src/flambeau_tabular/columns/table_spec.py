@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flambeau.errors import FlambeauWarning, InputError, did_you_mean
 from flambeau.wording import name_some
-from flambeau_tabular.column_kind import UNUSED, ColumnKind
+from flambeau_tabular.column_kind import UNUSED, ColumnKind, require_inputs
 from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
 from flambeau_tabular.columns.cells import is_text, joined, taken, value_type
 from flambeau_tabular.columns.column_check import ColumnCheck
@@ -91,14 +91,7 @@ class TableSpec:
         """
         options = options or SpecOptions()
         used = {name: kinds[name] for name in sorted(kinds) if kinds[name].kind not in UNUSED}
-        if not used:
-            unused = (
-                f"{name} ({kinds[name].kind}: {kinds[name].reason})" for name in sorted(kinds)
-            )
-            raise InputError(
-                f"No column is left as an input: {name_some(unused) or 'the table has none'}. Give "
-                "another column, or set its kind: kinds={name: 'category'}."
-            )
+        require_inputs({name: (each.kind, each.reason) for name, each in kinds.items()})
         columns, grids = [], []
         for name, kind in used.items():
             with _named(table):
