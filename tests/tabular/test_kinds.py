@@ -238,3 +238,20 @@ def test_a_table_without_rows_or_columns_is_refused() -> None:
 def test_a_single_row_has_constant_columns() -> None:
     kinds = infer_kinds(read_frame({"a": 1, "b": "x", "c": None, "d": True}))
     assert [kind.kind for kind in kinds.values()] == ["constant", "constant", "empty", "constant"]
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_the_index_that_pandas_wrote_is_no_input(name: str) -> None:
+    rows = np.random.default_rng(0).permutation(300)[:240]  # train rows of a random split
+    found = infer_kinds(pa.table({name: rows, "x": rows * 1.5}))
+    assert found[name].kind == "id"
+    assert "the index that pandas writes" in found[name].reason
+    assert infer_kinds(pa.table({"size": rows}))["size"].kind == "number"
+    repeated = np.repeat(rows[:120], 2)
+    assert infer_kinds(pa.table({name: repeated}))[name].kind == "number"
+
+
+def test_a_column_without_a_name_has_a_kind_on_the_command_line() -> None:
+    from flambeau_tabular.domain import parse_kinds
+
+    assert parse_kinds("=id,zip=category") == {"": "id", "zip": "category"}

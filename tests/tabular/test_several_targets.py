@@ -275,7 +275,8 @@ def test_verbs_that_do_not_support_several_targets_say_so() -> None:
 
 def test_the_doctor_and_the_report_read_each_target(tmp_path: Path) -> None:
     frame = table().assign(copy=lambda each: each["amount"].fillna(0) * 2)
-    made = learner(TabularData.from_df(frame, NAMES))
+    options = TabularOptions(target_tasks={"amount": "gamma"}, target_classes={"ok": ["1", "0"]})
+    made = learner(TabularData.from_df(frame, NAMES, options=options))
     findings = made.doctor().findings
     leaks = [each for each in findings if each.code == "leaking-column"]
     assert [each.evidence["column"] for each in leaks] == ["copy"]

@@ -90,10 +90,7 @@ def assemble(
         InputError: A column is missing or its cells cannot be used.
         SplitError: The parts cannot be formed.
     """
-    if options.csv is not None and frame.dialect is None and options.like is None:
-        raise InputError(
-            "csv= (CsvOptions) is for from_csv, because other tables have typed cells. Omit it."
-        )
+    _check_csv(frame, options)
     frame, given = with_separate_parts(frame, request)
     if target is None and options.like is not None:
         target = _target_of_export(options)
@@ -206,6 +203,13 @@ def with_separate_parts(frame: Frame, request: SplitRequest) -> tuple[Frame, Map
     )
     # Parts that have only a size are drawn from the train rows.
     return replace(frame, table=table, index=None), rows
+
+
+def _check_csv(frame: Frame, options: TabularOptions) -> None:
+    if options.csv is not None and frame.dialect is None and options.like is None:
+        raise InputError(
+            "csv= (CsvOptions) is for from_csv, because other tables have typed cells. Omit it."
+        )
 
 
 def _check_roles(names: Sequence[str], options: TabularOptions) -> None:

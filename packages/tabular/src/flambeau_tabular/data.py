@@ -274,13 +274,18 @@ class TabularData(TabularDataConstructors):
         own = self._targets.by_name[name]
         parts = {part: self._split.part(part) for part in PARTS}
         rows = {part: each[~own.missing(each)] for part, each in parts.items()}
-        task = self._targets.own_tasks()[name]
-        options = replace(self._options, task=cast("TaskName", task), like=None)
+        options = replace(
+            self._options,
+            task=cast("TaskName", self._targets.own_tasks()[name]),
+            target_tasks=None,
+            target_classes=None,
+            like=None,
+        )
         return TabularData(
             self._frame,
             own,
             Split.from_parts(rows),
-            replace(options, target_tasks=None, target_classes=None),
+            options,
             target_names=[name],
             structure=self._structure,
         )

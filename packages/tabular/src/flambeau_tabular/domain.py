@@ -30,7 +30,7 @@ def parse_kinds(text: str) -> dict[str, str | list[str]]:
     kinds: dict[str, str | list[str]] = {}
     for part in text.split(","):
         name, separator, kind = part.rpartition("=")
-        if not separator or not name.strip() or not kind.strip():
+        if not separator or not kind.strip():  # the name may be empty, as that of pandas' index
             raise ArgumentError(
                 f"{part!r} is not COLUMN=KIND. Write --kinds zip=category,size=small<medium<large."
             )

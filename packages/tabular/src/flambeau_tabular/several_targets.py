@@ -107,7 +107,9 @@ def _own_options(frame: Frame, name: str, options: TabularOptions) -> TabularOpt
         raise InputError(f"The target {name!r} is missing in all rows. Leave it out.")
     task = (options.target_tasks or {}).get(name)
     classes = (options.target_classes or {}).get(name)
-    if task is None and classes is None:
+    if classes is not None:
+        task = task or "classification"
+    elif task is None:
         kind = _kind(frame.column(name))
         task = None if kind == "text" else "classification" if kind == "flag" else "regression"
     return replace(

@@ -152,6 +152,10 @@ def _digits_beyond_floats(column: _Measured, distinct: int) -> ColumnKind:
     return column.kind(kind, reason, {"distinct": distinct}, _DOUBTFUL)
 
 
+_INDEX_NAMES = ("", "Unnamed: 0")
+"""Names of the column with the index in a file that pandas wrote, and read again."""
+
+
 def _are_whole(numbers: np.ndarray) -> bool:
     first = numbers[:1000]  # decides for most columns
     return bool((first == np.floor(first)).all() and (numbers == np.floor(numbers)).all())
@@ -166,6 +170,9 @@ def _whole_kind(column: _Measured, stored: str, distinct: int, low: int, high: i
     if distinct == known and known >= _FEWEST_IDS:
         if high - low + 1 == known:
             return column.kind("id", f"{span}: they number the rows", found, _LIKELY)
+        if name in _INDEX_NAMES:
+            reason = f"{span}, each in one row: the index that pandas writes"
+            return column.kind("id", reason, found, _LIKELY)
         if _KEY_NAME.search(name) or _NUMBERED_NAME.search(name):
             return column.kind("id", f"{span}, each in one row, and the name", found, _LIKELY)
     if _KEY_NAME.search(name) or _CODE_NAME.search(name):
