@@ -33,7 +33,7 @@ DAYS = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(N), unit="D")
 LISTS: Any = [[1, 2]] * N
 REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "target unknown": (frame, "z", "no column 'z'"),
-    "target a series": (frame, pd.Series(["a"] * N), "target is a Series. Give the name"),
+    "target a series": (frame, pd.Series(["a"] * N), "a Series, but it must be the name"),
     "target a number": (frame, 3, "target is a int"),
     "target twice": (lambda: frame(v=1.5), ["v", "v"], "names a column twice"),
     "target constant": (lambda: frame().assign(y="a"), "y", "All 60 labels are 'a'"),

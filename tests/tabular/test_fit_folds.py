@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from flambeau import Learner
+from flambeau import Learner, TrainingOptions
 from flambeau.errors import ArgumentError
 from flambeau_tabular import TabularData
 from flambeau_tabular.explain import explain
@@ -145,3 +145,18 @@ def test_an_ensemble_is_not_explained_as_one_model() -> None:
     found = Learner(data("pay"), choices={"keep_best": None}, quiet=True).fit_folds(2, epochs=1)
     with pytest.raises(ArgumentError, match="this is an ensemble"):
         explain(found.ensemble(), frame().head(1), frame())
+
+
+def test_held_out_rows_have_the_numbers_of_the_users_table() -> None:
+    draws = np.random.default_rng(0)
+    table = pd.DataFrame({"x": draws.normal(size=90), "z": draws.normal(size=90)})
+    table["y"] = 100 * table["x"]
+    table.loc[::4, "y"] = np.nan
+    data = TabularData.from_df(table, "y")
+    choices = {"epochs": 30, "hidden": [16], "number_embedding": "none", "probe": "off"}
+    training = TrainingOptions(doctor=False)
+    found = Learner(data, choices=choices, training=training, quiet=True).fit_folds(3)
+    assert sorted(found.columns["row"].tolist()) == table.index[table["y"].notna()].tolist()
+    own = table["y"].to_numpy()[found.columns["row"]]
+    assert np.corrcoef(own, found.columns["y"])[0, 1] > 0.9
+    assert found.predictions.index.tolist() == found.columns["row"].tolist()

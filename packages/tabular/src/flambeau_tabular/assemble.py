@@ -144,6 +144,7 @@ def assemble(
         "structure": structure,
         "label_type": labels,
         "notes": notes,
+        "kept": None if note is None else kept,
     }
 
 

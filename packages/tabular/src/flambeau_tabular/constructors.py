@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flambeau.data.data import Data
-from flambeau.data.split import Split
+from flambeau.data.split import Rows, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.targets import Targets
 from flambeau.errors import explains_arguments
@@ -47,6 +47,7 @@ class TabularDataConstructors(Data):
         structure: Structure | None = None,
         notes: Sequence[str] = (),
         label_type: LabelType | Mapping[str, LabelType] | None = None,
+        kept: Rows | None = None,
     ) -> None: ...
 
     @classmethod

@@ -60,6 +60,7 @@ class TabularData(TabularDataConstructors):
         notes: Notes for the report.
         label_type: Type of the class labels in the target column, or in each of several; None if
             they are text.
+        kept: Row numbers of ``frame`` in the table of the user, if rows were left out.
 
     Example:
         >>> table = {"age": [*range(40)], "job": ["clerk", "nurse"] * 20}
@@ -81,6 +82,7 @@ class TabularData(TabularDataConstructors):
         structure: Structure | None = None,
         notes: Sequence[str] = (),
         label_type: LabelType | Mapping[str, LabelType] | None = None,
+        kept: Rows | None = None,
     ) -> None:
         self._frame = frame
         by_name = {TARGET: targets} if isinstance(targets, Targets) else targets
@@ -96,6 +98,7 @@ class TabularData(TabularDataConstructors):
         self._structure = structure
         self._notes = tuple(notes)
         self._label_type: LabelType | Mapping[str, LabelType] | None = label_type
+        self._kept = kept
         self._kinds: dict[str, ColumnKind] | None = None
         self._facts: TabularFacts | None = None
 
@@ -248,6 +251,9 @@ class TabularData(TabularDataConstructors):
         lines += [f"and {more} more columns"] if more > 0 else []
         return Preview("\n".join([f"row {row}", *lines]))
 
+    def source_rows(self, rows: Rows) -> Rows:
+        return rows if self._kept is None else self._kept[rows]
+
     def raw(self, part: str) -> FrameRows:
         return FrameRows(self._frame.take(self._split.part(part)))
 
@@ -288,6 +294,7 @@ class TabularData(TabularDataConstructors):
             options,
             target_names=[name],
             structure=self._structure,
+            kept=self._kept,
         )
 
     def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
@@ -311,6 +318,7 @@ class TabularData(TabularDataConstructors):
             structure=self._structure,
             notes=self._notes,
             label_type=self._label_type,
+            kept=self._kept,
         )
 
     @classmethod

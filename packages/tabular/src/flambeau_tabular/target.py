@@ -65,6 +65,12 @@ def _names(frame: Frame, target: Any) -> tuple[str, ...]:
         return (str(target),)
     if isinstance(target, list | tuple | set | Mapping):
         return tuple(map(str, in_order(target, "target", "column")))
+    if hasattr(target, "__array__"):
+        raise InputError(
+            f"target is a {type(target).__name__}, but it must be the name of a column. Add the "
+            "targets to the table: frame.assign(y=…) and target='y'. The estimators take them "
+            "apart: flambeau_tabular.sklearn.FlambeauClassifier().fit(frame, targets)."
+        )
     raise InputError(
         f"target is a {type(target).__name__}. Give the name of the column to predict, or a list "
         f"of names. The columns are {name_some(map(repr, frame.column_names), 20)}."

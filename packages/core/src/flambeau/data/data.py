@@ -155,6 +155,13 @@ class Data(ABC):
         """
         return None
 
+    def source_rows(self, rows: Rows) -> Rows:
+        """Return the numbers of samples in the source, given those in ``split``.
+
+        They differ if samples of the source were left out, such as rows without a target.
+        """
+        return rows
+
     def groups(self, part: str) -> Sequence[Any] | None:
         """Return the group of each sample of ``part``, if samples of a group depend on each other.
 

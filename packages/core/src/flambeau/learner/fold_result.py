@@ -71,7 +71,8 @@ class HeldOut:
     """Predictions for rows by models that were not trained on them; all on the CPU.
 
     Attributes:
-        rows: Row numbers as in ``data.split``, ascending, int64 ``(n,)``.
+        rows: Row numbers as in ``data.split``, ascending, int64 ``(n,)``; ``data.source_rows``
+            returns those in the table that the user gave.
         folds: The fold in which each row was held out, from 1, int64 ``(n,)``.
         outputs: Mean predictions of the models of that fold, ``(n, …)``: probabilities of classes
             or labels, numbers in the units of their targets.
@@ -196,9 +197,13 @@ class FoldResult:
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        """The held-out predictions as columns by name, with "row" and "fold" of each."""
+        """The held-out predictions as columns by name, with "row" and "fold" of each.
+
+        "row" is the number in the source, which counts rows without a target too.
+        """
         found = decode_columns(self._every, self.held_out.outputs.unsqueeze(1), len(self))
-        rows, folds = self.held_out.rows.numpy(), self.held_out.folds.numpy()
+        rows = self.data.source_rows(self.held_out.rows.numpy())
+        folds = self.held_out.folds.numpy()
         return {"row": rows, "fold": folds, **found}
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -148,6 +149,11 @@ def read_frame(source: Any, name: str = "frame") -> Frame:
         return _from_arrow(source, name)
     if hasattr(source, "__array__"):
         return _from_array(source, name)
+    if isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"{os.fspath(source)!r:.80} is a path, not a table. Read files with from_csv or "
+            "from_parquet."
+        )
     raise InputError(
         f"A {type(source).__name__} is not a table. Give a data frame (pandas, polars, pyarrow, "
         "DuckDB), a mapping of column names to sequences, a list of dicts, or a dict for one row."
