@@ -356,3 +356,17 @@ def test_a_plan_needs_a_column_that_is_an_input() -> None:
     assert "u" in data.report()
     with pytest.raises(InputError, match=r"No column is left as an input: u \(id: \d+ distinct"):
         _ = Learner(data, quiet=True).plan
+
+
+def test_classes_that_are_whole_numbers_may_be_ratings() -> None:
+    draws = np.random.default_rng(0)
+    frame = {"x": draws.normal(size=200), "stars": draws.integers(1, 6, 200)}
+    choice = Learner(TabularData.from_df(frame, "stars"), quiet=True).plan["task"]
+    assert choice.value == "classification"
+    assert "if they are ratings or counts" in choice.reason
+    assert choice.alternatives == ("regression",)
+    assert 0.5 <= choice.confidence < 1
+    for sure in (["a", "b", "c"], [0, 1]):
+        frame["y"] = np.array(sure)[draws.integers(0, len(sure), 200)]
+        table = {"x": frame["x"], "y": frame["y"]}
+        assert Learner(TabularData.from_df(table, "y"), quiet=True).plan["task"].confidence == 1.0

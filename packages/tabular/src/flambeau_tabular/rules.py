@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,6 +28,10 @@ from flambeau_tabular.target_columns import SEVERAL
 Values = Mapping[str, Any]
 
 
+_WHOLE = re.compile(r"-?[0-9]+")
+_IF_WHOLE = 0.7  # a choice that is not marked as doubtful
+
+
 def _task(facts: TabularFacts, values: Values) -> Choice:
     kind, n = facts["label_kind"], facts["n_train"]
     names = facts.get("class_names", [])
@@ -39,6 +44,13 @@ def _task(facts: TabularFacts, values: Values) -> Choice:
     else:
         low, high = facts.get("target_min", 0.0), facts.get("target_max", 0.0)
         reason = f"The target is a number from {low:g} to {high:g} in {n:,} train rows."
+    confidence = 1.0
+    if kind == "classification" and len(names) > 2 and all(map(_WHOLE.fullmatch, names)):
+        confidence = _IF_WHOLE
+        reason += (
+            f" They are whole numbers ({name_some(names, 3)}): if they are ratings or counts, the "
+            "task 'regression' uses their order."
+        )
     other, more = "classification" if kind == "regression" else "regression", ()
     evidence = {"n_train": n, "classes": len(names), "target_dtype": facts.get("target_dtype")}
     if kind == "regression" and (found := _suggested_task(facts)) is not None:
@@ -50,7 +62,8 @@ def _task(facts: TabularFacts, values: Values) -> Choice:
         kind,
         reason,
         evidence=evidence,
-        alternatives=more[:1],
+        alternatives=more[:1] or ((other,) if confidence < 1 else ()),
+        confidence=confidence,
         override=f'TabularOptions(task="{other}"), on the command line --task {other}',
     )
     return with_readings(choice, facts)
