@@ -190,6 +190,7 @@ def with_measured(plan: Plan, measured: Plan) -> Plan:
 
 def _train(learner: Learner, request: FoldRequest, folder: Path | None, *, quiet: bool) -> None:
     """Train one model; a finished one is loaded, an interrupted one continued."""
+    averages_of(learner.task)  # refuses a task without averages before anything is trained
     if folder is not None and (folder / WEIGHTS).is_file():
         learner.load(folder / WEIGHTS)
         if not quiet:
