@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau import Batch, Callback, Learner, Predictor
-from flambeau.errors import ArgumentError, ArtefactError, InputError
+from flambeau.errors import ArgumentError, ArtefactError, InputError, MissingDependencyError
 from flambeau.task.task import StepContext
 from flambeau_text import LanguageModelData, LanguageOptions
 from flambeau_text.decoding import Greedy, Sampling
@@ -523,6 +524,15 @@ def test_weights_of_another_vocabulary_are_refused(
         CausalLM.from_hf(tmp_path)
     with pytest.raises(InputError, match="There is no folder"):
         CausalLM.from_hf(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["transformers", "peft"])
+def test_a_missing_library_is_named(
+    llama: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match=rf"the package {name}.*flambeau-text\[hf\]"):
+        CausalLM.from_hf(llama, adapter=LoRA(rank=2))
 
 
 def test_the_json_values_restore_the_tokenizer(llama: Path) -> None:
