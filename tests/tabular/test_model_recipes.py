@@ -118,7 +118,7 @@ def test_a_fit_with_the_recipe_of_the_mlp_has_its_values_at_each_step() -> None:
 
 
 def test_the_plan_has_clipping_and_patience_of_the_recipe() -> None:
-    rows = {"x": [float(i) for i in range(40)], "y": ["a", "b"] * 20}
+    rows = {"x": [1.5 * i for i in range(40)], "y": ["a", "b"] * 20}
     data = TabularData.from_df(rows, "y")
     for name, clip_norm, patience in (("mlp", None, None), ("tabm", 1.0, 16)):
         plan = Learner(data, name).plan

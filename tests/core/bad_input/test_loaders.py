@@ -69,7 +69,7 @@ def shuffled(give: Any) -> DataLoader[Any]:
 @pytest.mark.parametrize(
     ("train", "kind", "message"),
     [
-        (shuffled(lambda i: {"x": X[i], "y": Y[i]}), InputError, r"keys 'x', 'y'.*inputs=\('x',\)"),
+        (shuffled(lambda i: {"x": X[i], "y": Y[i]}), InputError, r"keys 'x', 'y'.*inputs=\['x'\]"),
         (shuffled(lambda i: (X[i], X[i], Y[i])), InputError, "tuples of 3.*n_inputs="),
         (DataLoader(PAIRS, 8, collate_fn=lambda b: None), InputError, "return a NoneType, but"),
         (shuffled(lambda i: ("a", Y[i])), InputError, "'input' of a batch is a tuple, not a ten"),

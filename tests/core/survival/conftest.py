@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,18 @@ Outside = Callable[[dict[str, Any]], None]
 
 
 class Server:
-    """Runs a job after the other, each in a fresh child of one process."""
+    """Runs a job after the other, each in a fresh child of one process.
+
+    Attributes:
+        jobs: The module of the jobs, for what they write.
+    """
 
     def __init__(self) -> None:
+        spec = importlib.util.spec_from_file_location("survival_jobs", JOBS)
+        assert spec is not None
+        assert spec.loader is not None
+        self.jobs = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.jobs)
         self.process = subprocess.Popen(
             [sys.executable, str(JOBS)],
             stdin=subprocess.PIPE,
@@ -52,34 +60,18 @@ class Server:
         self.process.stdout.close()
 
 
-class Here:
-    """Runs jobs in children of the tests' own process: for quick tests, without workers."""
-
-    def __init__(self) -> None:
-        spec = importlib.util.spec_from_file_location("survival_jobs", JOBS)
-        assert spec is not None
-        assert spec.loader is not None
-        self.jobs = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.jobs)
-        self.jobs.warm_up()
-
-    def run(self, job: dict[str, Any], outside: Outside | None = None) -> int:
-        with warnings.catch_warnings():
-            # Newer Pythons warn of any thread at a fork; the children use one thread alone.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = self.jobs.fork(job)
-        if outside is not None:
-            outside(job)
-        return self.jobs.exit_code(child)
-
-
 @pytest.fixture(scope="session")
-def here() -> Here:
+def here() -> Iterator[Server]:
+    """A server for quick tests, without workers.
+
+    Not a child of the tests' own process: after a test whose backward pass started torch's threads,
+    the children of that process could not train.
+    """
     if not hasattr(os, "fork"):
         pytest.skip("processes are made by fork, which this system does not have")
-    if torch.cuda.is_initialized():
-        pytest.skip("this process uses CUDA already, and its children could not train")
-    return Here()
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -287,7 +287,8 @@ def _dataset(learner: Learner, part: str) -> MemoryDataset:
 def _tensors(learner: Learner, part: str, device: str) -> _Tensors:
     dataset = _dataset(learner, part)
     columns = {name: column.to(device) for name, column in dataset.inputs.items()}
-    return columns, dataset.targets["target"].to(device)
+    # Classes are kept in the smallest integer.
+    return columns, dataset.targets["target"].to(device, torch.int64)
 
 
 def _batches(learner: Learner, job: Job, epoch: int) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from flambeau.data.checked_weights import checked_weights
 from flambeau.data.collate import widened_target
 from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,6 +109,11 @@ def as_sample_weights(values: Array) -> Tensor:
 
 def weights_of_column(table: Table, column: str) -> Tensor:
     """Return the weights of samples in a column of a table; see `checked_weights`."""
+    if column not in table:
+        raise InputError(
+            f"{table.name} has no column {column!r} for the weights of samples. "
+            f"{did_you_mean(column, table.names)} Name the column with weight=…."
+        )
     try:
         weights = np.array(table.column(column), dtype=np.float64)
     except (TypeError, ValueError) as error:
