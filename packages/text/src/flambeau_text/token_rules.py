@@ -1,4 +1,4 @@
-"""Rules of the plan that language models and text classification share."""
+"""Rules of the plan, and checks of their values, that several kinds of text data share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from flambeau.data.facts import Facts
+from flambeau.errors import FlambeauError
 from flambeau.plan.choice import Choice
-from flambeau.plan.rule import Rule
+from flambeau.plan.rule import Accepts, Rule
+from flambeau_text.models.config import config_from_values
 
 
 def data_device_rule(kind: str) -> Rule:
@@ -27,3 +29,26 @@ def data_device_rule(kind: str) -> Rule:
         )
 
     return Rule("data_device", ("device",), decide)
+
+
+def accepts_model_config(configs: Mapping[str, type], expected: str) -> Accepts:
+    """Return the check of "model_config": fields of the architecture's settings, with valid values.
+
+    Args:
+        configs: The dataclass with the settings of each architecture; others are not checked.
+        expected: What to give in place of a value that is no mapping.
+    """
+
+    def accepts(value: Any, facts: Any, values: Mapping[str, Any]) -> str | None:
+        if not isinstance(value, Mapping):
+            return expected
+        config = configs.get(values["architecture"])
+        if config is None or facts.get("model_given", False):
+            return None
+        try:
+            config_from_values(config, value, f"The architecture {values['architecture']!r}")
+        except (FlambeauError, TypeError) as error:
+            return f"valid settings of the model: {error}"
+        return None
+
+    return accepts

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from flambeau.errors import FlambeauError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
@@ -34,9 +33,8 @@ from flambeau_text.classification.recipes import (
 from flambeau_text.models.awd_lstm import AwdDropout
 from flambeau_text.models.bag import BagConfig
 from flambeau_text.models.concat_pool import AwdClassifierConfig
-from flambeau_text.models.config import config_from_values
 from flambeau_text.models.transformer_classifier import TransformerClassifierConfig
-from flambeau_text.token_rules import data_device_rule
+from flambeau_text.token_rules import accepts_model_config, data_device_rule
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import one_of, whole_number
@@ -296,17 +294,9 @@ def _model_config(facts: TextFacts, values: Values) -> Choice:
     )
 
 
-def _model_config_accepts(value: Any, facts: TextFacts, values: Values) -> str | None:
-    if not isinstance(value, Mapping):
-        return 'fields of the network by name: {"width": 64}.'
-    config = _CONFIGS.get(values["architecture"])
-    if config is None or facts.get("model_given", False):
-        return None
-    try:
-        config_from_values(config, value, f"The architecture {values['architecture']!r}")
-    except (FlambeauError, TypeError) as error:
-        return f"valid settings of the model: {error}"
-    return None
+_model_config_accepts = accepts_model_config(
+    _CONFIGS, 'fields of the network by name: {"width": 64}.'
+)
 
 
 # ---------------------------------------------------------------- targets and training

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from flambeau.device import available_memory_bytes
-from flambeau.errors import FlambeauError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
@@ -33,9 +32,8 @@ from flambeau_text.language.recipes import (
     TARGET_STEPS,
 )
 from flambeau_text.models.awd_lstm import AwdDropout, AwdLstmConfig
-from flambeau_text.models.config import config_from_values
 from flambeau_text.models.decoder import DecoderConfig
-from flambeau_text.token_rules import data_device_rule
+from flambeau_text.token_rules import accepts_model_config, data_device_rule
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import from_json, one_of, whole_number
@@ -222,17 +220,9 @@ def _decoder_config(words: int) -> Choice:
     )
 
 
-def _model_config_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
-    if not isinstance(value, Mapping):
-        return 'fields of AwdLstmConfig or DecoderConfig by name: {"hidden_size": 512}.'
-    config = _CONFIGS.get(values["architecture"])
-    if config is None or facts.get("model_given", False):
-        return None
-    try:
-        config_from_values(config, value, f"The architecture {values['architecture']!r}")
-    except (FlambeauError, TypeError) as error:
-        return f"valid settings of the model: {error}"
-    return None
+_model_config_accepts = accepts_model_config(
+    _CONFIGS, 'fields of AwdLstmConfig or DecoderConfig by name: {"hidden_size": 512}.'
+)
 
 
 def _regularisation(facts: LanguageFacts, values: Values) -> Choice:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from flambeau.errors import FlambeauError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
@@ -15,9 +14,9 @@ from flambeau.plan.rules_training import lr_rule, unless_steps
 from flambeau_text.decoding.strategy import Beam, strategy_from_json
 from flambeau_text.forcing.teacher_forcing import TeacherForcing
 from flambeau_text.languages import language_code
-from flambeau_text.models.config import config_from_values
 from flambeau_text.models.rnn import RnnConfig
 from flambeau_text.models.transformer import TransformerConfig
+from flambeau_text.token_rules import accepts_model_config
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.translation.facts import TranslationFacts
@@ -262,17 +261,9 @@ def _model_config(facts: TranslationFacts, values: Values) -> Choice:
     )
 
 
-def _model_config_accepts(value: Any, facts: TranslationFacts, values: Values) -> str | None:
-    if not isinstance(value, Mapping):
-        return 'fields of RnnConfig or TransformerConfig by name: {"hidden_size": 512}.'
-    config = _CONFIGS.get(values["architecture"])
-    if config is None or facts.get("model_given", False):
-        return None
-    try:
-        config_from_values(config, value, f"The architecture {values['architecture']!r}")
-    except (FlambeauError, TypeError) as error:
-        return f"valid settings of the model: {error}"
-    return None
+_model_config_accepts = accepts_model_config(
+    _CONFIGS, 'fields of RnnConfig or TransformerConfig by name: {"hidden_size": 512}.'
+)
 
 
 def _batch_size(facts: TranslationFacts, values: Values) -> Choice:
