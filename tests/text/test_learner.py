@@ -251,6 +251,10 @@ class _Step:
         return torch.autocast("cpu", enabled=False)
 
     @staticmethod
+    def forward(model: torch.nn.Module, batch: Any, task: Any) -> Any:
+        return task.forward(model, batch, _Step.context)
+
+    @staticmethod
     def total_weight(weight: float) -> float:
         return weight
 

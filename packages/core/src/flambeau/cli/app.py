@@ -17,6 +17,7 @@ from flambeau.cli.fit_command import fit
 from flambeau.cli.launch_command import launch
 from flambeau.cli.plan_command import plan
 from flambeau.cli.predict_command import predict
+from flambeau.cli.step_command import step
 from flambeau.device import is_out_of_memory
 from flambeau.errors import FlambeauError
 from flambeau.wording import first_line
@@ -27,6 +28,7 @@ HELP = """Train neural networks with automatic choices that are shown with their
   flambeau demo vision          a complete run on synthetic images
   flambeau plan photos/         show every choice for your data, with its reason
   flambeau doctor photos/       check data and setup for silent mistakes
+  flambeau step photos/         show every value of the first training step
   flambeau fit photos/          train, evaluate and export a model
   flambeau predict MODEL *.jpg  predict for new files
 """
@@ -46,6 +48,7 @@ def build_app() -> typer.Typer:
     for name, command in (
         ("plan", plan),
         ("doctor", doctor),
+        ("step", step),
         ("fit", fit),
         ("evaluate", evaluate),
         ("predict", predict),

@@ -33,6 +33,7 @@ from flambeau.cli.plan_arguments import (
     EvaluateEvery,
     ModelName,
     Settings,
+    StartExport,
     Steps,
     check_length,
     check_model,
@@ -73,9 +74,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     folds: FoldCount = None,
     seeds: SeedCount = None,
     out: OutputFolder = None,
-    start: Annotated[
-        Path | None, typer.Option(help="Train the export in this folder further.")
-    ] = None,
+    start: StartExport = None,
     like: LikeExport = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,

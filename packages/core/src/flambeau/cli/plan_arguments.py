@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,11 @@ ModelName = Annotated[str | None, typer.Option(help="Name of an architecture.")]
 
 Steps = Annotated[int | None, typer.Option(help="Number of optimizer steps, in place of epochs.")]
 """The option ``--steps``."""
+
+StartExport = Annotated[
+    Path | None, typer.Option("--start", help="Train the export in this folder further.")
+]
+"""The option ``--start``."""
 
 EvaluateEvery = Annotated[
     int | None,

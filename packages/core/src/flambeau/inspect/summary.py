@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from flambeau.inspect.hooks import Hooks, Inputs, modules_by_name, run_in_eval_mode
+from flambeau.inspect.inspect_tables import html_table, text_rows
 from flambeau.plan.choice import Choice
 from flambeau.training.freeze import has_running_statistics
 from flambeau.wording import format_bytes, name_some
@@ -65,23 +66,13 @@ class Summary:
     norms: str = ""
 
     def __str__(self) -> str:
-        rows = [_HEADERS, *(self._cells(layer) for layer in self.layers)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADERS))]
-        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
-        lines.insert(1, "  ".join("─" * width for width in widths))
+        lines = text_rows(_HEADERS, [self._cells(layer) for layer in self.layers], _RIGHT)
         return "\n".join([f"{self.model}:", *lines, *self._totals()])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{header}</th>" for header in _HEADERS)
-        body = "".join(
-            "<tr>" + "".join(_html_cell(i, cell) for i, cell in enumerate(row)) + "</tr>"
-            for row in map(self._cells, self.layers)
-        )
+        table = html_table(_HEADERS, [self._cells(layer) for layer in self.layers], _RIGHT)
         totals = "<br>".join(map(html.escape, self._totals()))
-        return (
-            f"<b>{html.escape(self.model)}</b>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{totals}</p>"
-        )
+        return f"<b>{html.escape(self.model)}</b>{table}<p>{totals}</p>"
 
     def _cells(self, layer: Layer) -> tuple[str, ...]:
         if not layer.parameters:
@@ -116,6 +107,7 @@ class Summary:
 
 
 _HEADERS = ("layer", "type", "output", "parameters", "trainable", "mode")
+_RIGHT = ("parameters",)
 
 
 def summary(
@@ -196,15 +188,3 @@ def _shape(output: Any) -> str:
     if isinstance(output, tuple | list):
         return ", ".join(map(_shape, cast("Sequence[Any]", output)))
     return type(output).__name__
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [
-        cell.rjust(width) if header == "parameters" else cell.ljust(width)
-        for header, cell, width in zip(_HEADERS, row, widths, strict=True)
-    ]
-
-
-def _html_cell(column: int, cell: str) -> str:
-    side = "right" if _HEADERS[column] == "parameters" else "left"
-    return f'<td style="text-align:{side}">{html.escape(cell)}</td>'

@@ -32,6 +32,7 @@ from flambeau.learner.setup import Request, Resume, Setup, callbacks_of, options
 from flambeau.phases.phase import Phase, divides_epochs, with_evaluations
 from flambeau.plan import Plan
 from flambeau.plan.rules_machine import TO_MEASURE
+from flambeau.training.components import Components
 from flambeau.training.loop import fit as run_phases
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import Run, RunSettings
@@ -171,6 +172,20 @@ def build(
     Raises:
         InputError: The train loader has no length, and a phase is measured in epochs.
     """
+    components, settings = run_inputs(setup, plan, phases, auto, first_epoch)
+    run = make_run(components, settings, setup.history, setup.position)
+    run.set_bn_policy(plan.values["bn"])
+    return run
+
+
+def run_inputs(
+    setup: Setup,
+    plan: Plan,
+    phases: Sequence[Phase],
+    auto: AutoRun | None = None,
+    first_epoch: int = 0,
+) -> tuple[Components, RunSettings]:
+    """Return the components and the settings of a run; see ``build``."""
     from flambeau.learner.run_folder import agree_on_folder
 
     components = setup.built(plan).components(plan.values)
@@ -193,10 +208,7 @@ def build(
         planner=auto,
         intervals=intervals,
     )
-    components = components if auto is None else auto.with_intervals(components)
-    run = make_run(components, settings, setup.history, setup.position)
-    run.set_bn_policy(plan.values["bn"])
-    return run
+    return components if auto is None else auto.with_intervals(components), settings
 
 
 def examine(setup: Setup, plan: Plan, run: Run) -> None:

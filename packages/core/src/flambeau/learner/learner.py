@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from flambeau.domain import domain_of
 from flambeau.errors import InputError, explains_arguments
 from flambeau.learner import fitting
 from flambeau.learner.build import BuiltPlan, UserObjects, require_part, unwrapped
+from flambeau.learner.inspection_methods import InspectionMethods
 from flambeau.learner.planning import argument_hint, check_arguments, make_plan, with_options
 from flambeau.learner.recipe_methods import RecipeMethods
 from flambeau.learner.setup import Request, Resume, Setup
@@ -38,8 +38,6 @@ from flambeau.wording import count_of, describe_values
 
 if TYPE_CHECKING:
     from flambeau.data.split import Split
-    from flambeau.doctor import Diagnosis
-    from flambeau.inspect import Summary
     from flambeau.learner.calibrating import CalibrationResult
     from flambeau.learner.fold_result import FoldResult
     from flambeau.learner.start import Start
@@ -49,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @explains_arguments(argument_hint)
-class Learner(RecipeMethods):
+class Learner(RecipeMethods, InspectionMethods):
     """Trains, evaluates and exports a model, and predicts with it, on data of any domain.
 
     The plan chooses every setting that is not given. ``print(learner.plan)`` shows each choice,
@@ -442,28 +440,6 @@ class Learner(RecipeMethods):
     def predict(self, items: Any, *, errors: Errors = "raise", interval: Coverage = None) -> Any:
         """Return the prediction for one raw input (an image path, a text, a tensor), or a list."""
         return self.predictor().predict(items, errors=errors, interval=interval)
-
-    def summary(self) -> Summary:
-        """Return a table of the layers: output shapes, parameter counts, and whether they train.
-
-        Groups that the next fit does not train (``freeze``, choice ``trainable``) count as frozen.
-        """
-        from flambeau.learner.examine import summarise_model
-
-        context = replace(self._context(), stage="predict")
-        return summarise_model(self._setup(), self.built, context, self._trainable)
-
-    def doctor(self, *, full: bool = False) -> Diagnosis:
-        """Return likely mistakes in data, model and training settings.
-
-        The checks read one batch and change nothing. ``full`` also searches for near duplicates
-        and checks that a copy of the model can overfit a few samples (seconds to minutes).
-        """
-        from flambeau.doctor import checks_for, diagnose
-        from flambeau.learner.examine import training_setup
-
-        setup = training_setup(self._setup(), self.plan)
-        return diagnose(setup, checks_for(self.domain.checks), full=full)
 
     # Saving and export
 

@@ -31,13 +31,7 @@ def fit(run: Run) -> None:
             while index < len(state.phases):
                 position.phase = index
                 if position.phase_epoch < state.phase_epochs:
-                    if run.started_phase != index:  # a resumed run has started its phase
-                        run.start_phase()
-                    if state.phase.bn == "adapt" and not run.adapted:
-                        from flambeau.training.norm.bn_statistics import adapt
-
-                        adapt(run)
-                        run.adapted = True
+                    start_phase(run)
                     run.dispatch.send("on_phase_start", state)
                 while position.phase_epoch < state.phase_epochs and not run.should_stop():
                     run_epoch(run)
@@ -55,6 +49,17 @@ def fit(run: Run) -> None:
             raise
         finally:
             run.release()
+
+
+def start_phase(run: Run) -> None:
+    """Set what the phase trains; with ``bn="adapt"`` compute the statistics of norm layers once."""
+    if run.started_phase != run.state.position.phase:  # a resumed run has started its phase
+        run.start_phase()
+    if run.state.phase.bn == "adapt" and not run.adapted:
+        from flambeau.training.norm.bn_statistics import adapt
+
+        adapt(run)
+        run.adapted = True
 
 
 def run_epoch(run: Run) -> None:

@@ -52,7 +52,7 @@ def backward_of_losses(
     sums: list[Tensor] = []
     for batch in micro_batches:
         with step.autocast():
-            losses = checked_losses(task, task.forward(model, batch, step.context), batch)
+            losses = checked_losses(task, step.forward(model, batch, task), batch)
         summed = [loss for loss, _ in losses.values()]
         if weights is None:
             weights = own = stacked_weights([w for _, w in losses.values()], step.device)

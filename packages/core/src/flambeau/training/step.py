@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,10 @@ class Step:
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context manager for a forward pass and its loss in the run's precision."""
         return self._precision.autocast()
+
+    def forward(self, model: nn.Module, batch: Batch, task: Task) -> Any:
+        """Return the outputs of a micro-batch; call it inside ``autocast``."""
+        return task.forward(model, batch, self.context)
 
     def start(self) -> None:
         """Clear gradients that remained after an ``update`` of only one of several optimizers."""
@@ -339,7 +343,7 @@ def _backward(
     loss: Tensor | None = None
     for batch in micro_batches:
         with step.autocast():
-            outputs = task.forward(model, batch, step.context)
+            outputs = step.forward(model, batch, task)
             loss_sum, _ = task.loss(outputs, batch)
         step.backward(loss_sum, total)
         part = loss_sum.detach() / total
@@ -400,7 +404,7 @@ def _backward_of_unknown_weight(
     weights: list[Tensor] = []
     for batch in micro_batches:
         with step.autocast():
-            outputs = task.forward(model, batch, step.context)
+            outputs = step.forward(model, batch, task)
             loss_sum, weight = task.loss(outputs, batch)
         step.backward(loss_sum)
         sums.append(loss_sum.detach())
@@ -420,7 +424,7 @@ def _backward_of_one_batch(
 ) -> _Backward | None:
     """Compute the gradients of a step with one batch, whose loss gives the total weight first."""
     with step.autocast():
-        outputs = task.forward(model, batch, step.context)
+        outputs = step.forward(model, batch, task)
         loss_sum, weight = task.loss(outputs, batch)
     if isinstance(weight, Tensor):
         weight = real_scalar(weight, loss_sum.device)

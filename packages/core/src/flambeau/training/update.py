@@ -106,7 +106,7 @@ class Update:
             _check_without_closure(chosen)
         self._updated.add(name)
         mask, self._mask = self._mask, None
-        checked = self._clipped(chosen)
+        checked = self.clip(chosen)
         if self._guard is not None:
             self._guard.check(loss, checked)
             mask = mask if mask is None else torch.maximum(mask, self._guard.flag)
@@ -131,7 +131,7 @@ class Update:
             others = [] if name is None else [each.optimizer for each in self._all]
             self._precision.update(gradients_of(optimized_parameters(others)))
 
-    def _clipped(self, chosen: Sequence[OptimizerStep]) -> list[Tensor]:
+    def clip(self, chosen: Sequence[OptimizerStep]) -> list[Tensor]:
         """Clip the gradients, and return tensors that are finite if and only if the gradients are.
 
         Without clipping and guard the result is not used, and is empty.
@@ -194,7 +194,7 @@ class Update:
             with torch.enable_grad():
                 loss = closure().detach()
             ready()
-            checked = self._clipped(chosen)
+            checked = self.clip(chosen)
             if self._guard is not None and not losses:
                 self._guard.check(loss, checked)
             losses.append(loss)

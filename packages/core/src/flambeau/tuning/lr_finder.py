@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from flambeau.checked_arguments import checked_count
@@ -26,8 +25,7 @@ from flambeau.training.events import Callback
 from flambeau.training.history import History
 from flambeau.training.loop import fit
 from flambeau.training.optim.fused_step import requires_closure
-from flambeau.training.optim.optimizer import OptimizerFactory
-from flambeau.training.optim.optimizer_class import ClassFactory
+from flambeau.training.optim.optimizer_class import ClassFactory, observed
 from flambeau.training.options import TrainingOptions
 from flambeau.training.ranks.make_run import make_run
 from flambeau.training.run import RunSettings
@@ -209,7 +207,7 @@ class _Search:
         is_closure = isinstance(factory, ClassFactory) and requires_closure(factory.kind)
         options = replace(
             start.options,
-            optimizer=self._tracked(factory),
+            optimizer=observed(factory, self.optimizers),
             transforms=(self.targets, *start.options.transforms),
             controllers=(),
             average=None,
@@ -247,21 +245,6 @@ class _Search:
         group = processes.current()
         # All processes must use the same losses.
         return tuple(watch.losses if group is None else group.broadcast(watch.losses))
-
-    def _tracked(self, factory: OptimizerFactory | None) -> OptimizerFactory | None:
-        if factory is None or isinstance(factory, ClassFactory):
-            return factory  # every run has new optimizers
-
-        def make(model: nn.Module, values: Mapping[str, Any]) -> Any:
-            made = factory(model, values)
-            found = cast("object", made)
-            if isinstance(found, Mapping):  # otherwise the run raises an error
-                for optimizer in cast("Mapping[str, object]", found).values():
-                    if isinstance(optimizer, Optimizer):
-                        self.optimizers(optimizer)
-            return made
-
-        return make
 
 
 class _LossRecorder(Callback):

@@ -46,6 +46,10 @@ class LanguageOutput:
     output: nn.Module
     in_training: bool
 
+    def logits(self) -> Tensor:
+        """Return the logits ``(batch, positions, vocabulary)``, which the loss does not store."""
+        return self.output(self.features)
+
 
 @dataclass(frozen=True)
 class Continuation:

@@ -77,6 +77,10 @@ class TeacherForcedOutput:
     targets: Tensor
     output: nn.Module
 
+    def logits(self) -> Tensor:
+        """Return the logits ``(batch, target, vocabulary)``, which the loss does not store."""
+        return self.output(self.features)
+
     def rows(self, rows: Tensor) -> TeacherForcedOutput:
         """Return the output of the sentences at ``rows``, int64 indices ``(n,)``, of the batch."""
         at = rows.to(self.targets.device)

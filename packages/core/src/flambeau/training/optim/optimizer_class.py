@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -16,6 +16,7 @@ from flambeau.phases.setting_names import OPTIMIZER_SETTINGS
 from flambeau.training.optim.factory import default_factory
 from flambeau.training.optim.optimizer import (
     OPTIMIZERS,
+    OptimizerFactory,
     lr_factors,
     split_by_decay,
 )
@@ -130,6 +131,29 @@ def class_factory(optimizer: object) -> ClassFactory | SubmoduleFactory | None:
     if isinstance(optimizer, Mapping):
         return _submodule_factory(cast("Mapping[object, object]", optimizer))
     return _one_class(optimizer)
+
+
+def observed(
+    factory: OptimizerFactory | None, seen: Callable[[Optimizer], object]
+) -> OptimizerFactory | None:
+    """Return the factory, with ``seen`` called with each optimizer before a run changes it.
+
+    A function may return the same optimizers at each call, so a trial must restore them. The plan
+    (None) and a class create new ones, and are returned unchanged.
+    """
+    if factory is None or isinstance(factory, ClassFactory):
+        return factory
+
+    def make(model: nn.Module, values: Mapping[str, Any]) -> Any:
+        made = factory(model, values)
+        found = cast("object", made)
+        if isinstance(found, Mapping):  # otherwise the run raises an error
+            for optimizer in cast("Mapping[str, object]", found).values():
+                if isinstance(optimizer, Optimizer):
+                    seen(optimizer)
+        return made
+
+    return make
 
 
 def _submodule_factory(optimizers: Mapping[object, object]) -> SubmoduleFactory:

@@ -1,0 +1,95 @@
+"""``InspectionMethods``: the methods of a learner that look at a model and change nothing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flambeau.errors import explains_arguments
+from flambeau.learner.build import BuiltPlan
+from flambeau.learner.planning import argument_hint
+from flambeau.learner.setup import Setup
+from flambeau.plan import Plan
+from flambeau.task.task import StepContext
+
+if TYPE_CHECKING:
+    from flambeau.data.batch import Batch
+    from flambeau.doctor import Diagnosis
+    from flambeau.inspect import StepStages, Summary
+
+
+@explains_arguments(argument_hint)
+class InspectionMethods(ABC):
+    """The methods of ``Learner`` that show its model, its data and its next step."""
+
+    @property
+    @abstractmethod
+    def plan(self) -> Plan:
+        """Every choice with its reason."""
+
+    @property
+    @abstractmethod
+    def built(self) -> BuiltPlan:
+        """The objects that the plan specifies."""
+
+    @property
+    @abstractmethod
+    def _trainable(self) -> tuple[str, ...] | None:
+        """The parameter groups that the plan lets train; None for all groups."""
+
+    @abstractmethod
+    def _setup(self) -> Setup:
+        """Return the state of the learner."""
+
+    @abstractmethod
+    def _context(self, *, sharded: bool = False) -> StepContext:
+        """Return the context of an evaluation."""
+
+    def summary(self) -> Summary:
+        """Return a table of the layers: output shapes, parameter counts, and whether they train.
+
+        Groups that the next fit does not train (``freeze``, choice ``trainable``) count as frozen.
+        """
+        from flambeau.learner.examine import summarise_model
+
+        context = replace(self._context(), stage="predict")
+        return summarise_model(self._setup(), self.built, context, self._trainable)
+
+    def doctor(self, *, full: bool = False) -> Diagnosis:
+        """Return likely mistakes in data, model and training settings.
+
+        The checks read one batch and change nothing. ``full`` also searches for near duplicates
+        and checks that a copy of the model can overfit a few samples (seconds to minutes).
+        """
+        from flambeau.doctor import checks_for, diagnose
+        from flambeau.learner.examine import training_setup
+
+        setup = training_setup(self._setup(), self.plan)
+        return diagnose(setup, checks_for(self._setup().domain.checks), full=full)
+
+    def step_through(self, batch: Batch | Sequence[Batch] | None = None) -> StepStages:
+        """Return an iterator over the values of the first training step that ``fit()`` would make.
+
+        In the order of the step: raw samples, batch, values such as lr, device transforms, the
+        output of each module, the loss of each sample, the loss, gradients, clipped gradients,
+        updates, new weights and averages. ``print`` shows them as a table. The training loop itself
+        makes the step, so the values are those of ``fit``, bit for bit. Before this method returns,
+        everything is as it was before the call.
+
+        Args:
+            batch: A batch as the train loader returns it; several are the micro-batches of one
+                step. None takes those of the next step.
+
+        Example:
+            >>> import torch
+            >>> from flambeau import Learner, TensorData
+            >>> x = torch.randn(40, 5)
+            >>> learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
+            >>> [stage.name for stage in learner.step_through() if stage.kind == "batch"]
+            ['input input', 'target target']
+        """
+        from flambeau.learner.stepping import step_through
+
+        return step_through(self._setup(), self._trainable, batch)
