@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import itertools
 import random
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from flambeau import (
     EMA,
     SWA,
     Batch,
+    Classification,
     FlambeauWarning,
     Learner,
     Step,
@@ -417,6 +419,28 @@ def test_a_step_that_is_not_finite_is_shown() -> None:
     rows = {s.name: s.nonfinite for s in stages.of("output")}
     assert (rows["0"], rows["1"]) == (0, BATCH * 4)
     assert "not finite, so the update changes no weights" in stages.of("note")[-1].note
+
+
+def test_a_step_without_targets_changes_no_weights() -> None:
+    x, ignored = torch.randn(16, 5), torch.full((16,), -100)
+    data = TensorData.from_loaders([(x, ignored)], [(x, x[:, :3].argmax(1))])
+    task = Classification(n_classes=3, ignore_index=-100)
+    stages = make(data=data, task=task).step_through()
+    assert not stages.of("update")
+    assert "No sample of the step has a target" in stages.of("note")[-1].note
+
+
+def test_the_model_is_freed_with_the_learner() -> None:
+    learner = make()
+    stages = learner.step_through()
+    model = weakref.ref(learner.model)
+    gc.disable()
+    try:
+        del learner
+        assert model() is None
+    finally:
+        gc.enable()
+    assert stages.all
 
 
 def test_an_average_that_has_not_started_is_a_note() -> None:

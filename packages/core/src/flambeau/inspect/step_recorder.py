@@ -114,6 +114,10 @@ class StepRecorder:
         finally:
             for handle in handles:
                 handle.remove()
+            # The wrappers refer to the run, which is to be freed with its last reference.
+            for name in ("forward", "backward", "update", "update_with"):
+                vars(run.step).pop(name)
+            vars(run.update).pop("clip")
 
     def values(self, values: Mapping[str, float], scale: float | None) -> None:
         """Record lr and the other values of the step."""
@@ -129,6 +133,8 @@ class StepRecorder:
         last = run.state.last
         if not self._has_mean and last is not None:
             self._add("loss", "mean", last.loss, "returned by the train step")
+        if last is not None and not float(last.weight):
+            self.note("update", "No sample of the step has a target, so it changes no weights.")
         self._updates("changed outside of step.update")
         for name, value in run.trained.named_buffers():
             before = self._statistics.get(name)
