@@ -186,6 +186,11 @@ def test_translation(optimizer: str) -> None:
     )
     assert {stage.note for stage in stages.of("logits")} == {"computed for display"}
     assert len(stages.of("samples")) == 2
+    losses = stages.of("loss per sample")
+    counts = [s.value for s in stages.of("batch") if s.name.startswith("target")]
+    summed = [s.value for s in stages.of("loss") if s.name == "backward"]
+    for each, targets, total in zip(losses, counts, summed, strict=True):
+        torch.testing.assert_close((each.value * (targets != 0).sum(1)).sum(), total)
     assert "\n" in stages.of("samples")[0].value[0]  # source and target
 
 

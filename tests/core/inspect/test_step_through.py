@@ -99,7 +99,7 @@ def test_the_stages_have_the_order_of_the_step() -> None:
     stages = make(clip_norm=1.0, average=EMA()).step_through()
     kinds = [kind for kind, _ in itertools.groupby(stage.kind for stage in stages.all)]
     assert kinds == [
-        "samples", "batch", "values", "transform", "output", "loss per sample", "loss", "gradient",
+        "samples", "batch", "values", "output", "loss per sample", "loss", "gradient",
         "clipped gradient", "update", "weight", "statistic", "average",
     ]  # fmt: skip
     [first, *_] = stages.of("samples")
@@ -228,7 +228,7 @@ def with_state() -> tuple[Learner, list[Any]]:
     x = torch.randn(N, 5)
     loader = DataLoader(TensorDataset(x, x[:, :3].argmax(1)), BATCH, shuffle=True, generator=draws)
     model = nn.Sequential(*net(), Draws())
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     data = TensorData.from_loaders(loader, loader, n_classes=3)
     learner = make(model=model, data=data, optimizer=lambda model, values: {"main": optimizer})
     learner.fit(1)
@@ -259,7 +259,9 @@ def test_stopping_anywhere_leaves_the_learner_as_it_was() -> None:
     assert learner.model[-1].calls == int(learner.model[-1].seen)
 
 
-@pytest.mark.parametrize("error", [ValueError("no such layer"), KeyboardInterrupt()], ids=type)
+@pytest.mark.parametrize(
+    "error", [ValueError("no such layer"), KeyboardInterrupt()], ids=["error", "interrupt"]
+)
 def test_an_error_in_the_step_comes_after_the_stages_before_it(error: BaseException) -> None:
     class Fails(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -367,8 +369,8 @@ def adversarial(model: nn.Module, micro_batches: Sequence[Batch], task: Task, st
 def test_a_custom_step_shows_each_update() -> None:
     def optimizers(model: nn.Module, values: Any) -> dict[str, Any]:
         return {
-            "first": torch.optim.SGD(model[0].parameters(), lr=0.1),
-            "second": torch.optim.Adam(model[1].parameters(), lr=0.1),
+            "first": torch.optim.SGD(model[0].parameters(), lr=values["lr"]),
+            "second": torch.optim.Adam(model[1].parameters(), lr=values["lr"]),
         }
 
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
@@ -424,7 +426,7 @@ def test_a_step_that_is_not_finite_is_shown() -> None:
 def test_a_step_without_targets_changes_no_weights() -> None:
     x, ignored = torch.randn(16, 5), torch.full((16,), -100)
     data = TensorData.from_loaders([(x, ignored)], [(x, x[:, :3].argmax(1))])
-    task = Classification(n_classes=3, ignore_index=-100)
+    task = Classification(["a", "b", "c"], ignore_index=-100)
     stages = make(data=data, task=task).step_through()
     assert not stages.of("update")
     assert "No sample of the step has a target" in stages.of("note")[-1].note

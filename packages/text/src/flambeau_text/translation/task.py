@@ -231,11 +231,19 @@ class TranslationTask(Task):
         )
         return total, plain, mask.sum()
 
-    def _sentence_losses(
-        self, model: nn.Module, batch: Batch, context: StepContext
-    ) -> dict[str, Tensor]:
+    def sample_losses(self, outputs: Any, batch: Batch) -> Tensor | None:
+        """Return the mean loss per token of each sentence, ``(batch,)`` on the CPU.
+
+        Returns:
+            None for the outputs of a search, which have no loss.
+        """
+        if not isinstance(outputs, TeacherForcedOutput):
+            return None
+        found = self._sentence_losses(outputs)
+        return (found["loss_sum"] / found["n_tokens"].clamp(min=1)).cpu()
+
+    def _sentence_losses(self, forced: TeacherForcedOutput) -> dict[str, Tensor]:
         """Return the teacher-forced losses of each sentence, summed over its tokens."""
-        forced = self.forward(model, batch, context)
         rows = zip(forced.features.split(1), forced.targets.split(1), strict=True)
         losses = [self._losses(TeacherForcedOutput(*row, forced.output)) for row in rows]
         names = ("loss_sum", "likelihood_sum", "n_tokens")
@@ -408,7 +416,7 @@ class TranslationTask(Task):
                 SOURCE_TOKENS: batch.extras[SOURCE_TOKENS],
             }
         if context.for_report:
-            outputs |= self._sentence_losses(model, batch, context)
+            outputs |= self._sentence_losses(self.forward(model, batch, context))
         return outputs
 
     def decode(self, outputs: Any) -> list[Translation]:
