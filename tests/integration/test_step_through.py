@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from flambeau import EMA, Batch, Callback, Learner, Task, TensorData, TrainingOptions, TrainState
 from flambeau.inspect.stages import StepStages, named_tensors
-from flambeau_text import LanguageModelData, LanguageOptions
+from flambeau_text.language import LanguageModelData, LanguageOptions
+from flambeau_text.tokenization.tokenizer import PADDING_ID
 from flambeau_text.translation.demo import dates_data
 from flambeau_vision import ImageData
 
@@ -190,7 +191,7 @@ def test_translation(optimizer: str) -> None:
     counts = [s.value for s in stages.of("batch") if s.name.startswith("target")]
     summed = [s.value for s in stages.of("loss") if s.name == "backward"]
     for each, targets, total in zip(losses, counts, summed, strict=True):
-        torch.testing.assert_close((each.value * (targets != 0).sum(1)).sum(), total)
+        torch.testing.assert_close((each.value * (targets != PADDING_ID).sum(1)).sum(), total)
     assert "\n" in stages.of("samples")[0].value[0]  # source and target
 
 
@@ -199,7 +200,7 @@ def test_language_stream_with_carry(optimizer: str) -> None:
     texts = ["abcabd " * 12 + "\n", "bcabca " * 9 + "\n"] * 6
     options = LanguageOptions(tokenizer="character")
     data = LanguageModelData.from_texts(texts, valid=2, options=options)
-    config = {"embedding_dim": 8, "hidden_size": 8, "n_layers": 1}
+    config = {"embedding_dim": 8, "hidden_size": 8, "num_layers": 2}
     choices = {
         "optimizer": optimizer, "batch_size": 4, "bptt": 5, "model_config": config,
         "precision": "fp32", "keep_best": None,
