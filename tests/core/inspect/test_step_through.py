@@ -316,6 +316,32 @@ def test_a_parameter_outside_of_the_loss_is_named() -> None:
     assert notes["spare"] == "none: the loss does not depend on it"
 
 
+class ChangesOutputs(Task):
+    """A task whose loss changes the outputs in place, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        self.calls += 1
+        total = outputs.mul_(float(self.calls)).square().sum()
+        return total, float(len(batch))
+
+
+def test_losses_of_samples_are_computed_from_unchanged_outputs() -> None:
+    task = ChangesOutputs()
+    stages = make(task=task, accumulate=2, nonfinite="off").step_through()
+    losses = [stage.value.sum() for stage in stages.of("loss per sample")]
+    outputs = [s.value for s in stages.of("output") if s.name == "(model)"]
+    totals = [s.value for s in stages.of("loss") if s.name == "backward"]
+    # The first sample alone calls the loss for the second time, and so on.
+    factors = torch.arange(2, 2 + BATCH, dtype=torch.float64).square()
+    expected = (factors * outputs[0].double().square().sum(1)).sum()
+    torch.testing.assert_close(losses[0], expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(totals[1], 4 * outputs[1].square().sum())
+    assert task.calls == 0
+
+
 class TwoOutputs(Task):
     """A task whose model returns a dictionary."""
 

@@ -18,6 +18,7 @@ from flambeau.data.transform import Transform
 from flambeau.global_rng import preserve_generators
 from flambeau.inspect.hooks import modules_by_name
 from flambeau.inspect.stages import DISPLAY, Kind, Stage, named_tensors
+from flambeau.nested import map_tensors
 from flambeau.task.task import Task
 from flambeau.training.events import Callback
 from flambeau.training.optim.clip import optimized_parameters
@@ -217,7 +218,8 @@ class StepRecorder:
             )
             self._current = position
             outputs = forward(model, batch, task)
-            self._pending = (outputs, batch, task)
+            # A copy, because a loss may change outputs in place.
+            self._pending = (map_tensors(_clone, outputs), batch, task)
             return outputs
 
         run.step.forward = recorded
@@ -242,16 +244,16 @@ class StepRecorder:
             return
         outputs, batch, task = pending
         logits = losses = None
+        why = "not available: the outputs do not have one row per sample"
         with self._pause(), preserve_objects(task), preserve_generators(), torch.no_grad():
-            if isinstance(outputs, ComputesLogits):
-                with run.step.autocast():
-                    logits = outputs.logits()
             try:
+                # The outputs of transformers have a tensor of this name.
+                if isinstance(outputs, ComputesLogits) and callable(outputs.logits):
+                    with run.step.autocast():
+                        logits = outputs.logits()
                 losses = task.sample_losses(outputs, batch)
-            except Exception as error:  # noqa: BLE001 - a task need not define it for all outputs
+            except Exception as error:  # noqa: BLE001 - user code that only a report calls else
                 why = f"not available: {type_and_first_line(error)}"
-            else:
-                why = "not available: the outputs do not have one row per sample"
         if logits is not None:
             self._add("logits", "logits", logits, DISPLAY, micro_batch=self._current)
         if losses is None:
@@ -400,6 +402,10 @@ def _copy(value: Tensor) -> Tensor:
     if value.layout is not torch.strided:
         value = value.to_dense()
     return value.to("cpu", copy=True)
+
+
+def _clone(value: Tensor) -> Tensor:
+    return value.detach().clone()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
