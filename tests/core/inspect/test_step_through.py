@@ -533,6 +533,7 @@ def test_the_table_and_the_texts() -> None:
     assert stages._repr_html_().count("<tr>") == len(stages.all) + 1
     first = next(stages)
     assert first.kind == "samples"
+    assert str(stages.of("batch")[1]).startswith("batch  target target  8  int64  0 … 2")
     text = stages.of("gradient")[0].show()
     assert isinstance(text, str)
     assert text.startswith("stage: gradient\nname: 0.weight\nshape: 6×5")

@@ -98,6 +98,9 @@ class Stage:
             return 0
         return int((~torch.isfinite(self.value)).sum())
 
+    def __str__(self) -> str:
+        return "  ".join(cell for cell in cells_of(self) if cell)
+
     def show(self) -> Figure | str:
         """Return a figure of images, feature maps and filters, else a text.
 
