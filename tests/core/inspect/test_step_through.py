@@ -68,7 +68,7 @@ def table() -> TensorData:
 
 
 def make(
-    optimizer: str = "sgd",
+    name: str = "sgd",
     model: nn.Module | None = None,
     data: TensorData | None = None,
     **options: Any,
@@ -81,7 +81,7 @@ def make(
         task=task,
         choices={"lr": 0.05, "probe": "off", "schedule": "constant", **choices}
         | ({} if data else {"batch_size": BATCH})
-        | ({} if "optimizer" in options else {"optimizer": optimizer}),
+        | ({} if "optimizer" in options else {"optimizer": name}),
         training=TrainingOptions(doctor=False, **options),
         quiet=True,
     )
@@ -427,9 +427,9 @@ def test_weights_that_a_custom_step_changes_itself_are_shown() -> None:
 
 
 def test_half_precision_shows_unscaled_gradients_and_the_scale() -> None:
+    model = nn.Linear(5, 3)
     exact, half = (
-        make(model=nn.Linear(5, 3), choices={"precision": name}).step_through()
-        for name in ("fp32", "fp16")
+        make(model=model, choices={"precision": name}).step_through() for name in ("fp32", "fp16")
     )
     assert half.of("values")[0].value["loss scale"] == 2.0**16
     assert half.of("output")[0].dtype == torch.float16

@@ -107,7 +107,10 @@ def collecting(task: Task, logged: LoggedValues) -> Generator[None]:
     try:
         yield
     finally:
-        attributes["_sink"] = before
+        if before is None:
+            del attributes["_sink"]  # the class has the default
+        else:
+            attributes["_sink"] = before
 
 
 def evaluate(
