@@ -337,7 +337,7 @@ class StepRecorder:
         run.step.update_with = recorded
 
     def _choose(self, run: Run, name: str | None) -> None:
-        if name in run.optimizers:
+        if name is not None and name in run.optimizers:
             self._chosen = set(map(id, optimized_parameters([run.optimizers[name]])))
 
     def _mean(self, loss: Tensor) -> None:

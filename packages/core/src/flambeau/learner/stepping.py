@@ -128,7 +128,7 @@ class _SampleTexts:
         why_not = self._why_not
         if not why_not and batch.indices is None:
             why_not = "the batch does not say which samples it contains"
-        numbers = [] if why_not or batch.indices is None else batch.indices.tolist()
+        numbers = [] if why_not or batch.indices is None else list(map(int, batch.indices))
         if not why_not and not self._rows.issuperset(numbers):
             why_not = "the batch does not number its rows as the split does"
         if why_not:
