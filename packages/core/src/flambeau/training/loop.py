@@ -13,7 +13,6 @@ import torch
 from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader
 from flambeau.task.task import StepContext
-from flambeau.training.error_messages import explain_step_error, explaining_evaluation_errors
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
 from flambeau.training.run import Run
@@ -141,6 +140,8 @@ def train_epoch(run: Run) -> None:
         try:
             result = checked_result(train_step(model, batches, task, step), batches)
         except Exception as error:
+            from flambeau.training.error_messages import explain_step_error
+
             run.update.restore_statistics()
             fault = explain_step_error(error, batches, state)
             fault.add_note(f"In training step {position.step}, on {described(batches)}.")
@@ -188,6 +189,7 @@ def evaluate(run: Run) -> Mapping[str, float]:
     Averaged weights are used if there are any. Before the evaluation, statistics of norm layers
     that lag behind the weights are recomputed. Without a validation set the result is empty.
     """
+    from flambeau.training.error_messages import explaining_evaluation_errors
     from flambeau.training.logged_values import evaluate as evaluate_task
     from flambeau.training.norm.fresh_statistics import refresh_statistics, statistics_to_refresh
 
