@@ -74,6 +74,15 @@ def test_predict_reads_tables_and_lines(model: Path, tmp_path: Path) -> None:
     lines.write_text("a lovely day\na dreadful day\n")
     rows = [row.split() for row in call("predict", model, lines).splitlines() if "new.txt" in row]
     assert [row[2] for row in rows] == ["pos", "neg"]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "one.txt").write_text("a lovely\nday\n")
+    (folder / "two.txt").write_text("a dreadful day\n")
+    rows = [row.split() for row in call("predict", model, folder).splitlines() if ".txt" in row]
+    assert [row[:2] for row in rows] == [
+        [str(folder / "one.txt"), "pos"],
+        [str(folder / "two.txt"), "neg"],
+    ]
 
 
 def test_evaluate_scores_another_table(model: Path, tmp_path: Path) -> None:

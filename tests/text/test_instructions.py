@@ -147,6 +147,24 @@ def test_all_sources_give_the_same_conversations(tokens: HFTokenizer, tmp_path: 
     assert "answers" in found.report()
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow.parquet"])
+def test_messages_of_a_parquet_file_are_read(
+    tokens: HFTokenizer, tmp_path: Path, library: str
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    module = pytest.importorskip(library)
+    rows = [{"messages": PAIR, "split": "train" if row else "test"} for row in range(4)]
+    pandas.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    read = module.read_table if library == "pyarrow.parquet" else module.read_parquet
+    frame = read(tmp_path / "rows.parquet")
+    data = InstructionData.from_df(frame, InstructionOptions(tokens), valid=1)
+    assert json.loads(data.samples["text"][0]) == PAIR
+    assert (len(data.split.train), len(data.split.valid), len(data.split.test)) == (2, 1, 1)
+    if library == "pandas":
+        records = frame.to_dict("records")
+        assert data_of(tokens, records, valid=1).samples["text"] == data.samples["text"]
+
+
 @pytest.mark.parametrize(
     ("record", "words"),
     [
@@ -156,11 +174,29 @@ def test_all_sources_give_the_same_conversations(tokens: HFTokenizer, tmp_path: 
         ({"messages": [{"role": "user"}]}, "record 1: the message .* needs a role and a content"),
         ({"messages": [{"role": "user", "content": "a"}]}, "record 1 has no answer"),
         (3, "record 1: 3 is not a mapping"),
+        ({"prompt": "a\0", "completion": "b"}, "record 1 has NUL"),
+        ({"messages": [PAIR[0], {**PAIR[1], "content": "b\0"}]}, "record 1 has NUL"),
     ],
 )
 def test_invalid_records_are_refused(tokens: HFTokenizer, record: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         data_of(tokens, [records()[0], record, records()[2]])
+
+
+def test_prompts_may_be_fields_and_files(tokens: HFTokenizer, tmp_path: Path) -> None:
+    preprocessor = data_of(tokens).preprocessor({})
+    wanted = preprocessor.encode(["2 + 3"])
+    (tmp_path / "a.txt").write_text("2 + 3\n")
+    for item in (
+        {"prompt": "2 + 3", "completion": "5"},
+        {"question": "2 + 3"},
+        {"messages": PAIR[:1]},
+        PAIR[:1],
+        tmp_path / "a.txt",
+    ):
+        assert torch.equal(preprocessor.encode([item]).inputs[TOKENS], wanted.inputs[TOKENS])
+    with pytest.raises(InputError, match=r"Item 0 has the fields a, b\. Give the prompt"):
+        preprocessor.encode([{"a": "x", "b": "y"}])
 
 
 def test_invalid_lines_are_named(tokens: HFTokenizer, tmp_path: Path) -> None:

@@ -126,6 +126,73 @@ def test_the_pieces_are_the_prediction(predictor: Predictor, stop: str | None) -
         predictor.task = before
 
 
+def test_no_piece_shows_the_start_of_a_text_that_ends_it(predictor: Predictor) -> None:
+    before = predictor.task
+    try:
+        predictor.task = before.for_prediction({"max_tokens": 20, "temperature": 0})
+        free = predictor.predict("ab").text
+        assert len(free) >= 20
+        for begin in range(4):
+            for end in range(begin + 1, begin + 8):
+                stop = free[begin:end]
+                predictor.task = before.for_prediction(
+                    {"max_tokens": 20, "temperature": 0, "stop": stop}
+                )
+                wanted = free[: free.index(stop)]
+                assert "".join(stream_text(predictor, "ab")) == wanted, stop
+                assert predictor.predict("ab").text == wanted
+        first = min(free[3:6], free[9:12], key=free.index)
+        predictor.task = before.for_prediction(
+            {"max_tokens": 20, "temperature": 0, "stop": [free[9:12], free[3:6]]}
+        )
+        assert predictor.predict("ab").text == free[: free.index(first)]
+    finally:
+        predictor.task = before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"stop": ""}, InputError, "stop must be a list of texts that are not empty"),
+        ({"stop": ["a", 3]}, InputError, "stop must be"),
+        ({"max_tokens": 0}, InputError, "max_tokens must be"),
+        ({"max_token": 3}, ArgumentError, "no option 'max_token'.*Did you mean 'max_tokens'"),
+        ({"interval": 0.9}, ArgumentError, "no option 'interval'"),
+    ],
+)
+def test_bad_options_of_generation_are_named(
+    predictor: Predictor, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        predictor.task.for_prediction(options)
+
+
+def test_prompts_come_from_tables_and_files(predictor: Predictor, tmp_path: Path) -> None:
+    wanted = predictor.predict(["ab", "cd"])
+    for given in ([{"prompt": "ab", "n": 1}, {"prompt": "cd", "n": 2}], [{"a": "ab"}, {"b": "cd"}]):
+        assert predictor.predict(given) == wanted
+    (tmp_path / "p.csv").write_text("id,prompt\n1,ab\n2,cd\n")
+    (tmp_path / "p.jsonl").write_text('{"text": "ab"}\n{"text": "cd"}\n')
+    (tmp_path / "p.txt").write_text("ab\ncd\n")
+    for name in ("p.csv", "p.jsonl", "p.txt"):
+        found = LanguageModelData.inputs_from_path(tmp_path / name)
+        assert predictor.predict(list(found)) == wanted, name
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.txt").write_text("ab\n")
+    assert predictor.predict(LanguageModelData.inputs_from_path(tmp_path / "one")) == wanted[:1]
+    with pytest.raises(InputError, match=r"Item 0 has the fields x, y\. Give the prompt"):
+        predictor.predict([{"x": "ab", "y": "cd"}])
+
+
+@pytest.mark.parametrize("texts", [["ab", None], ["ab", 3], ["ab", "c\0d"], ["ab", "\ud800"]])
+def test_texts_that_are_none_are_not_scored(predictor: Predictor, texts: list[Any]) -> None:
+    for call in (score_texts, embed_texts):
+        with pytest.raises(InputError, match="Text 1"):
+            call(predictor, texts)
+        with pytest.raises(InputError, match="dict with the names 'a'"):
+            call(predictor, {"a": "b"})  # type: ignore[arg-type]
+
+
 def test_bytes_of_one_character_come_together(pretrained: Any) -> None:
     from flambeau_text import HFTokenizer, LanguageModelTask
 

@@ -52,6 +52,53 @@ def test_entities_by_hand(tags: str, expected: list[tuple[str, int, int]]) -> No
     assert entities_of(tags.split()) == [Entity(*each) for each in expected]
 
 
+@pytest.mark.parametrize(
+    ("scheme", "names"), [("BILOU", {"E": "L", "S": "U"}), ("BMES", {"I": "M"})]
+)
+def test_other_names_of_prefixes_mark_the_same_entities(scheme: str, names: dict[str, str]) -> None:
+    draws = np.random.default_rng(2)
+    for _ in range(50):
+        tags = draws.choice(CLASSES, int(draws.integers(1, 12))).tolist()
+        other = [f"{names.get(tag[0], tag[0])}{tag[1:]}" for tag in tags]
+        assert entities_of(other) == entities_of(tags), (scheme, other)
+    classes = [f"{names.get(tag[0], tag[0])}{tag[1:]}" for tag in CLASSES]
+    logits, truth = torch.randn(4, 7, 9), torch.randint(0, 7, (4, 9))
+    scores = []
+    for each in (CLASSES, classes):
+        metric = EntityF1(each)
+        metric.update(logits, truth)
+        scores.append(metric.compute())
+    assert scores[0] == scores[1] > 0
+
+
+def test_prefixes_without_a_type_mark_entities() -> None:
+    found = entities_of(["B", "I", "O", "B", "E", "S", "O", "I"])
+    assert [(each.type, each.start, each.end) for each in found] == [
+        ("_", 0, 2),
+        ("_", 3, 5),
+        ("_", 5, 6),
+        ("_", 7, 8),
+    ]
+
+
+@pytest.mark.parametrize("tag", ["-PER", "BI-PER", "B-", "b", "PER", "b-PER", "X-PER", ""])
+def test_other_tags_mark_no_entity(tag: str) -> None:
+    with pytest.raises(ValueError, match="is no tag of an entity"):
+        entities_of(["O", tag])
+
+
+@pytest.mark.parametrize(
+    ("tags", "odd"),
+    [(["O", "PER"], "PER"), (["o", "b-per"], "b-per"), (["B-PER", "I_PER"], "I_PER"),
+     (["DET", "VERB"], None), (["O", "B-PER"], None)],
+)  # fmt: skip
+def test_the_plan_says_why_entities_are_not_scored(tags: list[str], odd: str | None) -> None:
+    data = TagData.from_arrays([["a", "runs"]] * 8, [tags] * 8, valid=2)
+    reason = Learner(data).plan["task"].reason
+    assert (f"not scored, because {odd!r} is not of the form B-TYPE" in reason) == bool(odd)
+    assert odd or "not scored" not in reason
+
+
 def test_entities_follow_the_rules_for_any_tags() -> None:
     draws = np.random.default_rng(0)
     for _ in range(300):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from flambeau.artefact.predictor import Predictor
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, FlambeauError, InputError, SplitError
 from flambeau_text import TextData, TextOptions
+from flambeau_text.classification.folders import text_files_of
 
 N = 40
 TEXTS = [f"the film number {row} is {'good' if row % 2 else 'bad'}" for row in range(N)]
@@ -83,6 +84,29 @@ def test_a_folder_of_class_folders_is_read(tmp_path: Path) -> None:
     assert "notes.json" in data.report()
     plain = TextData.from_folder(tmp_path / "train")
     assert plain.targets.names == ("neg", "pos", "unsup")
+    assert "only in train" not in plain.report()
+    parts = TextData.from_folder(tmp_path)
+    assert "The folders unsup are only in train" in parts.report()
+
+
+def test_listing_a_folder_looks_at_each_file_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{row}.{'txt' if row % 3 else 'json'}" for row in range(300)]
+    for name in names:
+        (tmp_path / name).touch()
+    hashed = 0
+    of_path = PurePath.__hash__
+
+    def count(path: PurePath) -> int:
+        nonlocal hashed
+        hashed += 1
+        return of_path(path)
+
+    monkeypatch.setattr(PurePath, "__hash__", count)
+    texts = text_files_of(tmp_path)
+    assert sorted(each.name for each in texts) == sorted(n for n in names if n.endswith("txt"))
+    assert hashed < 10 * len(names)
 
 
 def test_a_hugging_face_data_set_is_read() -> None:
@@ -415,6 +439,30 @@ def test_a_csv_file_end_to_end(tmp_path: Path) -> None:
     new = Learner(again, "awd_lstm")
     digests = {each.built.preprocessor.vocabulary_digest() for each in (learner, further, new)}  # type: ignore[attr-defined]
     assert len(digests) == 1
+
+
+def test_inputs_may_be_mappings_and_files(tmp_path: Path) -> None:
+    """Of a model whose texts had no names."""
+    predictor = Learner(TextData.from_arrays(TEXTS, LABELS), seed=0).predictor()
+    wanted = predictor.predict(["a good film", "a bad\nfilm"])
+    (tmp_path / "a.txt").write_bytes(b"a good film\r\n")
+    (tmp_path / "b.txt").write_text("a bad\nfilm")
+    rows = [{"text": "a good film", "id": 1}, {"text": "a bad\nfilm", "id": 2}]
+    for given in (
+        rows,
+        [{"review": each["text"]} for each in rows],
+        [tmp_path / "a.txt", tmp_path / "b.txt"],
+        TextData.inputs_from_path(tmp_path),
+    ):
+        assert predictor.predict(given) == wanted
+    found = predictor.predict(pd.DataFrame(rows, index=[7, 9]))
+    assert found["label"].to_dict() == {7: wanted[0].label, 9: wanted[1].label}
+    with pytest.raises(InputError, match="no field 'text' with the text"):
+        predictor.predict([{"review": "good", "id": 1}])
+    pairs = [(text, text) for text in TEXTS]
+    of_pairs = Learner(TextData.from_arrays(pairs, LABELS), seed=0).predictor()
+    both = of_pairs.predict([("good", "bad")])
+    assert of_pairs.predict([{"first": "good", "second": "bad", "id": 3}]) == both
 
 
 def test_a_recurrent_classifier_learns_from_the_order_of_words() -> None:

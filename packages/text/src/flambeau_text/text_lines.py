@@ -1,35 +1,50 @@
-"""``read_lines`` and ``lines_of``: the lines of a UTF-8 file, and those of a text."""
+"""The lines of a UTF-8 file, and those of a text."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 from flambeau.errors import InputError
 
 _SHOWN_BYTES = 20
+_OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What reading a damaged file raises, compressed or not."""
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading; ``.gz``, ``.bz2`` and ``.xz`` are decompressed."""
+    return _OPENERS.get(path.suffix.lower(), open)(path, "rb")
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """Read the lines of a UTF-8 file, without line ends; a ``.gz`` file is decompressed.
+    """Read the lines of a UTF-8 file, without line ends; see `open_bytes`.
 
     Only a line feed ends a line, with or without a carriage return before it. Some corpora contain
     other Unicode line separators within sentences; ``str.splitlines`` would split there and shift
     one side against the other.
 
     Raises:
-        InputError: The file is missing, is not valid gzip, or is not UTF-8; the message names the
-            line and the bytes.
+        InputError: The file is missing, is damaged, or is not UTF-8; the message names the line and
+            the bytes.
     """
     path = Path(path)
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_bytes(path) as file:
+            content = file.read()
     except FileNotFoundError:
         raise InputError(
             f"There is no file {path} (current folder: {Path.cwd()}). Check the path."
         ) from None
-    except (OSError, EOFError) as error:
+    except READ_ERRORS as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     if utf16 or b"\0" in content:
@@ -59,6 +74,11 @@ def read_lines(path: str | os.PathLike[str]) -> list[str]:
     if lines and not lines[-1]:  # the file ends with a line feed
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
+
+
+def text_of_file(path: str | os.PathLike[str]) -> str:
+    """Return the text of a UTF-8 file, its lines joined by line feeds; see `read_lines`."""
+    return "\n".join(read_lines(path))
 
 
 def lines_of(text: str) -> list[str]:

@@ -11,6 +11,7 @@ from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import Table, read_table
 from flambeau.errors import ArgumentError, InputError
 from flambeau.wording import name_some
+from flambeau_text.checked_text import refuse_names
 from flambeau_text.classification.columns import TextTable, find_columns
 from flambeau_text.classification.options import TextOptions
 from flambeau_text.classification.sources import join_tables, table_of_rows
@@ -73,6 +74,7 @@ def _table_of(items: Any, part: str, options: TextOptions) -> tuple[Table, list[
                 "it: datasets.load_dataset(…, streaming=False), or give a list of its rows."
             )
         return _table_of_hugging_face(items, cast("list[str]", columns), part, options)
+    refuse_names(items, f"the {part} data set", "TextData.from_df(…)")
     if not hasattr(items, "__len__") or not hasattr(items, "__getitem__"):
         raise ArgumentError(
             f"The {part} data set is a {type(items).__name__}, which lacks __len__ or __getitem__. "

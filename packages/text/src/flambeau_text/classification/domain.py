@@ -14,9 +14,9 @@ from flambeau_text.classification.columns import find_text_column
 from flambeau_text.classification.data import TextData
 from flambeau_text.classification.demo import python_help
 from flambeau_text.classification.folders import class_folders
-from flambeau_text.classification.paths import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from flambeau_text.classification.preprocess import TextPreprocessor
 from flambeau_text.classification.rules import RULES
+from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from flambeau_text.models.bag import bag_classifier
 from flambeau_text.models.concat_pool import awd_lstm_classifier
 from flambeau_text.models.transformer_classifier import transformer_classifier

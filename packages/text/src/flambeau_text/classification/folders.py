@@ -11,7 +11,8 @@ from flambeau.errors import InputError
 from flambeau.wording import name_some
 from flambeau_text.classification.assemble import LabelledTexts
 from flambeau_text.classification.options import TextOptions
-from flambeau_text.text_lines import read_lines
+from flambeau_text.file_kinds import suffix_of
+from flambeau_text.text_lines import text_of_file
 
 TEXT_SUFFIXES = ("", ".txt", ".text", ".md")
 """Endings of the files of a folder that are texts; a name of digits only has no ending."""
@@ -36,7 +37,7 @@ def read_folder(path: Path, options: TextOptions) -> LabelledTexts:
             files, others = _files(of_class)
             skipped += others
             for file in files:
-                texts.append("\n".join(read_lines(file)))
+                texts.append(text_of_file(file))
                 labels.append(of_class.name)
                 locations.append(str(file))
                 parts.append(part or None)
@@ -45,10 +46,16 @@ def read_folder(path: Path, options: TextOptions) -> LabelledTexts:
             f"{path} has no folders of text files. Give a folder with a sub-folder per class, with "
             f"files {', '.join(TEXT_SUFFIXES[1:])} in UTF-8."
         )
-    notes = (
-        (f"{len(skipped):,} files are not texts (the first is {skipped[0]})",) if skipped else ()
-    )
-    return LabelledTexts(texts, labels, locations, rows_by_part(parts), notes=notes)
+    notes = [f"{len(skipped):,} files are not texts (the first is {skipped[0]})"] if skipped else []
+    held_out = {label for label, part in zip(labels, parts, strict=True) if part != "train"}
+    only = [label for label in dict.fromkeys(labels) if label not in held_out]
+    if held_out and only:
+        # Such as the folder "unsup" of IMDb, whose texts have no label.
+        notes.append(
+            f"The folders {name_some(only)} are only in train. Each is a class; to leave them out, "
+            "name the classes: classes=… (--classes)."
+        )
+    return LabelledTexts(texts, labels, locations, rows_by_part(parts), notes=tuple(notes))
 
 
 def _part_folders(path: Path) -> dict[str, Path]:
@@ -114,9 +121,9 @@ def _files(folder: Path) -> tuple[list[Path], list[Path]]:
         and not any(part.startswith(".") for part in each.relative_to(folder).parts)
     )
     texts = [each for each in files if is_text_name(each.name)]
-    return texts, [each for each in files if each not in set(texts)]
+    return texts, [each for each in files if not is_text_name(each.name)]
 
 
 def is_text_name(name: str) -> bool:
-    """Return whether the ending of a file name is that of a text, also with ``.gz``."""
-    return Path(name.lower().removesuffix(".gz")).suffix in TEXT_SUFFIXES
+    """Return whether the ending of a file name is that of a text, also of a compressed one."""
+    return suffix_of(Path(name)) in TEXT_SUFFIXES

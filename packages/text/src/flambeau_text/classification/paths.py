@@ -13,20 +13,10 @@ from flambeau_text.classification.assemble import TextDataArguments, assemble
 from flambeau_text.classification.columns import TextTable
 from flambeau_text.classification.folders import read_folder, text_files_of
 from flambeau_text.classification.options import TextOptions
+from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from flambeau_text.text_lines import read_lines
 
-TABLE_SUFFIXES = (".csv", ".tsv")
-JSON_SUFFIXES = (".jsonl", ".ndjson")
-
 _PARTS = ("valid", "test", "calibration")
-
-
-def suffix_of(path: Path) -> str:
-    """Return the ending of a file in lower case, without that of its compression."""
-    name = path.name.lower()
-    for ending in (".gz", ".bz2", ".xz"):
-        name = name.removesuffix(ending)
-    return Path(name).suffix
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> TextDataArguments:
@@ -107,11 +97,13 @@ def _size_or_file(name: str, value: Any) -> Any:
 def read_inputs(path: Path) -> Sequence[Any]:
     """Return the inputs of a file: the rows of a table, or the lines of a text file.
 
+    Those of a folder are the paths of its text files.
+
     Raises:
         InputError: The file cannot be read.
     """
     if path.is_dir():
-        return ["\n".join(read_lines(file)) for file in text_files_of(path)]
+        return text_files_of(path)
     suffix = suffix_of(path)
     if suffix in TABLE_SUFFIXES:
         return sources.rows_of_csv(path)

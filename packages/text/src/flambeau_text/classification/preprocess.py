@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from os import PathLike
 from typing import Any, cast
 
 import torch
@@ -16,7 +17,7 @@ from flambeau.errors import InputError, did_you_mean
 from flambeau_text.checked_text import checked_text
 from flambeau_text.classification.dataset import token_inputs
 from flambeau_text.ragged_rows import RaggedRows
-from flambeau_text.text_lines import lines_of
+from flambeau_text.text_lines import lines_of, text_of_file
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
 from flambeau_text.tokenization.tokenizer import END_ID
@@ -98,7 +99,9 @@ class TextPreprocessor(Preprocessor):
     def encode(self, items: Sequence[Any]) -> Batch:
         """Encode texts, pairs of texts, or mappings with the fields that have the texts.
 
-        An empty text has only end tokens, and gets the prediction of a text without words.
+        A path is that of a text file. An empty text has only end tokens, and gets the prediction of
+        a text without words. If the texts of train had no names, the field of a mapping is "text",
+        or "first" and "second" for pairs.
 
         Raises:
             InputError: An item is neither; the message has its index.
@@ -113,18 +116,27 @@ class TextPreprocessor(Preprocessor):
         where = f"Item {index}"
         if isinstance(item, Mapping):
             fields = cast("Mapping[str, Any]", item)
-            wanted = self.fields or (("text",) if self.n_texts == 1 else ("first", "second"))
-            if missing := [name for name in wanted if not self.fields or name not in fields]:
+            names = self._names_in(fields)
+            if missing := [name for name in names if name not in fields]:
                 hint = did_you_mean(missing[0], map(str, fields))
                 raise InputError(f"{where} has no field {missing[0]!r} with the text. {hint}")
-            return [checked_text(fields[name], f"{where}, field {name!r}") for name in wanted]
+            return [checked_text(fields[name], f"{where}, field {name!r}") for name in names]
         values = [item] if self.n_texts == 1 else item
         if not isinstance(values, list | tuple) or len(cast("list[Any]", values)) != self.n_texts:
             raise InputError(
                 f"{where}: {item!r:.60} is not a pair of texts, which the model reads. Give a "
                 "tuple of two."
             )
-        return [checked_text(value, where) for value in cast("list[Any]", values)]
+        read = [text_of_file(each) if isinstance(each, PathLike) else each for each in values]
+        return [checked_text(value, where) for value in read]
+
+    def _names_in(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the fields with the texts; the usual ones if the texts of train had no names."""
+        if self.fields:
+            return self.fields
+        if self.n_texts > 1:
+            return ("first", "second")
+        return tuple(fields) if len(fields) == 1 else ("text",)
 
     def vocabulary_digest(self) -> str:
         """Return a hash of the tokenizer; weights are valid only with an equal tokenizer."""

@@ -10,17 +10,13 @@ from typing import Any, cast
 
 from flambeau.data.label_columns import label_rows_of_columns
 from flambeau.data.label_rows import list_labels
-from flambeau.data.part_columns import (
-    doubt_about_part_columns,
-    find_part_column,
-    read_part_column,
-)
-from flambeau.data.reading import Reading
+from flambeau.data.part_columns import read_part_column
 from flambeau.data.split import Rows
 from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
 from flambeau.data.tables import Table, read_csv, read_table, to_list
 from flambeau.errors import ArgumentError, InputError
 from flambeau.tensors.columns import as_sample_weights, weights_of_column
+from flambeau_text.checked_text import refuse_names
 from flambeau_text.classification.assemble import LabelledTexts, TextDataArguments, assemble
 from flambeau_text.classification.columns import (
     TextTable,
@@ -31,6 +27,7 @@ from flambeau_text.classification.columns import (
     unused_columns,
 )
 from flambeau_text.classification.options import TextOptions
+from flambeau_text.part_column import part_column
 from flambeau_text.text_lines import read_lines
 from flambeau_text.word_count import count_words
 
@@ -56,7 +53,7 @@ def read_text_table(
     source = replace(source, text=source.text or options.text, label=source.label or options.label)
     labels = [source.label] if isinstance(source.label, str) else list(source.label or ())
     known = [*as_names(source.text), *labels, "text", "label"]
-    column, readings = (None, ()) if separate else _part_column(table, request, known)
+    column, readings = (None, ()) if separate else part_column(table, request, known)
     roles = [name for name in (column, options.weight, options.group) if name is not None]
     for name in roles:
         check_column(table, name)
@@ -103,18 +100,6 @@ def _refuse_row_as_header(
         "label: its first row was probably read as a header. Add a line with the names of the "
         "columns, such as text,label; with pandas use read_csv(…, names=[…])."
     )
-
-
-def _part_column(
-    table: Table, request: SplitRequest, known: Sequence[str]
-) -> tuple[str | None, tuple[Reading, ...]]:
-    """Return the column with the part of each row, if there is one, and why it is used."""
-    if request.column is not None or request.split is not None:
-        return request.column, ()
-    match = find_part_column(table, known)
-    if match is None:
-        return None, doubt_about_part_columns(table, known)
-    return match[0], (match[1],)
 
 
 def join_tables(parts: Mapping[str, Table]) -> tuple[Table, dict[str, Any]]:
@@ -252,6 +237,7 @@ def read_arrays(
             raise ArgumentError(
                 f"The {part} texts are one text. Give a list of texts, and a list of labels."
             )
+        refuse_names(pair[0], f"{part} texts", "TextData.from_df(…)")
         own = to_list(pair[0])
         found, columns = list_labels(pair[1])
         if len(own) != len(found):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,13 @@ from torch import nn
 from flambeau.errors import ArgumentError, ArtefactError, InputError
 from flambeau.wording import name_some
 from flambeau_text.optional_libraries import peft
+from flambeau_text.tokenization.tokenizer import Tokenizer
 
 ADAPTER_CONFIG = "adapter_config.json"
+BASE_FILE = "flambeau_base.json"
+"""File in the folder of an adapter that tells its model from others; see `weights_record`."""
+
+_SAMPLED = 64  # values of each parameter
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,10 @@ class LoRA:
     def __post_init__(self) -> None:
         if type(self.rank) is not int or self.rank < 1:
             raise ArgumentError(f"rank={self.rank!r} is invalid. Give a whole number from 1 on.")
-        if self.alpha is not None and not self.alpha > 0:
+        alpha: Any = self.alpha
+        if alpha is not None and not (_is_number(alpha) and 0 < alpha < math.inf):
             raise ArgumentError(f"alpha={self.alpha!r} is invalid. Give a number above 0.")
-        if not 0.0 <= self.dropout < 1.0:
+        if not (_is_number(self.dropout) and 0.0 <= self.dropout < 1.0):
             raise ArgumentError(
                 f"dropout={self.dropout!r} is invalid. A probability is at least 0 and less than 1."
             )
@@ -65,6 +74,10 @@ class LoRA:
         if isinstance(self.targets, tuple):
             values["targets"] = list(self.targets)
         return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def with_adapter(network: Any, settings: LoRA, new_tokens: Sequence[int] = ()) -> nn.Module:
@@ -120,7 +133,7 @@ def load_adapter(network: nn.Module, folder: str | os.PathLike[str]) -> tuple[nn
     """Return the network with the adapter that PEFT or `save_adapter` wrote, and its settings.
 
     Raises:
-        InputError: The folder has no LoRA adapter.
+        InputError: The folder has no LoRA adapter, or that of another model.
     """
     path = Path(folder)
     if not (path / ADAPTER_CONFIG).is_file():
@@ -128,14 +141,21 @@ def load_adapter(network: nn.Module, folder: str | os.PathLike[str]) -> tuple[nn
             f"{path} has no {ADAPTER_CONFIG}. Give the folder of an adapter, as PEFT's "
             "save_pretrained or CausalLM.save_adapter writes it."
         )
+    _check_base(network, path)
+    library = peft()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # as in `with_adapter`
-        found: Any = peft().PeftModel.from_pretrained(network, str(path), is_trainable=True)
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below
+        try:
+            found: Any = library.PeftModel.from_pretrained(network, str(path), is_trainable=True)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InputError(f"{_other_model(path)}: {error!s:.200}.") from error
     config = found.peft_config["default"]
     if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
         raise InputError(
             f"The adapter in {path} is of the kind {config.peft_type}; only LoRA is supported."
         )
+    _check_keys(library, found, path)
     targets = config.target_modules
     settings = LoRA(
         rank=config.r,
@@ -145,6 +165,81 @@ def load_adapter(network: nn.Module, folder: str | os.PathLike[str]) -> tuple[nn
         targets=targets if isinstance(targets, str) else tuple(sorted(targets)),
     )
     return found, settings
+
+
+def _other_model(path: Path) -> str:
+    return f"The adapter in {path} belongs to another model than that to which it is added"
+
+
+def _check_keys(library: Any, network: Any, path: Path) -> None:
+    """Check that each layer has the weights of its adapter, and each adapter its layer."""
+    wanted = set(library.get_peft_model_state_dict(network, save_embedding_layers=False))
+    saved = set(library.load_peft_weights(str(path), device="cpu"))
+    if missing := sorted(wanted - saved):
+        raise InputError(
+            f"{_other_model(path)}: it lacks {len(missing):,} weights, for example {missing[0]}."
+        )
+    if left := sorted(name for name in saved - wanted if "lora_" in name):
+        raise InputError(
+            f"{_other_model(path)}, which has no layer for {len(left):,} of its weights, for "
+            f"example {left[0]}."
+        )
+
+
+def weights_record(network: nn.Module) -> dict[str, str]:
+    """Return the dtype of a network and a digest of some values of each of its parameters."""
+    found = blake2b(digest_size=8)
+    dtype = ""
+    for parameter in network.parameters():
+        dtype = dtype or str(parameter.dtype)
+        values = parameter.detach().flatten()
+        some = values[:: max(1, len(values) // _SAMPLED)].float().cpu()
+        found.update(repr(tuple(parameter.shape)).encode() + some.numpy().tobytes())
+    return {"dtype": dtype, "digest": found.hexdigest()}
+
+
+def _check_base(network: nn.Module, path: Path) -> None:
+    """Check that an adapter of `save_adapter` was trained on a network with the same weights.
+
+    Equal shapes are not enough: a model and its variant for chats have them, too.
+    """
+    file = path / BASE_FILE
+    if not file.is_file():  # written by PEFT
+        return
+    saved, own = json.loads(file.read_text(encoding="utf-8")), weights_record(network)
+    if saved["dtype"] == own["dtype"] and saved["digest"] != own["digest"]:
+        raise InputError(
+            f"{_other_model(path)}: the weights differ from those with which it was trained. Give "
+            f"the folder of its model; to add it all the same, delete {file}."
+        )
+
+
+def tokens_of_adapter(
+    folder: str | os.PathLike[str], tokenizer: Tokenizer, given: Sequence[str]
+) -> Sequence[str]:
+    """Return the tokens that were added to the vocabulary for a saved adapter, in their order.
+
+    Args:
+        folder: The adapter, beside which its tokenizer is saved.
+        tokenizer: The tokenizer of the model without the adapter.
+        given: The tokens that the user wants to add.
+
+    Raises:
+        InputError: ``given`` are other tokens.
+    """
+    file = Path(folder) / "tokenizer.json"
+    if not file.is_file():
+        return given
+    import tokenizers
+
+    saved: Any = tokenizers.Tokenizer.from_file(str(file))
+    added = [saved.id_to_token(each) for each in range(len(tokenizer), saved.get_vocab_size())]
+    if given and added and list(given) != added:
+        raise InputError(
+            f"The adapter in {folder} was trained with the added tokens {name_some(added)}, but "
+            f"tokens={list(given)!r:.80}. Omit tokens: those of the adapter are added."
+        )
+    return given or added
 
 
 def check_finite(network: nn.Module, what: str) -> None:

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text.huggingface.adapters import (
+    BASE_FILE,
     LoRA,
     check_finite,
     load_adapter,
+    tokens_of_adapter,
+    weights_record,
     with_adapter,
 )
-from flambeau_text.huggingface.check_network import check_network, window_of
+from flambeau_text.huggingface.check_network import check_loaded, check_network, window_of
 from flambeau_text.huggingface.folder import check_folder
 from flambeau_text.models.language_model import LanguageFeatures, LanguageModel
 from flambeau_text.models.packing import Packing
@@ -71,6 +74,7 @@ class CausalLM(LanguageModel):
         self.network = network
         self.tokenizer = tokenizer
         self.adapter = adapter
+        self.base: Mapping[str, str] | None = None  # tells the model without adapters from others
         check_network(self)
 
     @classmethod
@@ -86,21 +90,27 @@ class CausalLM(LanguageModel):
 
         Args:
             folder: A folder with ``config.json``, weights in safetensors, and a tokenizer.
-            adapter: New adapters, or the folder of saved ones; None trains all weights.
+            adapter: New adapters, or the folder of saved ones; None trains all weights. Tokens that
+                were added for saved adapters are added again.
             tokens: Tokens to add to the vocabulary. Their embeddings start as the mean of all
                 embeddings, and are trained with adapters too.
             dtype: Dtype of the weights. Weights in bfloat16 would lose the small updates of
                 fine-tuning; use ``choices={"precision": "bf16"}`` for speed.
 
         Raises:
-            InputError: A file is missing or damaged, or the model is not supported.
+            InputError: A file or weight is missing or damaged, the model is not supported, or the
+                adapter belongs to another model.
             MissingDependencyError: transformers or peft is not installed.
+
+        Warns:
+            FlambeauWarning: [unused-weights] The model has no place for some of the weights.
         """
         path = check_folder(folder)
         library = transformers()
         try:
-            network = library.AutoModelForCausalLM.from_pretrained(
+            network, loaded = library.AutoModelForCausalLM.from_pretrained(
                 path,
+                output_loading_info=True,
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -109,6 +119,7 @@ class CausalLM(LanguageModel):
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             raise InputError(f"The model in {path} cannot be loaded: {error!s:.300}.") from error
+        check_loaded(path, network, loaded)
         tokenizer = HFTokenizer.from_folder(path, stop=_stop_ids(network))
         rows = len(network.get_input_embeddings().weight)
         if len(tokenizer) > rows:
@@ -116,14 +127,19 @@ class CausalLM(LanguageModel):
                 f"The tokenizer in {path} has {len(tokenizer):,} tokens, but the model embeddings "
                 f"for {rows:,} only. The files belong to different models."
             )
+        saved = None if isinstance(adapter, LoRA) else adapter
+        tokens = tokens if saved is None else tokens_of_adapter(saved, tokenizer, tokens)
         new = _resized(network, tokenizer, tokens)
         tokenizer = tokenizer.with_tokens(tokens) if tokens else tokenizer
-        if adapter is None:
-            return cls(network, tokenizer)
-        if isinstance(adapter, LoRA):
-            return cls(with_adapter(network, adapter, new), tokenizer, adapter)
-        found, settings = load_adapter(network, adapter)
-        return cls(found, tokenizer, settings)
+        base = weights_record(network)
+        settings = adapter if isinstance(adapter, LoRA) else None
+        if saved is not None:
+            network, settings = load_adapter(network, saved)
+        elif settings is not None:
+            network = with_adapter(network, settings, new)
+        found = cls(network, tokenizer, settings)
+        found.base = base
+        return found
 
     # ------------------------------------------------------------ the network
 
@@ -252,6 +268,8 @@ class CausalLM(LanguageModel):
         network: Any = self.network
         # The rows of added tokens are part of the adapter; the other embeddings are unchanged.
         network.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        if self.base is not None:
+            (Path(folder) / BASE_FILE).write_text(json.dumps(self.base), encoding="utf-8")
         return self._with_tokenizer(folder)
 
     def save_hf(self, folder: str | os.PathLike[str]) -> Path:

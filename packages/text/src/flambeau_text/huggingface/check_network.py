@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flambeau.errors import InputError
+from flambeau.errors import FlambeauWarning, InputError
 
 if TYPE_CHECKING:
     from flambeau_text.huggingface.causal_lm import CausalLM
@@ -22,6 +25,37 @@ def window_of(config: Any) -> int | None:
     if window is None or (kinds is not None and "sliding_attention" not in kinds):
         return None
     return int(window)
+
+
+def check_loaded(folder: Path, network: Any, loaded: Mapping[str, Any]) -> None:
+    """Check that the weights in a folder are those of the network.
+
+    Args:
+        folder: The folder.
+        network: The network that was loaded from it.
+        loaded: What transformers found: "missing_keys", "mismatched_keys" and "unexpected_keys".
+
+    Raises:
+        InputError: A weight is missing, so that the network has random numbers in its place.
+
+    Warns:
+        FlambeauWarning: [unused-weights] The network has no place for some of the weights.
+    """
+    what = type(network).__name__
+    missing = [*loaded["missing_keys"], *(each[0] for each in loaded["mismatched_keys"])]
+    if missing:
+        raise InputError(
+            f"The weights in {folder} are not those of a {what}: {len(missing):,} are missing or "
+            f"have another shape, for example {min(missing)}. Give the complete folder of a "
+            "language model, not that of a classifier or of an encoder alone."
+        )
+    if unused := sorted(loaded["unexpected_keys"]):
+        warnings.warn(
+            f"[unused-weights] {len(unused):,} of the weights in {folder} are not used, because a "
+            f"{what} with its config.json has no place for them, for example {unused[0]}.",
+            FlambeauWarning,
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from flambeau.data.tables import Table
+from flambeau.data.tables import Table, to_list
 from flambeau.errors import InputError, did_you_mean
+from flambeau_text.checked_text import checked_text, refuse_names
 from flambeau_text.instructions.options import InstructionOptions
 from flambeau_text.language.documents import Documents
 from flambeau_text.text_lines import read_lines
@@ -28,11 +29,13 @@ def read_records(items: Iterable[Any], options: InstructionOptions) -> Documents
     Raises:
         InputError: A record lacks a field, or has no answer; the message has its index.
     """
-    if isinstance(items, str | bytes | Mapping):
+    is_record = isinstance(items, Mapping) and any(isinstance(each, str) for each in items.values())
+    if isinstance(items, str | bytes) or is_record:
         raise InputError(
             "One record was given in place of several. Give a list of mappings, such as "
             '[{"prompt": "2 + 2 = ", "completion": "4"}].'
         )
+    refuse_names(items, "records", "InstructionData.from_df(…)")
     found = Documents()
     for index, item in enumerate(items):
         _add(found, item, f"record {index}", options)
@@ -86,6 +89,7 @@ def checked_messages(value: Any, where: str) -> list[Message]:
     Raises:
         InputError: It is not such a list.
     """
+    value = to_list(value) if hasattr(value, "tolist") else value  # of a Parquet file
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise InputError(f"{where}: {value!r:.60} is not a list of messages.")
     found: list[Message] = []
@@ -96,7 +100,7 @@ def checked_messages(value: Any, where: str) -> list[Message]:
             raise InputError(
                 f"{where}: the message {each!r:.80} needs a role and a content, both texts."
             )
-        found.append({"role": role, "content": content})
+        found.append({"role": role, "content": checked_text(content, where)})
     return found
 
 
@@ -111,9 +115,10 @@ def _add(found: Documents, item: Any, where: str, options: InstructionOptions) -
         for name, text in zip((options.prompt, options.completion), pair, strict=True):
             if not isinstance(text, str):
                 raise InputError(f"{where}: {name} is {text!r:.60}, but must be a text.")
+        prompt, completion = (checked_text(text, where) for text in pair)
         messages = [
-            {"role": USER, "content": pair[0]},
-            {"role": ASSISTANT, "content": pair[1]},
+            {"role": USER, "content": prompt},
+            {"role": ASSISTANT, "content": completion},
         ]
     else:
         _refuse(where, [str(name) for name in record], options)

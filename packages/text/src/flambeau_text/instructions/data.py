@@ -137,9 +137,9 @@ class InstructionData(Data):
         frame: Any,
         options: InstructionOptions,
         *,
-        split: str | Split | None = None,
-        valid: float = 0.1,
-        test: float = 0.0,
+        split: str | Split | bool | None = None,
+        valid: Any = 0.1,
+        test: Any = 0.0,
         seed: int = 0,
     ) -> InstructionData:
         """Read the columns of a data frame; arguments as for `from_records`.
@@ -148,20 +148,27 @@ class InstructionData(Data):
             frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
                 sequences.
             options: The tokenizer and the names of columns.
-            split: Name of a column with train, valid or test for each row; or a `Split`.
-            valid: Fraction or number of records drawn at random, if ``split`` is None.
+            split: Name of a column with train, valid or test for each row; or a `Split`. None uses
+                the column "split" or "is_valid" if there is one; False uses no column.
+            valid: Fraction or number of records drawn at random; or a frame.
             test: The same for the test part.
             seed: Seed of the random split.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        table = read_table(frame)
-        return cls._of({"train": read_rows(table, options)}, request, options, table)
+        separate = request.separate(object) if not isinstance(split, Split | str) else {}
+        tables = {
+            part: read_table(each, "frame" if part == "train" else f"{part} frame")
+            for part, each in {"train": frame, **separate}.items()
+        }
+        parts = {part: read_rows(table, options) for part, table in tables.items()}
+        return cls._of(parts, request, options, tables["train"])
 
     @classmethod
     def _of(
         cls, parts: Any, request: SplitRequest, options: InstructionOptions, table: Any = None
     ) -> InstructionData:
-        samples, split, _, notes = assemble(parts, request, LanguageOptions(), table)
+        fields = (options.messages, options.prompt, options.completion)
+        samples, split, _, notes = assemble(parts, request, LanguageOptions(), table, fields)
         return cls(samples, split, options, notes)
 
     # ------------------------------------------------------------ content

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from os import PathLike
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from flambeau.errors import FlambeauWarning, InputError
 from flambeau_text.instructions.conversations import USER, checked_messages, messages_of
 from flambeau_text.instructions.template import ConversationEncoder
 from flambeau_text.language.packed import PackedTexts
-from flambeau_text.language.preprocess import padded_prompts
+from flambeau_text.language.preprocess import padded_prompts, prompt_of
 from flambeau_text.tokenization import HFTokenizer, tokenizer_from_json
 
 
@@ -98,6 +99,8 @@ class InstructionPreprocessor(Preprocessor):
     def encode(self, items: Sequence[Any]) -> Batch:
         """Encode prompts: texts, lists of messages, or mappings with "prompt" or "messages".
 
+        A path is that of a file with a prompt.
+
         Raises:
             InputError: An item has another form; the message has its index.
         """
@@ -108,10 +111,10 @@ class InstructionPreprocessor(Preprocessor):
         return padded_prompts(rows, self.tokenizer.special.padding)
 
     def _messages(self, item: Any, where: str) -> list[dict[str, str]]:
-        if isinstance(item, Mapping):
-            item = item["messages"] if "messages" in item else item.get("prompt")
-        if isinstance(item, str):
-            return [{"role": USER, "content": item}]
+        if isinstance(item, Mapping) and "messages" in item:
+            item = item["messages"]
+        if isinstance(item, str | Mapping | PathLike):
+            return [{"role": USER, "content": prompt_of(item, where)}]
         return checked_messages(item, where)
 
     def is_single(self, item: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,20 +15,17 @@ from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import Table, read_csv, read_table
+from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError, explains_arguments
-from flambeau_text.language.documents import (
-    read_column,
-    read_documents,
-    read_items,
-)
+from flambeau_text.classification.paths import read_inputs
+from flambeau_text.language.documents import read_items
 from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.language.packed import PackedDataset, StreamTexts
-from flambeau_text.language.parts import assemble, read_path
+from flambeau_text.language.parts import assemble, read_parts, read_path, read_tables
 from flambeau_text.language.preprocess import LanguagePreprocessor
 from flambeau_text.language.stream import LineCounts, StreamDataset
-from flambeau_text.text_lines import lines_of, read_lines
+from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
 from flambeau_text.tokenization.normalization import normalize
@@ -100,7 +98,8 @@ class LanguageModelData(Data):
 
         Args:
             files: A file, a folder, or several of them. Each line of a ``.jsonl`` file is a
-                document.
+                document. In a single folder, files and folders called train, valid and test are
+                these parts.
             valid: Fraction or number of documents drawn at random for validation, or separate
                 files or folders.
             test: The same for the test part.
@@ -116,11 +115,8 @@ class LanguageModelData(Data):
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
         options = options or LanguageOptions()
         separate = request.separate(str, os.PathLike, list, tuple)
-        parts = {
-            part: read_documents(_paths(given), options.document, options.text)
-            for part, given in {"train": files, **separate}.items()
-        }
-        return cls(*assemble(parts, request, options))
+        others = {part: _paths(given) for part, given in separate.items()}
+        return cls(*read_parts(_paths(files), others, request, options))
 
     @classmethod
     def from_df(
@@ -128,9 +124,9 @@ class LanguageModelData(Data):
         frame: Any,
         text: str | None = None,
         *,
-        split: str | Split | None = None,
-        valid: float = 0.1,
-        test: float = 0.0,
+        split: str | Split | bool | None = None,
+        valid: Any = 0.1,
+        test: Any = 0.0,
         seed: int = 0,
         options: LanguageOptions | None = None,
     ) -> LanguageModelData:
@@ -140,8 +136,9 @@ class LanguageModelData(Data):
             frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
                 sequences.
             text: Name of the column; None uses "text", or the only column.
-            split: Name of a column with train, valid or test for each row; or a `Split`.
-            valid: Fraction or number of documents drawn at random, if ``split`` is None.
+            split: Name of a column with train, valid or test for each row; or a `Split`. None uses
+                the column "split" or "is_valid" if there is one; False uses no column.
+            valid: Fraction or number of documents drawn at random for validation; or a frame.
             test: The same for the test part.
             seed: Seed of the random split.
             options: Options for tokenizing documents.
@@ -152,7 +149,12 @@ class LanguageModelData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        return cls._from_table(read_table(frame), text, request, options)
+        separate = request.separate(object) if not isinstance(split, Split | str) else {}
+        tables = {
+            part: read_table(each, "frame" if part == "train" else f"{part} frame")
+            for part, each in {"train": frame, **separate}.items()
+        }
+        return cls(*read_tables(tables, request, _with_text(options, text)))
 
     @classmethod
     def from_csv(
@@ -160,27 +162,20 @@ class LanguageModelData(Data):
         path: PathLike,
         text: str | None = None,
         *,
-        split: str | Split | None = None,
-        valid: float = 0.1,
-        test: float = 0.0,
+        split: str | Split | bool | None = None,
+        valid: float | PathLike = 0.1,
+        test: float | PathLike = 0.0,
         seed: int = 0,
         options: LanguageOptions | None = None,
     ) -> LanguageModelData:
-        """Read the documents in a column of a CSV or TSV file; arguments as for `from_df`."""
-        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        return cls._from_table(read_csv(path), text, request, options)
+        """Read the documents in a column of a CSV or TSV file; arguments as for `from_df`.
 
-    @classmethod
-    def _from_table(
-        cls,
-        table: Table,
-        text: str | None,
-        request: SplitRequest,
-        options: LanguageOptions | None,
-    ) -> LanguageModelData:
-        options = options or LanguageOptions()
-        found = read_column(table, text or options.text)
-        return cls(*assemble({"train": found}, request, options, table))
+        ``valid`` and ``test`` may be files.
+        """
+        request = SplitRequest(valid, test, split, seed, default_valid=0.1)
+        files = {"train": path, **request.separate(str, os.PathLike)}
+        tables = {part: read_csv(file) for part, file in files.items()}
+        return cls(*read_tables(tables, request, _with_text(options, text)))
 
     @classmethod
     def from_texts(
@@ -223,9 +218,12 @@ class LanguageModelData(Data):
         return cls(*read_path(Path(path), options))
 
     @classmethod
-    def inputs_from_path(cls, path: Path) -> Sequence[str]:
-        """Return the lines of a file: prompts, which ``flambeau predict MODEL PATH`` continues."""
-        return read_lines(path)
+    def inputs_from_path(cls, path: Path) -> Sequence[Any]:
+        """Return the prompts of a file, which ``flambeau predict MODEL PATH`` continues.
+
+        They are its lines, the rows of a table or of JSON lines, or the files of a folder.
+        """
+        return read_inputs(path)
 
     # ------------------------------------------------------------ content
 
@@ -350,6 +348,11 @@ class LanguageModelData(Data):
             **values["regularisation"],
             "decoding": values["decoding"],
         }
+
+
+def _with_text(options: LanguageOptions | None, text: str | None) -> LanguageOptions:
+    options = options or LanguageOptions()
+    return options if text is None else replace(options, text=text)
 
 
 def _paths(given: Any) -> list[Path]:

@@ -11,7 +11,8 @@ from typing import Any, Literal, cast, get_args
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.tables import Table
 from flambeau.errors import InputError, did_you_mean
-from flambeau_text.checked_text import checked_text, is_missing_text
+from flambeau_text.checked_text import checked_text, is_missing_text, refuse_names
+from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from flambeau_text.text_lines import read_lines
 
 Unit = Literal["file", "paragraph", "line"]
@@ -19,7 +20,10 @@ Unit = Literal["file", "paragraph", "line"]
 
 UNITS: tuple[str, ...] = get_args(Unit)
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tokens")
-TABLE_SUFFIXES = (".csv", ".tsv")
+_NOT_TEXT = {
+    **dict.fromkeys(TABLE_SUFFIXES, "a table. Read one of its columns: LanguageModelData.from_csv"),
+    ".json": "JSON. Write an object with a text on each line and name the file .jsonl",
+}
 
 _FEWEST = 10
 """A single file is read as paragraphs or lines of which there are at least this number."""
@@ -34,15 +38,22 @@ class Documents:
         locations: Where each document was found, for messages.
         problems: Documents that were left out, with the reason.
         notes: Lines of the report on how the input was read.
+        rows: Place of each document in the input, in which those that were left out count.
     """
 
     texts: list[str] = field(default_factory=list[str])
     locations: list[str] = field(default_factory=list[str])
     problems: list[Problem] = field(default_factory=list[Problem])
     notes: list[str] = field(default_factory=list[str])
+    rows: list[int] = field(default_factory=list[int])
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of documents in the input, with those that were left out."""
+        return len(self.texts) + len(self.problems)
 
     def add(self, text: Any, location: str) -> None:
         """Add a document; one without text is reported instead.
@@ -57,6 +68,7 @@ class Documents:
         if not text.strip():
             self.problems.append(Problem(location, "no text"))
             return
+        self.rows.append(self.n_rows)
         self.texts.append(text)
         self.locations.append(location)
 
@@ -67,6 +79,7 @@ class Documents:
             self.locations + other.locations,
             self.problems + other.problems,
             list(dict.fromkeys(self.notes + other.notes)),
+            self.rows + [self.n_rows + row for row in other.rows],
         )
 
     def as_samples(self) -> Samples:
@@ -90,9 +103,12 @@ def read_documents(
         column: Field of ``.jsonl`` files with the texts; None uses "text", or the only one.
 
     Raises:
-        InputError: A file is missing, cannot be decoded, or no file has text.
+        InputError: A file is missing, cannot be decoded, or is a table, or no file has text.
     """
     files = [file for path in paths for file in text_files(path)]
+    for file in files:
+        if (what := _NOT_TEXT.get(suffix_of(file))) is not None:
+            raise InputError(f"{file} is no running text but {what}.")
     found = Documents()
     plain = [file for file in files if not _is_jsonl(file)]
     for file in files:
@@ -130,16 +146,15 @@ def text_files(path: Path) -> list[Path]:
     visible = [each for each in files if not _is_hidden(each.relative_to(path))]
     if not visible:
         raise InputError(
-            f"{path} has no text files ({', '.join(TEXT_SUFFIXES)}, .jsonl, also with .gz). Give "
+            f"{path} has no text files ({', '.join(TEXT_SUFFIXES)}, .jsonl, also compressed). Give "
             "the files themselves if they have another ending."
         )
     return visible
 
 
 def is_text_file(path: Path) -> bool:
-    """Return whether the ending of a file is that of a text, also with ``.gz``."""
-    name = path.name.lower().removesuffix(".gz")
-    return name.endswith((*TEXT_SUFFIXES, ".jsonl", ".ndjson"))
+    """Return whether the ending of a file is that of a text, also of a compressed one."""
+    return suffix_of(path) in (*TEXT_SUFFIXES, *JSON_SUFFIXES)
 
 
 def _is_hidden(path: Path) -> bool:
@@ -147,7 +162,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _is_jsonl(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+    return suffix_of(path) in JSON_SUFFIXES
 
 
 def _unit_of(lines: Sequence[str], n_files: int) -> tuple[Unit, str]:
@@ -240,6 +255,7 @@ def read_items(items: Iterable[Any], column: str | None = None) -> Documents:
             "One text was given in place of several documents. Give a list: "
             "LanguageModelData.from_texts([text])."
         )
+    refuse_names(items, "documents", "LanguageModelData.from_df(…)")
     found = Documents()
     for index, item in enumerate(items):
         text = text_of(item, f"document {index}", column) if isinstance(item, Mapping) else item

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from flambeau_text.language.rules import RULES
 from flambeau_text.language.task import LanguageModelTask
 from flambeau_text.models.awd_lstm import awd_lstm
 from flambeau_text.models.decoder import decoder
+from flambeau_text.text_lines import READ_ERRORS, open_bytes
 from flambeau_text.word_count import count_words
 
 _HEAD_BYTES = 1 << 16
@@ -49,9 +49,9 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
 
 def _is_running_text(path: Path) -> bool:
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with open_bytes(path) as file:
             head = file.read(_HEAD_BYTES)
-    except (OSError, EOFError):
+    except READ_ERRORS:
         return False
     if b"\0" in head:
         return False
@@ -81,9 +81,7 @@ DATA_OPTIONS = (
         "word-rules", bool, "Capitals and repetition of --tokenizer word as tokens.", "word_rules"
     ),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
-    CliOption(
-        "split", str, "Name of a table's column with train, valid or test for each row.", "split"
-    ),
+    CliOption("split", str, "Column with train, valid, test …; none for a random split.", "split"),
 )
 
 PREDICT_OPTIONS = (

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from flambeau.data.part_columns import read_part_column
+from flambeau.data.part_columns import part_in_name, part_of_name, read_part_column
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import (
@@ -19,15 +20,18 @@ from flambeau.data.split_request import (
     rows_by_part,
 )
 from flambeau.data.tables import Table, read_csv
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError, SplitError, did_you_mean
+from flambeau.wording import name_some
+from flambeau_text.file_kinds import TABLE_SUFFIXES, suffix_of
 from flambeau_text.language.documents import (
-    TABLE_SUFFIXES,
     Documents,
     read_column,
     read_documents,
+    text_column,
     text_files,
 )
 from flambeau_text.language.options import LanguageOptions
+from flambeau_text.part_column import part_column
 
 LanguageDataArguments: TypeAlias = tuple[Samples, Split, LanguageOptions, tuple[str, ...]]
 """The arguments of ``LanguageModelData``: samples, split, options, notes."""
@@ -36,7 +40,6 @@ _SETTINGS = (
     *("document", "text", "tokenizer", "vocab_size", "language", "lowercase", "normalization"),
     *("word_rules", "like"),
 )
-_PART_NAMES = {"valid": ("valid", "val", "validation", "dev"), "test": ("test",)}
 
 
 def assemble(
@@ -44,6 +47,7 @@ def assemble(
     request: SplitRequest,
     options: LanguageOptions,
     table: Table | None = None,
+    columns: Sequence[str] = (),
 ) -> LanguageDataArguments:
     """Join the documents of all parts in one table, and split it.
 
@@ -51,23 +55,23 @@ def assemble(
         parts: The documents by part; those of "train" are split if no others are given.
         request: The split that was requested.
         options: Options of the data.
-        table: The table that was read, whose column ``request.column`` may name the parts.
+        table: The table that was read, if it may have a column with the part of each row.
+        columns: The columns of the table with the texts.
 
     Raises:
         InputError: There are too few documents to draw a part.
     """
-    given = consecutive_rows({part: len(each) for part, each in parts.items()})
+    given = consecutive_rows({part: each.n_rows for part, each in parts.items()})
     known = given if len(parts) > 1 else None
     documents = Documents()
     for each in parts.values():
         documents = documents.extended(each)
-    if request.split and documents.problems:
-        raise InputError(
-            f"{documents.problems[0]}. With split=… every row needs a text, because parts are rows "
-            "of the input. Fill or drop such rows."
-        )
-    if table is not None and (column := request.column) is not None:
-        known = rows_by_part(read_part_column(table.column(column), column, table.name))
+    notes = list(documents.notes)
+    if table is not None and known is None:
+        column, readings = part_column(table, request, columns)
+        notes += map(str, readings)
+        if column is not None:
+            known = rows_by_part(read_part_column(table.column(column), column, table.name))
     n = len(documents)
     if known is None and request.to_draw() and n < 2:
         raise InputError(
@@ -79,10 +83,80 @@ def assemble(
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(text, len(numbers)) for text in documents.texts])
     repeated = len(numbers) < n
-    split = request.resolve(n, given=known, groups=groups if repeated else None)
+    split = request.resolve(
+        documents.n_rows,
+        kept=None if n == documents.n_rows else np.array(documents.rows, np.int64),
+        given=known,
+        groups=groups if repeated else None,
+    )
     if "by group" in split.method:
         split = replace(split, notes=(*split.notes, "a group is all copies of one document"))
-    return documents.as_samples(), split, options, tuple(documents.notes)
+    return documents.as_samples(), split, options, tuple(notes)
+
+
+def read_parts(
+    paths: Sequence[Path],
+    separate: Mapping[str, Sequence[Path]],
+    request: SplitRequest,
+    options: LanguageOptions,
+) -> LanguageDataArguments:
+    """Read the files of each part and split them; the files of one folder may be named as parts.
+
+    Args:
+        paths: Files and folders.
+        separate: Those of other parts than train.
+        request: The split that was requested.
+        options: How documents are read.
+
+    Raises:
+        InputError: There is no text, or a file cannot be read.
+        SplitError: The parts cannot be formed.
+    """
+    taken = {file.resolve() for each in separate.values() for path in each for file in _files(path)}
+    found: dict[str, Sequence[Path]] = {
+        # Those of another part are often in the same folder.
+        "train": [
+            file
+            for path in paths
+            for file in _files(path)
+            if not path.is_dir() or file.resolve() not in taken
+        ]
+    }
+    if not found["train"]:
+        raise InputError(f"Every file of {paths[0]} is given as another part: train has none.")
+    notes: list[str] = []
+    if len(paths) == 1 and paths[0].is_dir() and request.split is None:
+        found, notes = _parts_of(paths[0], found["train"], request)
+    if both := [part for part in separate if part in found]:
+        raise SplitError(
+            f"The part {both[0]} is given, but {paths[0]} has files of it, too "
+            f"({name_some(each.name for each in found[both[0]])}). Omit one of the two."
+        )
+    parts = {
+        part: read_documents(each, options.document, options.text)
+        for part, each in {**found, **separate}.items()
+    }
+    parts["train"].notes += notes
+    return assemble(parts, request, options)
+
+
+def _files(path: Path) -> list[Path]:
+    return text_files(path) if path.exists() else [path]
+
+
+def read_tables(
+    tables: Mapping[str, Table], request: SplitRequest, options: LanguageOptions
+) -> LanguageDataArguments:
+    """Read the column of texts in the table of each part, and split the rows.
+
+    Raises:
+        InputError: There is no such column, or a cell is no text; the message names the row.
+        SplitError: The parts cannot be formed.
+    """
+    train = tables["train"]
+    column = text_column(train.names, options.text, train.name)
+    parts = {part: read_column(table, column) for part, table in tables.items()}
+    return assemble(parts, request, options, train, [column])
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
@@ -92,7 +166,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
         path: A text file; a folder with text files, which may be called train, valid and test; or a
             table with a column of texts.
         options: ``valid`` and ``test``, each a fraction, a number of documents, or a file;
-            ``split``, the column of a table with the parts; ``seed`` and the options of
+            ``split``, the column of a table with the parts, or "none"; ``seed`` and the options of
             ``LanguageOptions``; ``evaluate``, the part that is scored.
 
     Raises:
@@ -112,10 +186,11 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
     if "target" in given:
         chosen.setdefault("text", given.pop("target"))
     settings = LanguageOptions(**chosen)
+    split = given.pop("split", None)
     request = SplitRequest(
         _size_or_file("valid", given.pop("valid", 0.1)),
         _size_or_file("test", given.pop("test", 0.0)),
-        given.pop("split", None),
+        False if split == "none" else split,
         given.pop("seed", 0),
         scored=given.pop("evaluate", None),
         default_valid=0.1,
@@ -126,17 +201,11 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
         raise ArgumentError(
             f"Unknown option {name!r} for a language model. {did_you_mean(name, known)}"
         )
-    if path.suffix.lower() in TABLE_SUFFIXES:
-        table = read_csv(path)
-        return assemble({"train": read_column(table, settings.text)}, request, settings, table)
     separate = request.separate(Path)
-    files = {"train": [path], **{part: [file] for part, file in separate.items()}}
-    if path.is_dir() and not separate:
-        files = _parts_of(path, request)
-    parts = {
-        part: read_documents(each, settings.document, settings.text) for part, each in files.items()
-    }
-    return assemble(parts, request, settings)
+    if suffix_of(path) in TABLE_SUFFIXES:
+        tables = {part: read_csv(file) for part, file in {"train": path, **separate}.items()}
+        return read_tables(tables, request, settings)
+    return read_parts([path], {part: [file] for part, file in separate.items()}, request, settings)
 
 
 def _size_or_file(name: str, value: Any) -> Any:
@@ -156,22 +225,36 @@ def _size_or_file(name: str, value: Any) -> Any:
     return file
 
 
-def _parts_of(folder: Path, request: SplitRequest) -> dict[str, list[Path]]:
-    """Return the files of each part, if the names of files or folders say so."""
-    files = text_files(folder)
+def _parts_of(
+    folder: Path, files: Sequence[Path], request: SplitRequest
+) -> tuple[dict[str, Sequence[Path]], list[str]]:
+    """Return the files of each part, if the names of files or folders say so, and a note of it."""
+    names = [file.relative_to(folder) for file in files]
+    # Beside a train part the names may have further words: wiki.valid.tokens, news-dev.txt.
+    anywhere = any(_part_of(name, anywhere=True) == "train" for name in names)
     parts: dict[str, list[Path]] = {}
-    for file in files:
-        names = [each.lower().split(".")[0] for each in file.relative_to(folder).parts]
-        part = next(
-            (
-                part
-                for part, known in _PART_NAMES.items()
-                if names[0] in known or (len(names) == 1 and names[-1].split("_")[0] in known)
-            ),
-            "train",
-        )
-        parts.setdefault(part, []).append(file)
-    if "train" not in parts:
-        return {"train": files}
+    for file, name in zip(files, names, strict=True):
+        parts.setdefault(_part_of(name, anywhere=anywhere) or "train", []).append(file)
+    if len(parts) == 1 or "train" not in parts:
+        return {"train": files}, []
     request.refuse_unused_sizes(dict.fromkeys(part for part in parts if part != "train"))
-    return {part: parts[part] for part in ("train", "valid", "test") if part in parts}
+    found = {part: parts[part] for part in ("train", "valid", "test") if part in parts}
+    shown = [
+        f"{part} is {name_some(str(file.relative_to(folder)) for file in each)}"
+        for part, each in found.items()
+    ]
+    return dict(found), [f"parts by the names of files: {'; '.join(shown)}"]
+
+
+def _part_of(name: Path, *, anywhere: bool) -> str | None:
+    """Return the part that the name of a file, or of its folder, denotes.
+
+    Args:
+        name: The file, relative to the folder of all.
+        anywhere: Whether any word of the file's name may denote a part, or only the first.
+    """
+    first = name.parts[0] if len(name.parts) > 1 else re.split(r"[._]", name.name, maxsplit=1)[0]
+    part = part_of_name(first)
+    if part is None and anywhere and len(name.parts) == 1:
+        part = part_in_name(name.name)
+    return None if part == "calibration" else part

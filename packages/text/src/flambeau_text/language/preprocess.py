@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from os import PathLike
+from typing import Any, cast
 
 import torch
 
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
+from flambeau_text.checked_text import checked_text
 from flambeau_text.language.stream import TOKENS, TokenStream, stream_of
 from flambeau_text.language.token_store import encode_in_memory, encode_on_disk, parts_of
+from flambeau_text.text_lines import text_of_file
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
 
@@ -63,13 +66,16 @@ class LanguagePreprocessor(Preprocessor):
         If lines end with end tokens, a prompt that ends with a line feed ends with an end token;
         otherwise the model continues its last line.
 
+        Args:
+            items: Texts, or mappings with a text in the field "prompt", as the rows of a table are.
+
         Raises:
-            InputError: An item is not a text, or has unpaired surrogates; the message has its
-                index.
+            InputError: An item is not a text, or has NUL characters or unpaired surrogates; the
+                message has its index.
         """
         rows: list[list[int]] = []
         for index, item in enumerate(items):
-            rows.append(self._prompt(_checked(index, item)))
+            rows.append(self._prompt(prompt_of(item, f"Item {index}")))
         return padded_prompts(rows, self.tokenizer.special.padding)
 
     def _prompt(self, text: str) -> list[int]:
@@ -102,17 +108,24 @@ def padded_prompts(rows: Sequence[Sequence[int]], padding: int) -> Batch:
     return Batch({TOKENS: tokens}, masks={TOKENS: mask}, weight=float(len(rows)))
 
 
-def _checked(index: int, item: Any) -> str:
-    if not isinstance(item, str):
-        raise InputError(
-            f"Item {index}: {item!r:.40} is of type {type(item).__name__}. Give the text that the "
-            "model continues."
-        )
-    try:
-        item.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"Item {index}: the character {item[error.start]!r} at index {error.start} is an "
-            "unpaired surrogate and not valid text. Decode the text as UTF-8."
-        ) from None
-    return item
+def prompt_of(item: Any, where: str) -> str:
+    """Return a prompt: a text, that of a file, or the field "prompt" or "text" of a mapping.
+
+    Args:
+        item: A text, the path of a file, or a mapping; one with a single field may have any name.
+        where: Its place, for messages.
+
+    Raises:
+        InputError: It is neither; or its text has NUL characters or unpaired surrogates.
+    """
+    if isinstance(item, Mapping):
+        fields = cast("Mapping[str, Any]", item)
+        names = [str(name) for name in fields]
+        found = [name for name in ("prompt", "text") if name in names] or names
+        if len(found) != 1 and found[:1] != ["prompt"]:
+            raise InputError(
+                f"{where} has the fields {', '.join(names) or 'none'}. Give the prompt alone, or "
+                "in the field 'prompt'."
+            )
+        item = fields[found[0]]
+    return checked_text(text_of_file(item) if isinstance(item, PathLike) else item, where)

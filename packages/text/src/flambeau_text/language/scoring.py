@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flambeau.artefact.predictor import Predictor
 from flambeau.errors import ArgumentError
+from flambeau_text.checked_text import checked_text, refuse_names
 from flambeau_text.language.preprocess import LanguagePreprocessor
 from flambeau_text.models.language_model import LanguageModel
 from flambeau_text.tokenization import Tokenizer
@@ -51,7 +52,8 @@ def score_texts(predictor: Predictor, texts: Sequence[str]) -> list[TokenScores]
 
     Raises:
         ArgumentError: The predictor is not one of a language model, or a single text is given.
-        InputError: A text is longer than the positions of the model.
+        InputError: A text is longer than the positions of the model, or is none; or ``texts`` is a
+            frame or a mapping.
     """
     model, tokenizer = _components(predictor, texts)
     found: list[TokenScores] = []
@@ -77,7 +79,7 @@ def embed_texts(predictor: Predictor, texts: Sequence[str], pooling: Pooling = "
 
     Raises:
         ArgumentError: As for `score_texts`; or ``pooling`` is unknown.
-        InputError: A text is longer than the positions of the model.
+        InputError: As for `score_texts`.
     """
     if pooling not in get_args(Pooling):
         raise ArgumentError(f'pooling={pooling!r} is invalid. Use "mean" or "last".')
@@ -94,8 +96,9 @@ def embed_texts(predictor: Predictor, texts: Sequence[str], pooling: Pooling = "
 def _encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Tensor]:
     """Yield the tokens of each text, with its end tokens, int64 ``(n,)``."""
     preprocessor = LanguagePreprocessor(tokenizer=tokenizer)
-    for text in texts:
-        yield preprocessor.stream([text]).tokens.to(torch.int64)
+    for index, text in enumerate(texts):
+        checked = checked_text(text, f"Text {index}")
+        yield preprocessor.stream([checked]).tokens.to(torch.int64)
 
 
 def _features(
@@ -125,4 +128,5 @@ def _components(predictor: Predictor, texts: Any) -> tuple[LanguageModel, Tokeni
         )
     if isinstance(texts, str):
         raise ArgumentError("texts is a single text. Pass a list: [text].")
+    refuse_names(texts, "texts", "frame[column]")
     return model, tokenizer

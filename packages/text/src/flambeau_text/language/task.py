@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flambeau.data.batch import Batch
 from flambeau.distributed.metric_sync import make_syncable, synced_scores
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.task.metrics import MeanLoss, Mode, score
 from flambeau.task.task import StepContext, Task
 from flambeau_text.decoding.content_keys import content_keys
@@ -107,8 +107,6 @@ class LanguageModelTask(Task):
         for name, value in (("alpha", alpha), ("beta", beta)):
             if not 0 <= value < math.inf:
                 raise InputError(f"{name} must be a number of at least 0, not {value!r}.")
-        if type(max_tokens) is not int or max_tokens < 1:
-            raise InputError(f"max_tokens must be a number of at least 1, not {max_tokens!r}.")
         self.tokenizer = (
             tokenizer_from_json(tokenizer) if isinstance(tokenizer, Mapping) else tokenizer
         )
@@ -118,10 +116,7 @@ class LanguageModelTask(Task):
         if not isinstance(given, Greedy | Sampling):
             raise InputError(f"decoding is {given}; a language model needs Greedy or Sampling.")
         self.decoding = given
-        self.max_tokens = max_tokens
-        if isinstance(stop, str) or not all(stop):
-            raise InputError(f"stop must be a list of texts that are not empty, not {stop!r}.")
-        self.stop = tuple(stop)
+        self.max_tokens, self.stop = _checked_most(max_tokens), _checked_stop(stop)
 
     @property
     def n_outputs(self) -> int:
@@ -212,19 +207,26 @@ class LanguageModelTask(Task):
         """Return a copy with the sampling requested from ``flambeau predict``.
 
         Args:
-            options: "max_tokens"; "stop"; "temperature" (0 is greedy), "top_k", "top_p", "min_p",
-                "seed".
+            options: "max_tokens"; "stop", a text or several; "temperature" (0 is greedy), "top_k",
+                "top_p", "min_p", "seed".
 
         Raises:
+            ArgumentError: There is no such option.
             InputError: A value is invalid.
         """
         if not options:
             return self
+        for name in options:
+            if name not in _OPTIONS:
+                raise ArgumentError(
+                    f"Language models have no option {name!r} for predict. "
+                    f"{did_you_mean(name, _OPTIONS)}"
+                )
         task = copy(self)
         given = {name: value for name, value in options.items() if value is not None}
-        task.max_tokens = given.pop("max_tokens", self.max_tokens)
-        stop = given.pop("stop", None)
-        task.stop = self.stop if stop is None else (stop,)
+        task.max_tokens = _checked_most(given.pop("max_tokens", self.max_tokens))
+        stop = given.pop("stop", self.stop)
+        task.stop = _checked_stop([stop] if isinstance(stop, str) else stop)
         if given.get("temperature") == 0:
             task.decoding = Greedy()
         elif given:
@@ -284,7 +286,7 @@ class LanguageModelTask(Task):
         for token, _, _ in steps:
             tokens.append(int(token))
             text = self.continuation(before, tokens).rstrip("\ufffd")
-            text = text[: len(text) - held]
+            text = text[: max(0, len(text) - held)]
             if text.startswith(shown) and text != shown:
                 yield text[len(shown) :]
                 shown = text
@@ -350,6 +352,20 @@ class LanguageModelTask(Task):
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
+_OPTIONS = ("max_tokens", "stop", *_SAMPLING)
+
+
+def _checked_most(max_tokens: Any) -> int:
+    if type(max_tokens) is not int or max_tokens < 1:
+        raise InputError(f"max_tokens must be a number of at least 1, not {max_tokens!r}.")
+    return max_tokens
+
+
+def _checked_stop(stop: Any) -> tuple[str, ...]:
+    is_list = isinstance(stop, Sequence) and not isinstance(stop, str)
+    if not is_list or not all(isinstance(each, str) and each for each in stop):
+        raise InputError(f"stop must be a list of texts that are not empty, not {stop!r}.")
+    return tuple(cast("Sequence[str]", stop))
 
 
 def _mean_square(values: Tensor, mask: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from flambeau.task.metrics import SumMetric
 
 _PREFIXES = "OBIES"
 _O, _B, _I, _E, _S = range(len(_PREFIXES))
+_OTHER_NAMES = {"M": "I", "L": "E", "U": "S"}
+"""Prefixes of the schemes BMES and BILOU, and what they are called here."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,39 @@ class Entity:
 def split_tag(tag: str) -> tuple[str, str] | None:
     """Return prefix and type of a tag; None if it has neither the form "O" nor "B-PER".
 
+    The prefixes L and U (BILOU) and M (BMES) are those that mean the same: E, S and I. A prefix
+    alone, as for entities of one type or the words of a text without spaces, has the type "_".
+
     Example:
-        >>> split_tag("B-PER"), split_tag("O"), split_tag("NOUN")
-        (('B', 'PER'), ('O', ''), None)
+        >>> split_tag("B-PER"), split_tag("U-PER"), split_tag("B"), split_tag("O")
+        (('B', 'PER'), ('S', 'PER'), ('B', '_'), ('O', ''))
+        >>> split_tag("NOUN") is None
+        True
     """
     if tag == "O":
         return "O", ""
     prefix, separator, kind = tag.partition("-")
-    return (prefix, kind) if separator and kind and prefix in "BIES" else None
+    prefix = _OTHER_NAMES.get(prefix, prefix)
+    kind = kind if separator else "_"
+    return (prefix, kind) if kind and prefix in ("B", "I", "E", "S") else None
 
 
 def are_entities(tags: Sequence[str]) -> bool:
     """Return whether all tags mark entities, and one of them does."""
     found = [split_tag(tag) for tag in tags]
     return all(found) and any(each and each[0] != "O" for each in found)
+
+
+def nearly_entities(tags: Sequence[str]) -> str | None:
+    """Return a tag for which the others do not mark entities; None if they mark none at all.
+
+    Example:
+        >>> nearly_entities(["O", "PER", "LOC"]), nearly_entities(["NOUN", "VERB"])
+        ('PER', None)
+    """
+    odd = [tag for tag in tags if split_tag(tag) is None]
+    # "O" in lower case is a usual way to write tags, too.
+    return odd[0] if odd and any(tag in ("O", "o") or split_tag(tag) for tag in tags) else None
 
 
 def entities_of(tags: Sequence[str]) -> list[Entity]:
@@ -56,7 +77,7 @@ def entities_of(tags: Sequence[str]) -> list[Entity]:
     O) count, too, as in the evaluation of CoNLL-2000 and in seqeval's default mode.
 
     Args:
-        tags: Tags of the words: "O", or a prefix B, I, E or S with a type.
+        tags: Tags of the words: "O", or a prefix with a type; see `split_tag`.
 
     Raises:
         ValueError: A tag has another form.
@@ -81,7 +102,7 @@ def entities_of(tags: Sequence[str]) -> list[Entity]:
 def _checked(tag: str) -> tuple[str, str]:
     found = split_tag(tag)
     if found is None:
-        raise ValueError(f"{tag!r} is no tag of an entity: write O, or B-TYPE, I-TYPE, E-TYPE.")
+        raise ValueError(f"{tag!r} is no tag of an entity: write O, or B-TYPE and I-TYPE.")
     return found
 
 

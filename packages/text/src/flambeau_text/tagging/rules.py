@@ -11,6 +11,7 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_training import lr_rule
 from flambeau_text.models.config import config_from_values
+from flambeau_text.tagging.entities import nearly_entities
 from flambeau_text.tagging.network import TaggerConfig
 from flambeau_text.token_rules import data_device_rule
 from flambeau_text.tokenization.fit import TOKENIZERS
@@ -26,12 +27,18 @@ _VOCAB_SIZES = ((500_000, 8_000), (100_000, 4_000), (0, 2_000))
 
 
 def _task(facts: Any, values: Values) -> Choice:
+    names, n = facts["class_names"], facts["n_train"]
     what = "entities and other words" if facts["entities"] else "words"
+    odd = nearly_entities(names)
+    doubt = (
+        ""
+        if odd is None
+        else f" Entities are not scored, because {odd!r} is not of the form B-TYPE or I-TYPE."
+    )
     return Choice(
         "task",
         "tags",
-        f"{len(facts['class_names'])} tags of {what}: {facts['words']:,} words in "
-        f"{facts['n_train']:,} train sentences.",
+        f"{len(names)} tags of {what}: {facts['words']:,} words in {n:,} train sentences.{doubt}",
         override="Learner(data, task=…)",
         source="default",
     )

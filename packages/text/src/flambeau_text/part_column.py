@@ -1,0 +1,31 @@
+"""``part_column``: the column of a table of texts that has the part of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from flambeau.data.part_columns import doubt_about_part_columns, find_part_column
+from flambeau.data.reading import Reading
+from flambeau.data.split_request import SplitRequest
+from flambeau.data.tables import Table
+
+
+def part_column(
+    table: Table, request: SplitRequest, known: Collection[str]
+) -> tuple[str | None, tuple[Reading, ...]]:
+    """Return the column with the part of each row, if there is one, and why it is used.
+
+    Args:
+        table: The table.
+        request: The requested split, which may name the column or give the rows of each part.
+        known: Columns with another meaning.
+
+    Raises:
+        SplitError: Several columns could contain the parts.
+    """
+    if request.column is not None or request.split is not None:
+        return request.column, ()
+    match = find_part_column(table, known)
+    if match is None:
+        return None, doubt_about_part_columns(table, known)
+    return match[0], (match[1],)
