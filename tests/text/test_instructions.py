@@ -195,7 +195,7 @@ def test_prompts_may_be_fields_and_files(tokens: HFTokenizer, tmp_path: Path) ->
         tmp_path / "a.txt",
     ):
         assert torch.equal(preprocessor.encode([item]).inputs[TOKENS], wanted.inputs[TOKENS])
-    with pytest.raises(InputError, match=r"Item 0 has the fields a, b\. Give the prompt"):
+    with pytest.raises(InputError, match="Item 0: none of the fields a, b is named 'prompt'"):
         preprocessor.encode([{"a": "x", "b": "y"}])
 
 

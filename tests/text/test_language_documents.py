@@ -199,8 +199,16 @@ def test_the_field_of_json_lines_can_be_named(tmp_path: Path) -> None:
 
 def test_a_split_does_not_shift_over_rows_without_text() -> None:
     rows = ["a", "", "b", "c", "d"]
-    split = Split.from_indices([0, 2], [3])
-    with pytest.raises(InputError, match=r"document 1: no text\. With split"):
-        LanguageModelData.from_texts(rows, split=split)
-    with pytest.raises(InputError, match=r"row 1: no text\. With split"):
-        LanguageModelData.from_df({"text": rows, "part": ["train"] * 4 + ["valid"]}, split="part")
+    data = LanguageModelData.from_texts(rows, split=Split.from_indices([0, 2], [3]))
+    assert (data.raw("train"), data.raw("valid")) == (["a", "b"], ["c"])
+    parts = ["train"] * 4 + ["valid"]
+    data = LanguageModelData.from_df({"text": rows, "part": parts}, split="part")
+    assert (data.raw("train"), data.raw("valid")) == (["a", "b", "c"], ["d"])
+    data = LanguageModelData.from_texts(rows, valid=[" ", "e"], test=["f", ""])
+    assert (data.raw("train"), data.raw("valid"), data.raw("test")) == (
+        ["a", "b", "c", "d"],
+        ["e"],
+        ["f"],
+    )
+    with pytest.raises(SplitError, match="valid"):
+        LanguageModelData.from_texts(rows, split=Split.from_indices([0, 2], [1]))

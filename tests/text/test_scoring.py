@@ -180,7 +180,7 @@ def test_prompts_come_from_tables_and_files(predictor: Predictor, tmp_path: Path
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "a.txt").write_text("ab\n")
     assert predictor.predict(LanguageModelData.inputs_from_path(tmp_path / "one")) == wanted[:1]
-    with pytest.raises(InputError, match=r"Item 0 has the fields x, y\. Give the prompt"):
+    with pytest.raises(InputError, match="Item 0: none of the fields x, y is named 'prompt'"):
         predictor.predict([{"x": "ab", "y": "cd"}])
 
 

@@ -119,7 +119,7 @@ class TextPreprocessor(Preprocessor):
             names = self._names_in(fields)
             if missing := [name for name in names if name not in fields]:
                 hint = did_you_mean(missing[0], map(str, fields))
-                raise InputError(f"{where} has no field {missing[0]!r} with the text. {hint}")
+                raise InputError(f"{where}: there is no field {missing[0]!r} with the text. {hint}")
             return [checked_text(fields[name], f"{where}, field {name!r}") for name in names]
         values = [item] if self.n_texts == 1 else item
         if not isinstance(values, list | tuple) or len(cast("list[Any]", values)) != self.n_texts:

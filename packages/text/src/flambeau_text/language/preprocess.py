@@ -124,8 +124,8 @@ def prompt_of(item: Any, where: str) -> str:
         found = [name for name in ("prompt", "text") if name in names] or names
         if len(found) != 1 and found[:1] != ["prompt"]:
             raise InputError(
-                f"{where} has the fields {', '.join(names) or 'none'}. Give the prompt alone, or "
-                "in the field 'prompt'."
+                f"{where}: none of the fields {', '.join(names) or '(there are none)'} is named "
+                "'prompt'. Give the prompt alone, or in this field."
             )
         item = fields[found[0]]
     return checked_text(text_of_file(item) if isinstance(item, PathLike) else item, where)
