@@ -52,7 +52,7 @@ def score_texts(predictor: Predictor, texts: Sequence[str]) -> list[TokenScores]
 
     Raises:
         ArgumentError: The predictor is not one of a language model, or a single text is given.
-        InputError: A text is longer than the positions of the model, or is none; or ``texts`` is a
+        InputError: A text is invalid or longer than the positions of the model, or ``texts`` is a
             frame or a mapping.
     """
     model, tokenizer = _components(predictor, texts)
