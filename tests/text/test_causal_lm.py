@@ -109,7 +109,8 @@ def test_the_loss_equals_that_of_transformers(folder: Path) -> None:
         wanted = {f"network.{name}": value.grad for name, value in other.named_parameters()}
         assert gradients.keys() == wanted.keys()
         for name, value in gradients.items():
-            torch.testing.assert_close(value, wanted[name], **TOLERANCE)
+            # Sums in another order: large gradients differ by more than 1e-6.
+            torch.testing.assert_close(value, wanted[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("left", [False, True])
