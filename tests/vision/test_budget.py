@@ -11,6 +11,7 @@ import pytest
 from flambeau import Callback, Learner, Plan, TrainingOptions
 from flambeau.plan import CORE_RULES, combine
 from flambeau.training.step import train_step
+from flambeau.tuning.budget_choice import longest_run
 from flambeau_vision import ImageData
 from flambeau_vision.domain import DOMAIN
 
@@ -156,3 +157,11 @@ def test_a_larger_network_gives_way_where_half_the_size_is_not_enough(
     made.fit_auto(1.0, clock=clock)
     assert made.plan["architecture"].value == "small_cnn"
     assert "It replaces resnet18" in made.plan["architecture"].reason
+
+
+def test_a_run_in_a_time_budget_may_be_longer_than_planned() -> None:
+    images = np.zeros((5_000, 8, 8), dtype=np.uint8)
+    data = ImageData.from_arrays(images, ["ant", "bee"] * 2_500, valid=0.2)
+    plan = Learner(data, quiet=True).plan
+    assert (plan.values["epochs"], longest_run(plan)) == (12, 200)
+    assert longest_run(Learner(data, quiet=True, choices={"epochs": 3}).plan) == 3

@@ -125,3 +125,18 @@ def test_a_relative_folder_stays_where_the_learner_was_made(
     learner.fit(1)
     assert not list(Path().iterdir())
     assert (tmp_path / "run").is_dir()
+
+
+def test_a_resumed_run_names_the_choices_that_it_does_not_take(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for choices, said in (({"lr": 0.5, "epochs": 7}, True), ({"lr": 0.01, "epochs": 2}, False)):
+        folder = tmp_path / str(said)
+        with pytest.raises(KeyboardInterrupt):
+            make(folder, Interrupt()).fit(2, lr=0.01)
+        learner = Learner(DATA, choices={"batch_size": 20, "probe": "off", **choices})
+        rows = learner.resume(folder).rows
+        assert len(rows) == 2
+        assert max(row["lr"] for row in rows) <= 0.01
+        line = "keeps epochs 2, lr 0.01; epochs=7, lr=0.5 in your choices is not used"
+        assert (line in "".join(capfd.readouterr())) is said

@@ -70,7 +70,8 @@ def simulate(
         took = interval_s[min(done, len(interval_s) - 1)]
         now_s, done, recent = now_s + took, done + 1, [*recent, took][-3:]
         fitting = intervals_within(budget_s - now_s, sum(recent) / len(recent))
-        trend = {"+": "improving", "-": "worsening"}.get(trends[done - 1 : done], "unknown")
+        named = {"+": "improving", "-": "worsening", "?": "unmeasured"}
+        trend = named.get(trends[done - 1 : done], "unknown")
         trend = "worsening" if "-" in trends[:done] else trend
         past = rates(segments)[: done + 1]
         segments = next_segments(segments, done, fitting, wanted, trend)
@@ -122,6 +123,16 @@ def test_only_a_worsening_trend_starts_the_decay_early() -> None:
     assert [(s.name, s.intervals) for s in harmed] == [("warm-up", 4), ("hold", 3), ("decay", 5)]
     longer, _ = simulate([1.0], 200.0, 40, "." * 23 + "+")
     assert [(s.name, s.intervals) for s in longer] == [("warm-up", 4), ("hold", 26), ("decay", 20)]
+
+
+def test_a_short_plan_goes_on_until_its_scores_have_a_trend() -> None:
+    # Seven epochs of CIFAR-10 ended after 58 of 180 s, before there were scores to compare.
+    known, _ = simulate([8.0], 180.0, 7)
+    assert total(known) == 7
+    measured, _ = simulate([8.0], 180.0, 7, "????????" + "+" * 20)
+    assert total(measured) >= 20
+    level, _ = simulate([8.0], 180.0, 7, "????????")
+    assert 13 <= total(level) <= 15
 
 
 def test_completed_intervals_keep_their_exact_factors() -> None:

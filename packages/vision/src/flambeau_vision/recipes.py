@@ -75,5 +75,11 @@ BF16_GAIN_OF_CUSTOM_MODULES = (
 
 MIN_EPOCHS, MAX_EPOCHS = 5, 40
 
+MAX_EPOCHS_IN_BUDGET = 200
+"""Up to how many epochs ``fit_auto`` uses a time budget."""
+
+LONG_RUN = 80
+"""From this number of epochs a stronger augmentation is chosen."""
+
 ACCELERATOR_FACTOR = 4
 """On an accelerator ``n_samples`` is multiplied by this factor, because steps are faster there."""

@@ -13,6 +13,7 @@ from flambeau.plan.rules_machine import data_device_choice, data_device_fault, p
 from flambeau.plan.rules_model import head_rule
 from flambeau.plan.rules_task import targets_accept, with_readings
 from flambeau.plan.rules_training import lr_rule, unless_steps
+from flambeau.tuning.budget import LONGEST
 from flambeau.wording import format_bytes
 from flambeau_vision.disk_cache import available_cache_bytes
 from flambeau_vision.facts import ImageFacts
@@ -20,6 +21,7 @@ from flambeau_vision.recipes import (
     ACCELERATOR_FACTOR,
     BF16_GAIN_OF_CUSTOM_MODULES,
     MAX_EPOCHS,
+    MAX_EPOCHS_IN_BUDGET,
     MIN_EPOCHS,
     RECIPES,
     UNKNOWN,
@@ -328,8 +330,14 @@ def _epochs(facts: ImageFacts, values: Values) -> Choice:
         "epochs",
         value,
         f"{architecture} needs about {wanted:,} training samples{start}; {value} epochs of {n:,} "
-        f"train rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs).",
-        evidence={"n_train": n, "samples": value * n, "samples_needed": wanted},
+        f"train rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs). In a time "
+        f"budget fit_auto trains up to {MAX_EPOCHS_IN_BUDGET}.",
+        evidence={
+            "n_train": n,
+            "samples": value * n,
+            "samples_needed": wanted,
+            LONGEST: max(value, MAX_EPOCHS_IN_BUDGET),
+        },
         alternatives=(max(1, value // 2), value * 2),
         confidence=0.7,
         override=f"learner.fit({value * 2})",

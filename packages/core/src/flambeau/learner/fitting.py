@@ -26,6 +26,7 @@ from flambeau.learner.planning import (
     auto_run_of_checkpoint,
     decide,
     plan_of_checkpoint,
+    unused_choices,
     within_budget,
 )
 from flambeau.learner.setup import Request, Resume, Setup, callbacks_of, options_of
@@ -106,6 +107,9 @@ def resume(setup: Setup, resume: Resume, started: Started) -> Plan:
         is_built=resume.is_built,
         training=setup.training,
     )
+    unused = unused_choices(plan, setup.plan, resume.user_keys)
+    if unused and not setup.quiet:
+        ProgressBar.write_line(unused)
     phases, auto = read_phases(tree, checkpoint), auto_run_of_checkpoint(tree)
     setup = replace(setup, plan=plan, position=Position(), folder=setup.folder or folder)
     check_folder(setup, continued=folder)

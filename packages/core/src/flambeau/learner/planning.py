@@ -232,7 +232,7 @@ def _check_one_length(choices: Mapping[str, Any]) -> None:
 
 
 def within_budget(setup: Setup, plan: Plan, auto: AutoRun) -> Plan:
-    """Return the plan, with cheaper values if the time budget of ``auto`` requires them."""
+    """Return the plan with values that use the time budget of ``auto``."""
     given = setup.changeable
     if auto.budget_s is None or given is None or given.model is not None:
         return plan
@@ -402,6 +402,28 @@ def _continued_plan(
             "Resume with a new Learner(data) whose model has not been built yet."
         )
     return saved
+
+
+def unused_choices(saved: Plan, current: Plan, user_keys: Collection[str]) -> str:
+    """Return a message about choices of the user that a resumed run does not take; empty if none.
+
+    These are the length and the rates of a run: ``fit(5)`` may have replaced ``epochs`` in the
+    choices, so another value is no error.
+    """
+    differing = [
+        key
+        for key in sorted(user_keys)
+        if key in saved and saved[key].value != current[key].value
+        if not _decided_by_fit(key, current[key].value)
+    ]
+    if not differing:
+        return ""
+    kept = ", ".join(f"{key} {saved[key].value!r}" for key in differing)
+    unused = ", ".join(f"{key}={current[key].value!r}" for key in differing)
+    return (
+        f"The resumed run keeps {kept}; {unused} in your choices is not used. To train with other "
+        "values, start a new run with fit()."
+    )
 
 
 def _changes(rules: Mapping[str, Rule], key: str) -> Changes:

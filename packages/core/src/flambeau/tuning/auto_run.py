@@ -181,6 +181,7 @@ class AutoRun:
         speed: Speed | None,
         components: Components,
         accumulate: int,
+        epochs: int,
     ) -> None:
         """Plan the first segments from the measured speed.
 
@@ -190,11 +191,12 @@ class AutoRun:
                 an epoch, and the first epoch is timed.
             components: The objects built from the plan.
             accumulate: Micro-batches per step.
+            epochs: Number of epochs of a run that is not limited by time (see `longest_run`).
         """
         self.phase_settings, self.speed = phase_settings, from_rank_zero(speed)
         left_s = from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)
         steps = self.steps_per_epoch = StepCounts.of_loader(components.train, accumulate).of(0)
-        self.wanted = fitting = int(components.values["epochs"])
+        self.wanted = fitting = epochs
         if self.speed is not None:
             steps = interval_steps(self.speed, self.steps_per_epoch, left_s)
             if is_stream(components.train):
@@ -305,9 +307,11 @@ class AutoRun:
             improvement(self._scores(name, history, "hold"), columns[name]) for name in columns
         ]
         known = [each for each in improvements if each is not None]
+        if not known:
+            return "unmeasured"
         if any(each > _BETTER for each in known):
             return "improving"
-        return "worsening" if known and all(each < _WORSE for each in known) else "unknown"
+        return "worsening" if all(each < _WORSE for each in known) else "unknown"
 
     def _segment_name(self, interval: int) -> str:
         """Return the name of the segment that contains an interval; empty after the last."""

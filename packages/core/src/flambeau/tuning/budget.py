@@ -22,7 +22,12 @@ from typing import Literal
 
 from flambeau.task.metrics import Mode
 
-Trend = Literal["improving", "worsening", "unknown"]
+Trend = Literal["improving", "worsening", "unknown", "unmeasured"]
+"""Trend of the scores at the peak learning rate; "unmeasured" if there are too few of them."""
+
+LONGEST = "epochs_with_budget"
+"""Entry in the evidence of the plan's "epochs": the number of epochs up to which a run with a time
+budget is useful, if it is larger than the plan's own number."""
 
 DECAY = 0.4
 """Share of the run in which the learning rate decays; it is large, because small networks on small
@@ -157,7 +162,8 @@ def next_segments(
         fitting: Number of intervals that still fit into the budget.
         wanted: As for ``first_segments``. Before this number of intervals, only a "worsening" trend
             ends the "hold" segment.
-        trend: Trend of the scores at the peak rate: "improving", "worsening" or "unknown".
+        trend: Trend of the scores at the peak rate. While it is "improving" or "unmeasured", the
+            run stays at the peak rate as long as the budget permits.
 
     Returns:
         The segments; the last one ends at 0. If the run is complete, they have ``done`` intervals
@@ -181,9 +187,8 @@ def next_segments(
             return list(segments)
         return [*past, *current.completed(inside), Segment("decay", rate, 0.0, max(1, fitting))]
     if current.name == "decay":
-        left = max(
-            math.floor(wanted * (1 - DECAY)) - done, done // 4 if trend == "improving" else 0
-        )
+        more = {"improving": done // 4, "unmeasured": 1}.get(trend, 0)
+        left = max(math.floor(wanted * (1 - DECAY)) - done, more)
     if trend == "worsening":
         left = 0
     past = [*past, *(current.completed(inside) if current.name == "hold" else [])]

@@ -1,12 +1,17 @@
-"""``choose_within_budget``: replace values of the plan that take too much time for a budget.
+"""``choose_within_budget``: values of the plan that use a time budget.
 
-A rule lists cheaper values of its key (``Rule.cheaper``): smaller images, a smaller network. For
-some of these values a few steps are timed on a part of the data. The first value with which enough
-of the plan's epochs fit into the budget is chosen.
+Too little time: a rule lists cheaper values of its key (``Rule.cheaper``): smaller images, a
+smaller network. For some of these values a few steps are timed on a part of the data. The first
+value with which enough of the plan's epochs fit into the budget is chosen.
+
+Time to spare: the rule for "epochs" gives the number up to which a longer run is useful
+(``budget.LONGEST``). As many as fit into the budget become the plan's epochs, and rules that depend
+on them, such as a stronger augmentation for a longer run, decide again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +25,7 @@ from flambeau.plan.json_values import how_to_override
 from flambeau.training.components import Components
 from flambeau.training.options import TrainingOptions
 from flambeau.tuning.auto_run import AutoRun, from_rank_zero
-from flambeau.tuning.budget import EVALUATION, KEPT_BACK
+from flambeau.tuning.budget import EVALUATION, KEPT_BACK, LONGEST
 from flambeau.tuning.speed import measure_speed
 
 Build = Callable[[Data, Plan], Components]
@@ -60,7 +65,7 @@ class Cost:
 def choose_within_budget(
     plan: Plan, auto: AutoRun, data: Data, options: TrainingOptions, build: Build
 ) -> Plan:
-    """Return the plan with values with which enough epochs fit into the budget of ``auto``.
+    """Return the plan with values that use the budget of ``auto``.
 
     Only values that a rule (not the user) decided change, and only in the first fit with a budget.
 
@@ -76,12 +81,11 @@ def choose_within_budget(
         for key, rule in plan.rules.items()
         if rule.cheaper is not None and plan[key].source != "user"
     ]
-    if not keys or any(EVIDENCE in plan[key].evidence for key in keys):
+    if any(EVIDENCE in plan[key].evidence for key in (*keys, "epochs")):
         return plan
-    facts = data.facts()
-    groups = _groups(plan, keys, facts)
+    groups = _groups(plan, keys, data.facts()) if keys else []
     keys = [key for key in keys if len({p.values[key] for group in groups for p in group}) > 1]
-    if not keys:
+    if not keys and longest_run(plan) <= plan.values["epochs"]:
         return plan
     rows = _some_rows(data, plan)
     try:
@@ -90,12 +94,27 @@ def choose_within_budget(
         return plan
     timer = _Timer(auto, data, options, build, few, some)
     chosen, figures = plan, dict[str, float]()
-    for group in groups:
+    for group in groups if keys else ():
         index = first_enough(len(group), lambda index, group=group: timer.is_enough(group[index]))
         chosen, figures = group[index], timer.figures(group, keys)
         if timer.is_enough(chosen):
             break
-    return _with_reasons(plan, chosen, keys, figures, (auto.budget_s or 0.0) / 60)
+    minutes = (auto.budget_s or 0.0) / 60
+    return _lengthened(
+        _with_reasons(plan, chosen, keys, figures, minutes), timer.epochs(chosen), minutes
+    )
+
+
+def longest_run(plan: Plan) -> int:
+    """Return up to how many epochs a run with a time budget is useful.
+
+    This is the plan's number of epochs, or a larger one if the rule that chose it gives one and
+    the run is not measured in steps.
+    """
+    epochs = plan["epochs"]
+    if plan.values.get("steps") is not None:
+        return int(epochs.value)
+    return int(epochs.evidence.get(LONGEST, epochs.value))
 
 
 def first_enough(n: int, is_enough: Callable[[int], bool]) -> int:
@@ -176,6 +195,24 @@ def _with_reasons(
     return chosen
 
 
+def _lengthened(plan: Plan, fitting: float, minutes: float) -> Plan:
+    """Return the plan with as many epochs as fit and are useful, if those are more than planned."""
+    choice, epochs = plan["epochs"], min(longest_run(plan), math.floor(fitting))
+    if epochs <= choice.value:
+        return plan
+    longer = replace(
+        choice,
+        value=epochs,
+        reason=f"{choice.reason} {fitting:.3g} epochs fit into {minutes:.3g} min, and up to "
+        f"{longest_run(plan)} are useful.",
+        evidence={**choice.evidence, EVIDENCE: round(fitting, 2), "minutes": minutes},
+        alternatives=(choice.value,),
+        override=how_to_override("epochs", choice.value),
+    )
+    # "override" lets the rules that depend on the epochs decide again.
+    return plan.override("epochs", longer)
+
+
 def _some_rows(data: Data, plan: Plan) -> Callable[[float], dict[str, list[int]]]:
     """Return a function: share of the rows for timing → row numbers, spread over each part."""
     size = int(plan.values["batch_size"])
@@ -219,10 +256,15 @@ class _Timer:
             spent_s = from_rank_zero(self.auto.elapsed_s - self._started_s)
             if self._epochs and spent_s > _MEASURING_SHARE * (self.auto.budget_s or 0.0):
                 return False
+        return self.epochs(plan) >= ENOUGH * plan.values["epochs"]
+
+    def epochs(self, plan: Plan) -> float:
+        """Return how many epochs fit into the remaining budget; they are measured once."""
+        if id(plan) not in self._epochs:
             cost = self.cost(plan)
             left_s = from_rank_zero((self.auto.budget_s or 0.0) - self.auto.elapsed_s)
             self._epochs[id(plan)] = cost.epochs_within(left_s)
-        return self._epochs[id(plan)] >= ENOUGH * plan.values["epochs"]
+        return self._epochs[id(plan)]
 
     def figures(self, plans: Sequence[Plan], keys: Sequence[str]) -> dict[str, float]:
         """Return how many epochs fit into the budget, for each of ``plans`` that was timed."""
