@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctypes import c_double
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -165,3 +166,14 @@ def test_a_run_in_a_time_budget_may_be_longer_than_planned() -> None:
     plan = Learner(data, quiet=True).plan
     assert (plan.values["epochs"], longest_run(plan)) == (12, 200)
     assert longest_run(Learner(data, quiet=True, choices={"epochs": 3}).plan) == 3
+
+
+def test_a_run_in_a_budget_decides_the_augmentation_anew() -> None:
+    data = photographs(40, side=8)
+    clock = count(step=1e-3).__next__  # a thousandth of a second at each look: all epochs fit
+    for choices, found in (({}, (200, 0.125)), ({"epochs": 2}, (2, 0.0))):
+        learner = Learner(data, choices=choices, callbacks=[Stop()], quiet=True)
+        assert learner.plan["augmentation"].value["shift"] == 0.0
+        learner.fit_auto(1.0, clock=clock)
+        (augment,) = learner.data.transforms(learner.plan.values)
+        assert (learner.plan.values["epochs"], augment.augmentation.shift) == found

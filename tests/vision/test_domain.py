@@ -148,6 +148,19 @@ def test_flip_follows_the_class_names(names: list[str], flip: bool) -> None:
     assert not Augmentation.from_json(small.value).resamples
 
 
+@pytest.mark.parametrize(("epochs", "is_long"), [(79, False), (80, True)])
+def test_a_long_run_is_augmented_more_strongly(epochs: int, is_long: bool) -> None:
+    photographs, small = plan_of(epochs=epochs), plan_of(SMALL, epochs=epochs)
+    strong = Augmentation.from_json(photographs["augmentation"].value)
+    assert (strong.shift, strong.zoom[1], strong.changes_colors) == (
+        (0.15, 2.2, True) if is_long else (0.05, 1.5, False)
+    )
+    assert (photographs["mixing"].value is not None) is is_long
+    assert Augmentation.from_json(small["augmentation"].value).shift == (0.125 if is_long else 0.0)
+    assert small["mixing"].value is None
+    assert plan_of(SMALL, epochs=epochs, augmentation=None)["augmentation"].value is None
+
+
 def test_regression_is_not_augmented() -> None:
     facts = {"label_kind": "regression", "target_dtype": "float32"}
     assert plan_of(facts)["augmentation"].value is None
