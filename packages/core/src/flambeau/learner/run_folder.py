@@ -22,7 +22,7 @@ def new_run_folder(name: str, root: str | Path = "runs") -> Path:
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
     while True:
         # Runs that start in the same second must not share a folder, and none of them exists yet.
-        path = Path(root) / f"{stamp}-{name}-{os.urandom(2).hex()}"
+        path = Path(root) / f"{stamp}-{name}-{os.urandom(4).hex()}"
         if not path.exists():
             return path
 
