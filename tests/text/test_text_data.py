@@ -245,6 +245,32 @@ def test_labels_that_look_like_numbers(tmp_path: Path) -> None:
     assert TextData.from_csv(halves).targets.kind == "regression"
 
 
+@pytest.mark.parametrize(
+    ("train", "valid", "names"),
+    [
+        (("1", "x"), ("1", "1"), ("1", "x")),
+        (("1", "2"), ("2", "2"), ("1", "2")),
+        (("1.5", "0.25"), ("1", "2"), ("label",)),
+        (("01", "02"), ("01", "02"), ("01", "02")),
+    ],
+)
+def test_a_label_is_of_one_kind_in_all_files(
+    tmp_path: Path, train: tuple[str, str], valid: tuple[str, str], names: tuple[str, ...]
+) -> None:
+    for part, labels in (("train", train), ("valid", valid)):
+        rows = [f"{part} text number {row},{labels[row % 2]}\n" for row in range(8)]
+        (tmp_path / f"{part}.csv").write_text("text,label\n" + "".join(rows))
+    file = tmp_path / "valid.csv"
+    for data in (
+        TextData.from_csv(tmp_path / "train.csv", valid=file),
+        TextData.from_path(tmp_path / "train.csv", {"valid": str(file)}),
+    ):
+        assert data.targets.kind == ("regression" if len(names) == 1 else "classification")
+        assert len(names) == 1 or data.targets.names == names
+        shown = [data.targets.text(row) for row in data.split.valid.tolist()]
+        assert shown == [label.removesuffix(".0") for label in valid] * 4
+
+
 def test_numbers_in_the_column_of_texts_stay_texts(tmp_path: Path) -> None:
     file = tmp_path / "r.csv"
     file.write_text("text,label\n" + "".join(f"{row % 7},{'ab'[row % 2]}\n" for row in range(28)))
@@ -463,6 +489,36 @@ def test_inputs_may_be_mappings_and_files(tmp_path: Path) -> None:
     of_pairs = Learner(TextData.from_arrays(pairs, LABELS), seed=0).predictor()
     both = of_pairs.predict([("good", "bad")])
     assert of_pairs.predict([{"first": "good", "second": "bad", "id": 3}]) == both
+    assert str(of_pairs.predict(("good", "bad"))) == str(both[0])
+    two = of_pairs.predict((("good", "bad"), ("good", "bad")))
+    assert list(map(str, two)) == [str(both[0])] * 2
+
+
+def test_arrays_and_data_sets_are_several_inputs() -> None:
+    datasets, polars = pytest.importorskip("datasets"), pytest.importorskip("polars")
+    arrow = pytest.importorskip("pyarrow")
+    predictor = Learner(TextData.from_arrays(TEXTS, LABELS), seed=0).predictor()
+    predictor.batch_size = 2
+    texts = ["a good film", "a bad film", "good"]
+    wanted = predictor.predict(texts)
+    columns = {"text": texts, "id": [1, 2, 3]}
+    one = datasets.Dataset.from_dict(columns)
+    for given in (
+        np.array(texts),
+        np.array(texts, object),
+        one,
+        one["text"],
+        polars.DataFrame(columns),
+        polars.Series(texts),
+        arrow.table(columns),
+        tuple(texts),
+        iter(texts),
+    ):
+        assert predictor.predict(given) == wanted, type(given)
+    assert predictor.predict(np.array([])) == predictor.predict([]) == []
+    assert predictor.predict(np.str_("good")) == wanted[2]
+    with pytest.raises(InputError, match=r"Item 0: .*3.* is of type int64"):
+        predictor.predict(np.array([3, 4]))
 
 
 def test_a_recurrent_classifier_learns_from_the_order_of_words() -> None:

@@ -332,6 +332,9 @@ def read_items(
     for file in files:
         if not file.exists():
             what = f"{file} does not exist (current folder: {Path.cwd()})."
+            if " " in str(file):
+                what += " Texts are read from files or standard input: echo TEXT | flambeau predict"
+                what += " MODEL."
             items.append(InputError(what))
             sources.append({"file": str(file)})
             continue

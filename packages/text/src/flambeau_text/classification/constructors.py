@@ -14,7 +14,7 @@ from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_table
+from flambeau.data.tables import read_csv, read_table
 from flambeau.data.targets import Targets
 from flambeau.errors import explains_arguments
 from flambeau_text.classification import sources
@@ -122,12 +122,9 @@ class TextDataConstructors(Data):
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
         options = options or TextOptions()
         files = {"train": path, **request.separate(*_FILES)}
-        found = {
-            part: sources.csv_table(Path(file), text, label, options)
-            for part, file in files.items()
-        }
-        table, given = sources.join_tables({part: each.table for part, each in found.items()})
-        source = TextTable(table, found["train"].text, found["train"].label)
+        table, given = sources.join_tables({part: read_csv(file) for part, file in files.items()})
+        # Joined first, so that a label is of one kind in all files.
+        source = sources.csv_source(table, text, label, options)
         return cls(*sources.assemble_table(source, given, request, options))
 
     @classmethod

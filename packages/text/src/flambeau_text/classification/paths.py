@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flambeau.data.split_request import SplitRequest, parse_part_size
+from flambeau.data.tables import Table, read_csv
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.classification import sources
 from flambeau_text.classification.assemble import TextDataArguments, assemble
@@ -58,18 +59,27 @@ def read_path(path: Path, options: Mapping[str, Any]) -> TextDataArguments:
             )
         return assemble(read_folder(path, chosen), request, chosen)
     files = {"train": path, **separate}
-    found = {part: _table_of_file(file, label, chosen) for part, file in files.items()}
-    table, rows = sources.join_tables({part: each.table for part, each in found.items()})
-    source = TextTable(table, found["train"].text, found["train"].label)
+    tables = {part: _table_of_file(file) for part, file in files.items()}
+    csv = [part for part, file in files.items() if suffix_of(file) in TABLE_SUFFIXES]
+    only_csv = len(csv) == len(files)
+    if not only_csv:
+        # Numbers of JSON are numbers, which cells of text would not equal.
+        tables |= {part: tables[part].with_numbers() for part in csv}
+    table, rows = sources.join_tables(tables)
+    source = (
+        sources.csv_source(table, None, label, chosen)
+        if only_csv
+        else TextTable(table, None, label)
+    )
     return sources.assemble_table(source, rows, request, chosen)
 
 
-def _table_of_file(path: Path, label: Any, options: TextOptions) -> TextTable:
+def _table_of_file(path: Path) -> Table:
     suffix = suffix_of(path)
     if suffix in TABLE_SUFFIXES:
-        return sources.csv_table(path, None, label, options)
+        return read_csv(path)
     if suffix in JSON_SUFFIXES:
-        return TextTable(sources.read_json_lines(path), None, label)
+        return sources.read_json_lines(path)
     raise InputError(
         f"{path} is neither a table nor a folder. Give a file {', '.join(TABLE_SUFFIXES)} or "
         f"{', '.join(JSON_SUFFIXES)} with a column of texts and one of labels, or a folder with a "

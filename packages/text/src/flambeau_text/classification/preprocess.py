@@ -16,6 +16,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError, did_you_mean
 from flambeau_text.checked_text import checked_text
 from flambeau_text.classification.dataset import token_inputs
+from flambeau_text.prediction_items import items_in
 from flambeau_text.ragged_rows import RaggedRows
 from flambeau_text.text_lines import lines_of, text_of_file
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
@@ -137,6 +138,17 @@ class TextPreprocessor(Preprocessor):
         if self.n_texts > 1:
             return ("first", "second")
         return tuple(fields) if len(fields) == 1 else ("text",)
+
+    def is_single(self, item: Any) -> bool:
+        """Return whether an argument of ``predict`` is one input, such as a pair of texts."""
+        is_tuple = isinstance(item, tuple)
+        if is_tuple and self.n_texts == 2 and len(cast("tuple[Any, ...]", item)) == 2:
+            return all(isinstance(each, str) for each in cast("tuple[Any, ...]", item))
+        return not isinstance(item, list | tuple)
+
+    def expand(self, item: Any) -> Sequence[Any] | None:
+        """Return the inputs in an array, a data set or a frame; see `items_in`."""
+        return items_in(item)
 
     def vocabulary_digest(self) -> str:
         """Return a hash of the tokenizer; weights are valid only with an equal tokenizer."""

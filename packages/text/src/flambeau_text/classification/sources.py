@@ -199,12 +199,11 @@ def assemble_table(
     return assemble(found, request, options)
 
 
-def csv_table(path: Path, text: Any, label: Any, options: TextOptions) -> TextTable:
-    """Return the table in a CSV file; number-like cells are numbers, except in the texts.
+def csv_source(table: Table, text: Any, label: Any, options: TextOptions) -> TextTable:
+    """Return the table of a CSV file; number-like cells are numbers, except in the texts.
 
     The label "a,b" names two columns unless "a,b" is one.
     """
-    table = read_csv(path)
     text, label = text or options.text, label or options.label
     if isinstance(label, str) and label not in table and "," in label:
         label = [name.strip() for name in label.split(",")]

@@ -19,6 +19,7 @@ from flambeau_text.instructions.conversations import USER, checked_messages, mes
 from flambeau_text.instructions.template import ConversationEncoder
 from flambeau_text.language.packed import PackedTexts
 from flambeau_text.language.preprocess import padded_prompts, prompt_of
+from flambeau_text.prediction_items import items_in
 from flambeau_text.tokenization import HFTokenizer, tokenizer_from_json
 
 
@@ -122,6 +123,10 @@ class InstructionPreprocessor(Preprocessor):
         if isinstance(item, list | tuple):
             return bool(item) and all(isinstance(each, Mapping) and "role" in each for each in item)
         return True
+
+    def expand(self, item: Any) -> Sequence[Any] | None:
+        """Return the inputs in an array, a data set or a frame; see `items_in`."""
+        return items_in(item)
 
     def vocabulary_digest(self) -> str:
         """Return a hash of tokenizer and template; weights are valid only with equal ones."""

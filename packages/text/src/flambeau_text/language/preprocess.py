@@ -16,6 +16,7 @@ from flambeau.errors import InputError
 from flambeau_text.checked_text import checked_text
 from flambeau_text.language.stream import TOKENS, TokenStream, stream_of
 from flambeau_text.language.token_store import encode_in_memory, encode_on_disk, parts_of
+from flambeau_text.prediction_items import items_in
 from flambeau_text.text_lines import text_of_file
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
@@ -87,6 +88,10 @@ class LanguagePreprocessor(Preprocessor):
             return [special.start, *parts[0]]
         ids = [token for line in parts for token in (special.end, *line)]
         return [*ids, special.end] if text.endswith("\n") else ids
+
+    def expand(self, item: Any) -> Sequence[Any] | None:
+        """Return the inputs in an array, a data set or a frame; see `items_in`."""
+        return items_in(item)
 
     def vocabulary_digest(self) -> str:
         """Return a hash of the tokenizer; weights are valid only with an equal tokenizer."""

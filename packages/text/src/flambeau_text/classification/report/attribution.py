@@ -59,6 +59,11 @@ def token_attributions(
         Shrikumar et al., "Not Just a Black Box: Learning Important Features Through Propagating
         Activation Differences" (arXiv 1605.01713), section 3 for gradient × input.
     """
+    given: object = predictor
+    if not isinstance(given, Predictor):
+        raise ArgumentError(
+            f"predictor is {given!r:.60}. Pass learner.predictor() or Predictor.load(path)."
+        )
     preprocessor, names = predictor.preprocessor, list(predictor.task.output_names)
     if not isinstance(preprocessor, TextPreprocessor):
         raise ArgumentError(
