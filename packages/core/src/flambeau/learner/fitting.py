@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambeau.callbacks import ProgressBar
-from flambeau.data.loader import has_length
 from flambeau.device import num_threads
 from flambeau.distributed.processes import run_on_main
 from flambeau.learner.planning import (
@@ -29,14 +28,13 @@ from flambeau.learner.planning import (
     unused_choices,
     within_budget,
 )
-from flambeau.learner.setup import Request, Resume, Setup, callbacks_of, options_of
-from flambeau.phases.phase import Phase, divides_epochs, with_evaluations
+from flambeau.learner.setup import Request, Resume, Setup, options_of, run_inputs
+from flambeau.phases.phase import Phase
 from flambeau.plan import Plan
 from flambeau.plan.rules_machine import TO_MEASURE
-from flambeau.training.components import Components
 from flambeau.training.loop import fit as run_phases
 from flambeau.training.ranks.make_run import make_run
-from flambeau.training.run import Run, RunSettings
+from flambeau.training.run import Run
 from flambeau.training.state import Position
 from flambeau.training.step import train_step
 
@@ -180,39 +178,6 @@ def build(
     run = make_run(components, settings, setup.history, setup.position)
     run.set_bn_policy(plan.values["bn"])
     return run
-
-
-def run_inputs(
-    setup: Setup,
-    plan: Plan,
-    phases: Sequence[Phase],
-    auto: AutoRun | None = None,
-    first_epoch: int = 0,
-) -> tuple[Components, RunSettings]:
-    """Return the components and the settings of a run; see ``build``."""
-    from flambeau.learner.run_folder import agree_on_folder
-
-    components = setup.built(plan).components(plan.values)
-    options = options_of(setup.training, plan.values, setup.callbacks, automatic=auto is not None)
-    intervals = None
-    phases = with_evaluations(phases, None if auto else plan.values.get("evaluate_every"))
-    if auto is None and (divides_epochs(phases) or not has_length(components.train)):
-        from flambeau.training.step_intervals import Intervals
-
-        intervals = Intervals(components.train, options.accumulate, phases, first_epoch)
-    settings = RunSettings(
-        options=options,
-        phases=tuple(phases),
-        callbacks=callbacks_of(setup, plan.values, automatic=auto is not None),
-        plan=plan.to_json,
-        # Only the name is chosen here; the folder is created when something is written.
-        folder=agree_on_folder(setup.folder, setup.domain.name),
-        data=setup.fingerprint,
-        meaning=setup.built(plan).meaning,
-        planner=auto,
-        intervals=intervals,
-    )
-    return components if auto is None else auto.with_intervals(components), settings
 
 
 def examine(setup: Setup, plan: Plan, run: Run) -> None:

@@ -1,4 +1,7 @@
-"""The inputs of a fit: ``Setup``, ``Request``, and options and callbacks with the plan's values."""
+"""The inputs of a fit: ``Setup``, ``Request``, and options and callbacks with the plan's values.
+
+``run_inputs`` makes of them what a run is built from.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 from flambeau.callbacks.default_callbacks import with_default_callbacks
 from flambeau.callbacks.early_stopping import EarlyStopping
 from flambeau.data.data import Data
+from flambeau.data.loader import has_length
 from flambeau.domain import Domain
 from flambeau.learner.build import BuiltPlan, UserObjects
+from flambeau.phases.phase import Phase, divides_epochs, with_evaluations
 from flambeau.plan import Plan
+from flambeau.training.components import Components
 from flambeau.training.events import Callback
 from flambeau.training.history import History
 from flambeau.training.options import TrainingOptions
+from flambeau.training.run import RunSettings
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
@@ -144,3 +151,40 @@ def callbacks_of(
         column = values.get("keep_best") or "valid_loss"
         callbacks.append(EarlyStopping(column, patience, restore_best=False))
     return with_default_callbacks(callbacks, quiet=setup.quiet, writes=setup.folder is not None)
+
+
+def run_inputs(
+    setup: Setup,
+    plan: Plan,
+    phases: Sequence[Phase],
+    auto: AutoRun | None = None,
+    first_epoch: int = 0,
+) -> tuple[Components, RunSettings]:
+    """Return the components and the settings of a run with these phases.
+
+    Raises:
+        InputError: The train loader has no length, and a phase is measured in epochs.
+    """
+    from flambeau.learner.run_folder import agree_on_folder
+
+    components = setup.built(plan).components(plan.values)
+    options = options_of(setup.training, plan.values, setup.callbacks, automatic=auto is not None)
+    intervals = None
+    phases = with_evaluations(phases, None if auto else plan.values.get("evaluate_every"))
+    if auto is None and (divides_epochs(phases) or not has_length(components.train)):
+        from flambeau.training.step_intervals import Intervals
+
+        intervals = Intervals(components.train, options.accumulate, phases, first_epoch)
+    settings = RunSettings(
+        options=options,
+        phases=tuple(phases),
+        callbacks=callbacks_of(setup, plan.values, automatic=auto is not None),
+        plan=plan.to_json,
+        # Only the name is chosen here; the folder is created when something is written.
+        folder=agree_on_folder(setup.folder, setup.domain.name),
+        data=setup.fingerprint,
+        meaning=setup.built(plan).meaning,
+        planner=auto,
+        intervals=intervals,
+    )
+    return components if auto is None else auto.with_intervals(components), settings

@@ -13,8 +13,7 @@ from flambeau.device import num_threads
 from flambeau.distributed import processes
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError
 from flambeau.learner.factory_rate import with_factory_rate
-from flambeau.learner.fitting import run_inputs
-from flambeau.learner.setup import Setup
+from flambeau.learner.setup import Setup, run_inputs
 from flambeau.phases import recipes
 
 if TYPE_CHECKING:
