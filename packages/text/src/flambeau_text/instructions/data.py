@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
-from flambeau.data.split import Split
+from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_table
 from flambeau.errors import ArgumentError, InputError, explains_arguments
@@ -29,6 +29,10 @@ from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.language.packed import PackedDataset
 from flambeau_text.language.parts import assemble
+
+if TYPE_CHECKING:
+    from flambeau.report.interpretation import Interpretation
+    from flambeau.report.page import Section
 
 _SHOWN = 200  # characters of a conversation in a preview
 
@@ -256,6 +260,17 @@ class InstructionData(Data):
         locations = [self._samples["location"][row] for row in rows]
         texts = preprocessor.texts(self._texts(part), locations, length, part)
         return PackedDataset(texts, length, preprocessor.tokenizer.special.padding)
+
+    def baselines(self, found: Interpretation) -> Mapping[str, Mapping[str, float]]:
+        """Return none: an n-gram model is no measure of answers."""
+        return {}
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        """Return the section with generated answers."""
+        from flambeau_text.language.report import generated_section
+
+        section = generated_section(found, self.raw(found.part)[:4] if found.part in PARTS else ())
+        return () if section is None else (section,)
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

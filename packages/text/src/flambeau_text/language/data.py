@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
-from flambeau.data.split import Split
+from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError, explains_arguments
@@ -29,6 +29,10 @@ from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
 from flambeau_text.tokenization.normalization import normalize
+
+if TYPE_CHECKING:
+    from flambeau.report.interpretation import Interpretation
+    from flambeau.report.page import Section
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -307,6 +311,27 @@ class LanguageModelData(Data):
 
     def with_split(self, split: Split) -> LanguageModelData:
         return LanguageModelData(self._samples, split, self._options, self._notes)
+
+    # ------------------------------------------------------------ report
+
+    def baselines(self, found: Interpretation) -> Mapping[str, Mapping[str, float]]:
+        """Return the scores of an n-gram model; see `ngram_scores`."""
+        from flambeau_text.language.report import ngram_scores
+
+        return ngram_scores(self.raw("train"), self._scored(found), found)
+
+    def report_sections(self, found: Interpretation) -> Sequence[Section]:
+        """Return the section with generated text."""
+        from flambeau_text.language.report import first_words, generated_section
+
+        section = generated_section(found, first_words(self._scored(found)))
+        return () if section is None else (section,)
+
+    def _scored(self, found: Interpretation) -> list[str]:
+        """Return the documents of a report: of its parts, or all of data that are only scored."""
+        parts = [part for part in found.part.split(", ") if part in PARTS]
+        texts = [text for part in parts for text in self.raw(part)]
+        return texts if parts else list(self._samples["text"])
 
     # ------------------------------------------------------------ plan to parts
 
