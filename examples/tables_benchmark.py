@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ import bike_sharing
 import california_housing
 import numpy as np
 import pandas as pd
+from frozen_recipe import frozen_commit, logged_look, version_of
 from sklearn import ensemble, metrics
 
 from flambeau import Learner, Split
@@ -197,36 +196,11 @@ def scores_of(target: Any, found: Any, classes: list[str] | None = None) -> dict
 # ---------------------------------------------------------------- looks at the test rows
 
 
-def frozen_commit(path: Path, others: tuple[Path, ...] = ()) -> str:
-    """Return the commit of a recipe.
-
-    Raises:
-        SystemExit: The recipe, or a file that scores it, is not as it was committed.
-    """
-    for each in (path, *others):
-        changed = git("status", "--porcelain", "--", each.name, folder=each.parent)
-        commit = git("log", "-1", "--format=%h", "--", each.name, folder=each.parent)
-        if changed or not commit:
-            raise SystemExit(
-                f"{each.name} is not as it was committed, so its test score is refused: a "
-                "recipe is frozen before the first look at the test rows. Commit it, or use "
-                "--valid."
-            )
-    return git("log", "-1", "--format=%h", "--", path.name, folder=path.parent)
-
-
-def git(*words: str, folder: Path) -> str:
-    """Return the output of git in this folder."""
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
 def look(name: str, run: int, folder: Path, log: Path) -> dict[str, Any]:
     """Return the entry of the log for a recipe and a run; trains it if there is none.
 
     ``SET:hgb:SETTING`` names gradient boosting instead of a recipe.
     """
-    known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     case_name, _, setting = name.partition(":hgb:")
     if setting:
         version = json.dumps(CASES[case_name].boosting[setting], sort_keys=True)
@@ -237,31 +211,18 @@ def look(name: str, run: int, folder: Path, log: Path) -> dict[str, Any]:
         case_name = recipe["set"]
         reader = Path(CASES[case_name].reader.__file__)
         commit = frozen_commit(path, (Path(__file__).resolve(), reader))
-        version = git("hash-object", path.name, folder=path.parent)[:12]
-        version += "+" + git("hash-object", Path(__file__).name, folder=Path(__file__).parent)[:12]
-    for entry in known:
-        if (entry["recipe"], entry["run"], entry["version"]) == (name, run, version):
-            return entry
-    if setting:
-        settings = CASES[case_name].boosting[setting]
-        scores, notes = train_boosting(case_name, settings, run, folder, "test")
-    else:
-        scores, notes = train_recipe(recipe, run, folder, "test")
-    entry = {
-        "when": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-        "recipe": name,
-        "run": run,
-        "version": version,
-        "commit": commit,
-        "flambeau": git("rev-parse", "--short", "HEAD", folder=EXAMPLES),
-        **{key: round(value, 5) for key, value in scores.items()},
-        **notes,
-        "processor": platform.machine(),
-    }
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
-    return entry
+        version = version_of(path, Path(__file__).resolve())
+
+    def score() -> dict[str, Any]:
+        if setting:
+            settings = CASES[case_name].boosting[setting]
+            scores, notes = train_boosting(case_name, settings, run, folder, "test")
+        else:
+            scores, notes = train_recipe(recipe, run, folder, "test")
+        return {**scores, **notes}
+
+    key = {"recipe": name, "run": run, "version": version}
+    return logged_look(log, key, commit, EXAMPLES, score)
 
 
 def main() -> None:

@@ -21,9 +21,10 @@ import bike_sharing
 import california_housing
 import numpy as np
 import pandas as pd
+from frozen_recipe import read_log
 from sklearn.metrics import log_loss
 from tables_benchmark import RESULTS
-from tables_report import COVERAGE, read_log
+from tables_report import COVERAGE
 
 from flambeau import Learner, Split
 from flambeau_tabular import TabularData, TabularOptions

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from frozen_recipe import read_log
 
 METRICS = {
     "adult": ("accuracy", "auroc", "log_loss"),
@@ -32,11 +33,6 @@ def write_report(folder: Path) -> None:
     if coverage:
         text += ["## Intervals at 90%\n", INTERVALS, _coverage(coverage), _months(coverage)]
     (folder / PAGE).write_text("\n".join(text).rstrip() + "\n")
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a log; none if there is no such file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _runs(looks: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

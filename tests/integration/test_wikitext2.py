@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -12,9 +11,10 @@ from flambeau_text.text_lines import lines_of
 
 
 def test_words_and_ngram_model_are_the_published_ones(
-    realdata: Path, example: Callable[[str], ModuleType]
+    realdata: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = example("wikitext2")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    module = import_module("wikitext2")  # it imports modules beside it
     data = module.read(realdata / "wikitext2")
     # 33,277 words and one end token per line.
     assert data.facts()["distinct_words"] == 33_277

@@ -20,13 +20,17 @@ from flambeau_text.classification.recipes import (
     AWD_DROPOUT_FACTOR,
     AWD_FEWEST_TEXTS,
     AWD_SIZES,
+    BAG_BATCH_SIZES,
     BAG_BUCKETS,
     BAG_WIDTHS,
     BF16_GAINS,
     LEARNING_RATES,
     LENGTH_LIMITS,
+    MAX_EPOCHS,
+    MIN_EPOCHS,
     OTHER_LENGTH_LIMIT,
     SUBWORD_VOCAB_SIZES,
+    TARGET_STEPS,
     TOKENS_PER_WORD,
     WORD_VOCAB_SIZE,
 )
@@ -40,6 +44,8 @@ from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import one_of, whole_number
 
 Values = Mapping[str, Any]
+
+_LARGEST_BATCH = 64
 
 _CONFIGS: Mapping[str, type] = {
     "bag": BagConfig,
@@ -329,9 +335,43 @@ def _metrics(base: Choice, facts: TextFacts, values: Values) -> Choice:
 
 
 def _batch_size(base: Choice, facts: TextFacts, values: Values) -> Choice:
-    if facts.get("model_given") or values["architecture"] == "bag" or base.value <= 64:
+    if facts.get("model_given"):
         return base
-    return replace(base, value=64, reason="A step of more than 64 texts takes long.")
+    n = facts["n_train"]
+    if values["architecture"] == "bag":
+        value = next((size for least, size in BAG_BATCH_SIZES if n >= least), base.value)
+        steps = -(-n // value)
+        why = "A bag trains in the time of its steps, which hardly depends on their size."
+    else:
+        value = min(base.value, _LARGEST_BATCH)
+        steps = -(-n // value)
+        why = f"A step of more than {_LARGEST_BATCH} texts takes long."
+    if value == base.value:
+        return base
+    return replace(
+        base,
+        value=value,
+        reason=f"An epoch of the {n:,} train texts has {steps:,} steps. {why}",
+        evidence={"n_train": n, "steps_per_epoch": steps},
+        alternatives=(value * 2, max(1, value // 2)),
+    )
+
+
+def _epochs(base: Choice, facts: TextFacts, values: Values) -> Choice:
+    if facts.get("model_given") or values["steps"] is not None:
+        return base
+    architecture, n = values["architecture"], facts["n_train"]
+    steps, target = base.evidence["steps_per_epoch"], TARGET_STEPS[architecture]
+    value = min(MAX_EPOCHS, max(MIN_EPOCHS, -(-target // steps)))
+    return replace(
+        base,
+        value=value,
+        reason=f"{value} epochs of {steps:,} steps are {steps * value:,} steps; about {target:,} "
+        f"suffice for {architecture}, and more than {MAX_EPOCHS} epochs overfit {n:,} texts.",
+        evidence={"steps_per_epoch": steps, "steps": steps * value, "n_train": n},
+        alternatives=(max(1, value // 2), value * 2),
+        override=f"learner.fit({value * 2})",
+    )
 
 
 def _keep_best(base: Choice, facts: TextFacts, values: Values) -> Choice:
@@ -399,6 +439,7 @@ RULES: tuple[Rule, ...] = (
     Rule.extending("targets", _targets, accepts=targets_accept("as_is", "standard")),
     Rule.extending("metrics", _metrics),
     Rule.extending("batch_size", _batch_size, needs=("architecture",)),
+    Rule.extending("epochs", _epochs, needs=("architecture",)),
     Rule.extending("clip_norm", _clip_norm, needs=("architecture",)),
     Rule.extending("keep_best", _keep_best),
     data_device_rule("texts"),

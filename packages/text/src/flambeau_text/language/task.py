@@ -143,7 +143,7 @@ class LanguageModelTask(Task):
 
     def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the summed loss, and the number of tokens that are predicted."""
-        total, count = self._likelihood(outputs, batch)
+        total, count = self.likelihood(outputs, batch)
         if outputs.in_training:
             self.log(batch, nll=total.detach() / count.clamp(min=1))
             total = total + count * self._regularisation(outputs, batch.masks[TOKENS])
@@ -153,7 +153,14 @@ class LanguageModelTask(Task):
         """Return the number of tokens, which the loader has counted."""
         return batch.weight
 
-    def _likelihood(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def likelihood(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the summed negative log-likelihood of the tokens, and their number.
+
+        Training and evaluation use it; override it for another loss over the vocabulary.
+
+        Raises:
+            InputError: ``outputs`` are not those of ``forward``.
+        """
         if not isinstance(outputs, LanguageOutput):
             raise InputError("Generated tokens have no loss. Pass the outputs of forward.")
         targets, mask = batch.targets[NEXT].flatten(), batch.masks[TOKENS].flatten()
@@ -182,7 +189,7 @@ class LanguageModelTask(Task):
         if context.sharded:
             metrics = make_syncable(metrics)
         for batch in batches:
-            total, count = self._likelihood(self.forward(model, batch, context), batch)
+            total, count = self.likelihood(self.forward(model, batch, context), batch)
             metrics["loss"].update(total, count)
             for name in (BYTES, WORDS):
                 metrics[name].update(total, float(sum(batch.extras.get(name, ()))))
