@@ -67,8 +67,9 @@ class Reviews:
     @property
     def language(self) -> list[str]:
         """The reviews on which the language model is trained, without near duplicates."""
-        kept = ~self.near_duplicates[self.recipe["held_reviews"] :]
-        return list(self.labelled[kept]["text"].iloc[: self.recipe["language_reviews"]])
+        known = self.near_duplicates[self.recipe["held_reviews"] :]
+        kept = [text for text, each in zip(self.labelled["text"], known, strict=True) if not each]
+        return kept[: self.recipe["language_reviews"]]
 
     @property
     def language_valid(self) -> list[str]:
@@ -88,7 +89,7 @@ class Reviews:
 def _frame(path: Path) -> pd.DataFrame:
     frame = pd.read_csv(path)
     frame["text"] = frame["text"].str.replace(r"\s*<br />\s*", " ", regex=True)
-    frame["label"] = frame["label"].map(dict(enumerate(CLASSES)))
+    frame["label"] = [CLASSES[number] for number in frame["label"]]
     return frame
 
 
