@@ -144,6 +144,14 @@ def test_separate_parts_and_a_split_column() -> None:
     assert pair.raw("valid") == TEXTS[30:]
 
 
+def test_rows_of_separate_tables_are_named_by_their_part(tmp_path: Path) -> None:
+    files = [write_csv(tmp_path / f"{part}.csv", {"text": TEXTS[:8], "label": LABELS[:8]})
+             for part in ("train", "valid")]  # fmt: skip
+    (tmp_path / "valid.csv").write_text("text,label\na text,pos\nanother text,\n")
+    with pytest.raises(InputError, match=r"train\.csv and valid\.csv, valid row 1 has no label"):
+        TextData.from_csv(files[0], valid=files[1])
+
+
 def test_copies_of_a_text_are_in_one_part() -> None:
     texts = [TEXTS[row % 20] for row in range(80)]
     labels = [LABELS[row % 20] for row in range(80)]

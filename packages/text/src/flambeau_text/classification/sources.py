@@ -195,7 +195,12 @@ def assemble_table(
     """
     found, options = read_text_table(source, request, options, separate=bool(given))
     if given:
-        found = replace(found, given=given)
+        locations = [
+            f"{source.table.name}, {part} row {row}"
+            for part, rows in given.items()
+            for row in range(len(rows))
+        ]
+        found = replace(found, given=given, locations=locations)
     return assemble(found, request, options)
 
 
