@@ -144,7 +144,8 @@ def test_bool_options_need_no_value() -> None:
 
 def test_domains_lists_domains_and_options() -> None:
     assert "ImageData" in call("domains")
-    assert re.search(r"--size +fit, plan, doctor, evaluate +Side of", call("domains", "vision"))
+    commands = "fit, plan, doctor, step, evaluate"
+    assert re.search(rf"--size +{commands} +Side of", call("domains", "vision"))
     assert re.search(r"--beam +predict +Size", call("domains", "translate"))
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
         call("domains", "visoin")
