@@ -121,7 +121,7 @@ def _scores(found: Interpretation, with_plot: bool) -> list[Block]:
     if found.part == "valid":
         notes.append(
             "Hyperparameters are chosen on the validation samples, so these scores are slightly "
-            "too high. Evaluate on test once, at the end."
+            "too good. Evaluate on test once, at the end."
         )
     if not can_plot():
         notes.append(
