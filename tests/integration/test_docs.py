@@ -30,14 +30,15 @@ def make_photos(folder: Path) -> None:
     Image.open(folder / "photos" / "cat" / "0.jpg").save(folder / "cat.jpg")
 
 
-def make_language_model(folder: Path) -> None:
-    """A tiny random model in the format of transformers, and its tokenizer."""
+def make_pretrained_models(folder: Path) -> None:
+    """Tiny random models in the format of transformers, with their tokenizers."""
     spec = spec_from_file_location("pretrained", ROOT / "tests" / "text" / "pretrained.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.save_model(folder, "llama")
+    module.save_model(folder / "model", "llama")
+    module.save_encoder(folder / "bert", "bert")
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
@@ -52,7 +53,7 @@ def test_the_code_of_the_page_runs(
     make_photos(tmp_path)
     if page.stem == "huggingface":
         pytest.importorskip("peft", reason='needs the extra "flambeau-text[hf]"')
-        make_language_model(tmp_path / "model")
+        make_pretrained_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     module = ModuleType(page.stem)
     # A page may define what is found by the name of its module: a domain's record, a dataclass.

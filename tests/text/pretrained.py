@@ -107,3 +107,101 @@ def save_model(
     model.save_pretrained(folder)
     tokens.save_pretrained(folder)
     return folder
+
+
+# ---------------------------------------------------------------- encoders
+
+_BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+ENCODERS = ("bert", "distilbert", "roberta", "modernbert")
+
+
+def encoder_tokenizer(kind: str, *, template: bool = True) -> Any:
+    """A tokenizer with the special tokens and the pairs of an encoder, trained on the texts."""
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = _ROBERTA if kind == "roberta" else _BERT
+    if kind in ("bert", "distilbert"):
+        inner: Any = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        inner.normalizer = normalizers.BertNormalizer(lowercase=True)
+        inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        inner.decoder = decoders.WordPiece()
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=90, special_tokens=list(special), show_progress=False
+        )
+    else:
+        inner = tokenizers.Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=list(special),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    inner.train_from_iterator(TEXTS, trainer)
+    if kind == "roberta":
+        names = dict(zip(("cls_token", "pad_token", "sep_token", "unk_token", "mask_token"),
+                         special, strict=True))  # fmt: skip
+        found: Any = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    else:
+        names = dict(zip(_NAMES, special, strict=True))
+        found = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1"
+            if kind != "modernbert"
+            else "[CLS] $A [SEP] $B [SEP]",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+        )
+    if template:
+        inner.post_processor = found
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+
+
+def encoder_config(kind: str, vocab_size: int) -> Any:
+    import transformers
+
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 48,
+        "pad_token_id": 0,
+    }
+    if kind == "distilbert":
+        return transformers.DistilBertConfig(
+            vocab_size=vocab_size, dim=32, n_layers=2, n_heads=2, hidden_dim=48,
+            max_position_embeddings=48, pad_token_id=0,
+        )  # fmt: skip
+    if kind == "roberta":
+        own = {"pad_token_id": 1, "max_position_embeddings": 50, "type_vocab_size": 1}
+        return transformers.RobertaConfig(**{**sizes, **own})
+    if kind == "modernbert":
+        own = {"local_attention": 8, "global_attn_every_n_layers": 2, "num_hidden_layers": 3,
+               "cls_token_id": 2, "sep_token_id": 3,
+               "bos_token_id": 2, "eos_token_id": 3}  # fmt: skip
+        return transformers.ModernBertConfig(**{**sizes, **own})
+    return transformers.BertConfig(**sizes)
+
+
+def save_encoder(folder: Path, kind: str = "bert", *, template: bool = True) -> Path:
+    """Write an encoder with random weights and its tokenizer, as its ``ForMaskedLM`` class."""
+    import transformers
+
+    tokens = encoder_tokenizer(kind, template=template)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForMaskedLM.from_config(encoder_config(kind, len(tokens)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.15)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+    model.save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder

@@ -412,6 +412,8 @@ def test_an_unknown_token_is_replaced_by_the_source(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "search", lambda *given: result)
     assert translate(run.predictor(), [text])[0].text == "am <unk>"
     found = translate(run.predictor(), [text], replace_unknown=True)[0]
+    with pytest.raises(ArgumentError, match="replace_unknown must be True or False, not 'no'"):
+        translate(run.predictor(), [text], replace_unknown="no")  # type: ignore[arg-type]
     assert found.text == f"am {source[2]}"
 
 

@@ -12,7 +12,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.loader import Loader, LoaderOptions
 from flambeau_text import TextData
 from flambeau_text.bucketing import batches_of_similar_lengths
-from flambeau_text.classification.dataset import EncodedTexts
+from flambeau_text.classification.dataset import EncodedTexts, TokenRows
 from flambeau_text.ragged_rows import RaggedRows
 
 N = 300
@@ -23,7 +23,7 @@ def texts(n: int = N, sides: int = 1) -> EncodedTexts:
     draws = np.random.default_rng(0)
     lengths = np.exp(draws.normal(4.0, 0.8, n)).astype(int) + 1
     rows = [RaggedRows([list(draws.integers(4, 50, each)) for each in lengths])] * sides
-    return EncodedTexts(rows, torch.arange(n) % 3, torch.arange(n) + 1000)
+    return EncodedTexts(TokenRows(tuple(rows)), torch.arange(n) % 3, torch.arange(n) + 1000)
 
 
 def loader(dataset: EncodedTexts, **more: object) -> Loader:
@@ -37,7 +37,7 @@ def members(found: Loader, epoch: int = 0, start: int = 0) -> list[list[int]]:
 
 def test_a_batch_has_tokens_lengths_and_targets() -> None:
     dataset = EncodedTexts(
-        [RaggedRows([[5, 6, 7], [8]])], torch.tensor([1, 0]), torch.tensor([4, 9]),
+        TokenRows((RaggedRows([[5, 6, 7], [8]]),)), torch.tensor([1, 0]), torch.tensor([4, 9]),
         torch.tensor([0.5, 2.0]), truncated=1,
     )  # fmt: skip
     batch = dataset.batch(torch.tensor([1, 0]), 3)

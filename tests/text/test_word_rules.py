@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flambeau import Learner
-from flambeau.errors import InputError, PlanError
+from flambeau.errors import ArgumentError, InputError, PlanError
 from flambeau_text import (
+    CharacterTokenizer,
     LanguageModelData,
     LanguageOptions,
+    SubwordTokenizer,
+    TextData,
+    TextOptions,
     TranslationData,
     TranslationOptions,
     WordTokenizer,
@@ -157,6 +163,45 @@ def test_the_plan_uses_the_rules_for_words_of_a_language() -> None:
     assert chosen(tokenizer="character", language="en") is False
     with pytest.raises(PlanError, match="the rules are for whole words"):
         chosen(tokenizer="bpe", word_rules=True)
+
+
+def test_labels_are_learned_with_the_rules_if_asked(tmp_path: Path) -> None:
+    texts = [f"{word} film {n}!!!" for n in range(6) for word in ("GOOD", "Bad", "good", "bad")]
+    labels = ["pos", "neg"] * 12
+
+    def learner_of(**options: Any) -> Learner:
+        data = TextData.from_arrays(texts, labels, valid=4, options=TextOptions(**options))
+        return Learner(data, choices={"probe": "off"}, quiet=True)
+
+    plain, learner = learner_of(), learner_of(word_rules=True)
+    assert (plain.plan.values["word_rules"], plain.plan.values["lowercase"]) == (False, True)
+    assert learner.plan.values["lowercase"] is False
+    tokenizer: Any = learner.built.preprocessor.tokenizer  # type: ignore[attr-defined]
+    assert tokenizer.tokenize("GOOD film!!!") == ["xxup", "good", "film", "xxrep", "3", "￭!"]
+    learner.fit(1)
+    export = learner.export(tmp_path / "export")
+    like: Any = Learner(
+        TextData.from_arrays(texts, labels, options=TextOptions(like=export)), quiet=True
+    )
+    assert like.built.preprocessor.tokenizer.as_json() == tokenizer.as_json()
+    with pytest.raises(PlanError, match="capitals are tokens, which lower-cased texts"):
+        learner_of(word_rules=True, lowercase=True)
+    with pytest.raises(PlanError, match="the rules are for whole words"):
+        learner_of(word_rules=True, tokenizer="bpe")
+    with pytest.raises(ArgumentError, match="word_rules must be True or False, not 'no'"):
+        TextOptions(word_rules="no")  # type: ignore[arg-type]
+
+
+def test_flags_of_tokenizers_are_checked() -> None:
+    for build in (WordTokenizer.fit, CharacterTokenizer.fit):
+        with pytest.raises(ArgumentError, match="lowercase must be True or False, not 'no'"):
+            build(["a b"], lowercase="no")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="lowercase must be True or False, not 1"):
+        SubwordTokenizer.train(["a b"], kind="bpe", vocab_size=9, lowercase=1)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="rules must be True or False"):
+        WordTokenizer([], rules="yes")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="has no argument 'lower_case'"):
+        WordTokenizer.fit(["a"], lower_case=True)  # type: ignore[call-arg]
 
 
 def test_translation_never_uses_the_rules() -> None:

@@ -52,3 +52,12 @@ def accepts_model_config(configs: Mapping[str, type], expected: str) -> Accepts:
         return None
 
     return accepts
+
+
+def accepts_word_rules(value: Any, facts: Any, values: Mapping[str, Any]) -> str | None:
+    """Accept True or False for "word_rules"; only False for other tokens than words."""
+    if type(value) is not bool:
+        return "True or False."
+    if value and values["tokenizer"] != "word":
+        return f"False: the rules are for whole words, not for the tokenizer {values['tokenizer']}."
+    return None

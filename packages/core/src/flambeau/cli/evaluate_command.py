@@ -163,8 +163,9 @@ def _name_of_task(domain: Domain, task: object) -> str | None:
 def _batches(predictor: Predictor, data: Data, parts: list[str]) -> Iterator[Batch]:
     """Yield the batches of the parts, encoded by the preprocessor of the export."""
     predictor.model.eval()
-    # Read files as needed: for one pass it does not pay to keep them all in memory.
-    values: dict[str, Any] = {"cache": "files"}
+    plan = None if predictor.record is None else predictor.record.plan
+    # As in training, but files are read as needed: for one pass it does not pay to keep them all.
+    values = {**({} if plan is None else Plan.from_json(plan).values), "cache": "files"}
     options = LoaderOptions(batch_size=predictor.batch_size, device=predictor.device)
     with torch.no_grad():
         for part in parts:

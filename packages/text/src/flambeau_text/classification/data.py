@@ -34,10 +34,11 @@ from flambeau_text.classification.dataset import EncodedTexts
 from flambeau_text.classification.facts import TextFacts, text_facts
 from flambeau_text.classification.options import TASKS, TextOptions
 from flambeau_text.classification.paths import read_inputs
-from flambeau_text.classification.preprocess import TextPreprocessor
-from flambeau_text.ragged_rows import RaggedRows
+from flambeau_text.classification.preprocess import EncoderTextPreprocessor, TextPreprocessor
 from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
+from flambeau_text.tokenization.backward import BackwardTokenizer, in_direction
+from flambeau_text.tokenization.encoder_tokenizer import EncoderTokenizer
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
 from flambeau_text.tokenization.normalization import normalize
 
@@ -124,9 +125,9 @@ class TextData(TextDataConstructors):
     @property
     def choices(self) -> Mapping[str, Any]:
         options = self._options
-        names = ("task", "tokenizer", "vocab_size", "normalization", "max_length", "truncation")
+        names = ("task", "tokenizer", "vocab_size", "lowercase", "normalization", "word_rules")
+        names += ("max_length", "truncation")
         given: dict[str, Any] = {name: getattr(options, name) for name in names}
-        given["lowercase"] = options.lowercase
         passed = options.given_tokenizer
         if passed is not None:
             extra = 0 if isinstance(passed, Tokenizer) else 4
@@ -194,7 +195,8 @@ class TextData(TextDataConstructors):
         texts = (text for name in names for text in self._samples[name])
         content = "\0".join(texts).encode("utf-8", "surrogatepass")
         found["texts"] = f"digest {digest(content)}"
-        if (encoder := self._options.encoder) is not None:
+        encoder = self._options.encoder
+        if encoder is not None and encoder.sha256 is not None:
             found["language model"] = f"digest {encoder.sha256[:12]}"
         if WEIGHT in self._samples.columns:
             weights = torch.as_tensor(self._samples[WEIGHT]).double().numpy()
@@ -266,7 +268,13 @@ class TextData(TextDataConstructors):
             texts = (text for column in self._columns("train") for text in column)
             lines = [normalize(line, form) for text in texts for line in lines_of(text)]
             tokenizer = fit_tokenizer(lines, values, options.language or ANY_LANGUAGE, lowercase)
-        return TextPreprocessor(
+            encoder = options.encoder
+            # The network reads in the direction of its language model.
+            backward = encoder is not None and encoder.tokenizer["kind"] == BackwardTokenizer.kind
+            tokenizer = in_direction(tokenizer, backward)
+        of_encoder = isinstance(tokenizer, EncoderTokenizer)
+        kind = EncoderTextPreprocessor if of_encoder else TextPreprocessor
+        return kind(
             tokenizer=tokenizer,
             fields=as_names(options.text),
             n_texts=self.n_texts,
@@ -280,34 +288,34 @@ class TextData(TextDataConstructors):
                 f"There are no {part} texts. Pass {part}= to the constructor of the data."
             )
         self._check_task(values)
-        encoded = [_checked(preprocessor).tokens(column) for column in self._columns(part)]
-        truncated = sum(number for _, number in encoded)
+        tokens, truncated = _checked(preprocessor).tokens(self._columns(part))
         ids = torch.from_numpy(np.array(rows))
         targets = self._targets.select(rows).values
-        return EncodedTexts(
-            [RaggedRows(tokens) for tokens, _ in encoded],
-            targets,
-            ids,
-            self.weights_of(rows),
-            truncated,
-        )
+        return EncodedTexts(tokens, targets, ids, self.weights_of(rows), truncated)
 
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         tokenizer = _checked(preprocessor).tokenizer
-        arguments = {
+        arguments: dict[str, Any] = {
             "vocab_size": len(tokenizer),
             "n_outputs": len(self._targets.names),
             "config": values["model_config"],
             "n_texts": self.n_texts,
         }
-        encoder = self._options.encoder if values.get("weights") is not None else None
-        return (
-            arguments
-            if encoder is None
-            else arguments | {"weights": encoder.weights_for(tokenizer)}
-        )
+        encoder = self._options.encoder
+        if encoder is not None and values["architecture"] in encoder.architectures:
+            # A part of the configuration leaves the encoder's own settings as they are.
+            arguments["config"] = {**encoder.config, **values["model_config"]}
+            if values.get("weights") is not None:
+                arguments["weights"] = encoder.weights_for(tokenizer)
+        elif isinstance(tokenizer, EncoderTokenizer) and self.n_texts > 1:
+            raise InputError(
+                "The tokenizer of a pretrained encoder writes both texts of a pair into one row, "
+                f"which the architecture {values['architecture']!r} does not read. Use "
+                '"hf_encoder", or data without language_model=….'
+            )
+        return arguments
 
     def task_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,24 +17,39 @@ from flambeau_text.ragged_rows import RaggedRows
 
 TOKENS, LENGTHS, TARGET = "tokens", "lengths", "target"
 SECOND_TOKENS, SECOND_LENGTHS = "second_tokens", "second_lengths"
+TOKEN_TYPES = "token_types"
 """Names in every batch: of the token ids, of the number of tokens of each text, and of the
-targets; and of the second texts of pairs."""
+targets; of the second texts of pairs; and, if both texts share a row, of each token's text."""
 
 _NAMES = ((TOKENS, LENGTHS), (SECOND_TOKENS, SECOND_LENGTHS))
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """The tokens of texts.
+
+    Attributes:
+        texts: The token ids of each text; of pairs, those of the first and of the second texts, or
+            of both in one row.
+        token_types: For pairs in one row the number of the text of each token; None without.
+    """
+
+    texts: tuple[RaggedRows, ...]
+    token_types: RaggedRows | None = None
 
 
 class EncodedTexts:
     """The texts of a part as token ids, with their targets.
 
     Args:
-        texts: The token ids of each text; of pairs, those of the first and of the second texts.
+        rows: The tokens of the texts.
         targets: One target per text, ``(n, …)``.
         ids: Sample ids, int64 ``(n,)``.
         sample_weight: Weight of each text, ``(n,)``; None weighs all equally.
         truncated: Number of texts that were longer than the limit, of which tokens are left out.
 
     Attributes:
-        texts: The argument ``texts``.
+        texts: The token ids in ``rows``.
         lengths: Number of tokens of each text, of pairs that of both, int64 ``(n,)``.
         inputs: The lengths of the texts, by name: no features with which a linear model is fitted.
         targets: The targets by name.
@@ -45,7 +61,7 @@ class EncodedTexts:
 
     def __init__(
         self,
-        texts: Sequence[RaggedRows],
+        rows: TokenRows,
         targets: Tensor,
         ids: Tensor,
         sample_weight: Tensor | None = None,
@@ -53,7 +69,8 @@ class EncodedTexts:
     ) -> None:
         if not len(ids):
             raise InputError("The data set has no texts. Give at least one.")
-        self.texts: tuple[RaggedRows, ...] = tuple(texts)
+        self._tokens = rows
+        self.texts: tuple[RaggedRows, ...] = rows.texts
         self.ids = ids
         self.lengths = torch.stack([each.lengths for each in self.texts]).sum(0)
         self.inputs = {LENGTHS: self.lengths}
@@ -76,7 +93,7 @@ class EncodedTexts:
         weights = None if self.sample_weight is None else self.sample_weight[rows]
         total = float(len(rows)) if weights is None else float(weights.double().sum())
         return Batch(
-            token_inputs(self.texts, rows, widths),
+            token_inputs(self._tokens, rows, widths),
             {TARGET: self.targets[TARGET][rows]},
             weight=total,
             indices=self.ids[rows],
@@ -90,20 +107,23 @@ class EncodedTexts:
 
 
 def token_inputs(
-    texts: Sequence[RaggedRows], rows: Tensor, widths: Sequence[int] | None = None
+    found: TokenRows, rows: Tensor, widths: Sequence[int] | None = None
 ) -> dict[str, Tensor]:
     """Return the inputs of a model: token ids padded at their ends, and lengths.
 
     Args:
-        texts: The token ids of the texts; of pairs, those of the first and of the second texts.
+        found: The tokens of the texts.
         rows: Indices of the texts, int64 ``(n,)``.
-        widths: Padded length of each; None uses the longest.
+        widths: Padded length of each column of texts; None uses the longest.
     """
-    found: dict[str, Tensor] = {}
-    for index, (each, names) in enumerate(zip(texts, _NAMES, strict=False)):
+    inputs: dict[str, Tensor] = {}
+    for index, (each, names) in enumerate(zip(found.texts, _NAMES, strict=False)):
         tokens, _ = each.padded(rows, None if widths is None else widths[index])
-        found |= {names[0]: tokens, names[1]: each.lengths[rows]}
-    return found
+        inputs |= {names[0]: tokens, names[1]: each.lengths[rows]}
+    if found.token_types is not None:
+        types, valid = found.token_types.padded(rows, inputs[TOKENS].shape[1])
+        inputs[TOKEN_TYPES] = types.masked_fill(~valid, 0)
+    return inputs
 
 
 class BatchedTexts(Protocol):

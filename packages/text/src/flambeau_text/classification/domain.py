@@ -14,9 +14,10 @@ from flambeau_text.classification.columns import find_text_column
 from flambeau_text.classification.data import TextData
 from flambeau_text.classification.demo import python_help
 from flambeau_text.classification.folders import class_folders
-from flambeau_text.classification.preprocess import TextPreprocessor
+from flambeau_text.classification.preprocess import EncoderTextPreprocessor, TextPreprocessor
 from flambeau_text.classification.rules import RULES
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
+from flambeau_text.huggingface.encoder import encoder_classifier
 from flambeau_text.models.bag import bag_classifier
 from flambeau_text.models.concat_pool import awd_lstm_classifier
 from flambeau_text.models.transformer_classifier import transformer_classifier
@@ -86,11 +87,14 @@ DATA_OPTIONS = (
     CliOption("vocab-size", int, "Size of the vocabulary, in tokens.", "vocab_size"),
     CliOption("language", str, "Language code, such as en, for --tokenizer word.", "language"),
     CliOption("lowercase", bool, "Lower-case the texts.", "lowercase"),
+    CliOption(
+        "word-rules", bool, "Capitals and repetition of --tokenizer word as tokens.", "word_rules"
+    ),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
     CliOption(
         "language-model",
         str,
-        "Folder of an exported language model from which the classifier starts.",
+        "Folder of an exported language model, or of an encoder of Hugging Face, to start from.",
         "language_model",
     ),
     CliOption("max-length", int, "Most tokens of a text.", "max_length"),
@@ -115,6 +119,7 @@ DOMAIN = Domain(
         "bag": bag_classifier,
         "awd_lstm": awd_lstm_classifier,
         "transformer": transformer_classifier,
+        "hf_encoder": encoder_classifier,
     },
     tasks={
         "classification": Classification,
@@ -123,7 +128,10 @@ DOMAIN = Domain(
     },
     rules=RULES,
     checks=CHECKS,
-    preprocessors={"text_preprocessor": TextPreprocessor},
+    preprocessors={
+        "text_preprocessor": TextPreprocessor,
+        "encoder_text_preprocessor": EncoderTextPreprocessor,
+    },
     recognise=recognise,
     cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "evaluate": EVALUATE_OPTIONS},
     demo=python_help,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from flambeau.artefact.export_format import MODEL_FILE, export_folder
 from flambeau.artefact.read_like import read_record
@@ -29,6 +29,8 @@ class LanguageEncoder:
         config: The sizes of its encoder.
         tokenizer: The JSON values of its tokenizer.
     """
+
+    architectures: ClassVar[tuple[str, ...]] = (ARCHITECTURE,)
 
     folder: Path
     sha256: str
@@ -60,6 +62,9 @@ class LanguageEncoder:
     def as_facts(self) -> dict[str, Any]:
         """Return what the plan's rules read, as JSON values."""
         return {
+            "architectures": [ARCHITECTURE],
+            "kind": ARCHITECTURE,
+            "layers": "Embedding and recurrent layers",
             "folder": str(self.folder),
             "sha256": self.sha256,
             "config": dict(self.config),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
 from flambeau.data.known_classes import Unknown
@@ -14,8 +14,12 @@ from flambeau.data.targets import Kind
 from flambeau.errors import InputError, did_you_mean, explains_arguments
 from flambeau.plan import Plan
 from flambeau_text.classification.language_encoder import LanguageEncoder
+from flambeau_text.huggingface.folder import is_model_folder, refuse_tokenization
 from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
 from flambeau_text.tokenization.option_checks import check_tokenization
+
+if TYPE_CHECKING:
+    from flambeau_text.huggingface.encoder_folder import EncoderFolder
 
 Truncation = Literal["head", "head_tail"]
 """What is kept of a text that is too long: its beginning, or half of it from each end."""
@@ -23,7 +27,10 @@ Truncation = Literal["head", "head_tail"]
 TRUNCATIONS: tuple[str, ...] = get_args(Truncation)
 TASKS: tuple[str, ...] = get_args(Kind)
 
-_PLANNED = ("tokenizer", "vocab_size", "lowercase", "normalization", "max_length", "truncation")
+_PLANNED = (
+    *("tokenizer", "vocab_size", "lowercase", "normalization", "word_rules"),
+    *("max_length", "truncation"),
+)
 _READING = ("text", "label", "weight", "group", "sep")
 
 
@@ -51,19 +58,25 @@ class TextOptions:
             "xx", which work for many languages.
         lowercase: Lower-case the texts; None lets the plan choose.
         normalization: Unicode form: "nfc", "nfkc" or "none"; None lets the plan choose.
+        word_rules: Whether the tokenizer "word" writes capitals and repetition as tokens of their
+            own, see `WordTokenizer`; None lets the plan choose.
         max_length: Most tokens of a text; None lets the plan choose.
         truncation: What is kept of longer texts: "head" or "head_tail" (half of it from each end).
-        language_model: Folder of an export of an AWD-LSTM language model, from whose weights the
-            network "awd_lstm" starts. Its tokenizer is used unless ``tokenizer`` or ``vocab_size``
-            is set: then tokens that both have keep their vectors, and new ones get the mean.
+        language_model: Folder of the language model from whose weights the network starts, with its
+            tokenizer. A local folder of a pretrained encoder of Hugging Face (BERT, RoBERTa, …)
+            gives the network "hf_encoder". The export of an AWD-LSTM language model gives
+            "awd_lstm"; if ``tokenizer`` or ``vocab_size`` is set, tokens that both have keep their
+            vectors, and new ones get the mean.
         like: Folder of an export. Options that are not set are taken from the export, and a
             learner uses the export's tokenizer and classes.
         encoder: What was read of ``language_model``; None without one.
 
     Raises:
-        ArtefactError: ``like`` is not an export of ``TextData``, or ``language_model`` is not that
-            of an AWD-LSTM.
-        InputError: A value is invalid, or differs from that of ``like``.
+        ArtefactError: ``like`` is not an export of ``TextData``, or ``language_model`` is neither
+            that of an AWD-LSTM nor a model of Hugging Face.
+        InputError: A value is invalid, or differs from that of ``like``; or the folder of a
+            pretrained encoder lacks a file, or has another kind of model.
+        MissingDependencyError: A pretrained encoder needs transformers.
     """
 
     text: str | Sequence[str] | None = None
@@ -79,11 +92,12 @@ class TextOptions:
     language: str | None = None
     lowercase: bool | None = None
     normalization: str | None = None
+    word_rules: bool | None = None
     max_length: int | None = None
     truncation: Truncation | None = None
     language_model: str | os.PathLike[str] | None = None
     like: str | os.PathLike[str] | None = None
-    encoder: LanguageEncoder | None = field(init=False, repr=False, default=None)
+    encoder: LanguageEncoder | EncoderFolder | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if self.task not in (None, *TASKS):
@@ -96,10 +110,8 @@ class TextOptions:
         length: Any = self.max_length
         if length is not None and (type(length) is not int or length < 1):
             raise InputError(f"max_length must be a whole number of at least 1, not {length!r}.")
-        encoder = None if self.language_model is None else LanguageEncoder.read(self.language_model)
-        object.__setattr__(self, "encoder", encoder)
-        if encoder is not None and self.tokenizer is None and self.vocab_size is None:
-            object.__setattr__(self, "tokenizer", encoder.build_tokenizer())
+        if self.language_model is not None:
+            self._start_from(self.language_model)
         check_tokenization(self.tokenizer, self.vocab_size, self.normalization, like=self.like)
         if self.text is not None:
             object.__setattr__(self, "text", text_columns(self.text))
@@ -108,12 +120,30 @@ class TextOptions:
         if self.like is not None:
             self._fill_from_export(self.like)
 
+    def _start_from(self, folder: str | os.PathLike[str]) -> None:
+        from flambeau_text.huggingface.encoder_folder import EncoderFolder
+
+        encoder: LanguageEncoder | EncoderFolder
+        if is_model_folder(folder):
+            refuse_tokenization(self, folder)
+            encoder = EncoderFolder.read(folder)
+        else:
+            encoder = LanguageEncoder.read(folder)
+        object.__setattr__(self, "encoder", encoder)
+        if self.tokenizer is None and self.vocab_size is None:
+            object.__setattr__(self, "tokenizer", encoder.build_tokenizer())
+
     def _fill_from_export(self, like: str | os.PathLike[str]) -> None:
+        from flambeau_text.huggingface.encoder_folder import EncoderFolder
+
         saved = _saved_options(like)
         given = {name: getattr(self, name) for name in saved}
         for name, value in filled_like(like, given, saved).items():
             object.__setattr__(self, name, value)
-        known = reading_options(read_record(like, "text", "like"))
+        record = read_record(like, "text", "like")
+        if self.language_model is None:
+            object.__setattr__(self, "encoder", EncoderFolder.of_export(record))
+        known = reading_options(record)
         for name in _READING:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, known.get(name))
@@ -167,7 +197,7 @@ def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
     return {
         **{name: planned.get(name) for name in _PLANNED},
         "lowercase": tokenizer.normalize("A") == "a",
-        "language": values.get("language"),
+        "language": values.get("inner", values).get("language"),
         "classes": names or None,
         "task": builder if builder in TASKS else None,
     }

@@ -15,13 +15,13 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError, did_you_mean
 from flambeau_text.checked_text import checked_text
-from flambeau_text.classification.dataset import token_inputs
+from flambeau_text.classification.dataset import TokenRows, token_inputs
 from flambeau_text.prediction_items import items_in
 from flambeau_text.ragged_rows import RaggedRows
-from flambeau_text.text_lines import lines_of, text_of_file
+from flambeau_text.text_lines import text_of_file
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
+from flambeau_text.tokenization.encoder_tokenizer import EncoderTokenizer
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
-from flambeau_text.tokenization.tokenizer import END_ID
 
 
 class TextPreprocessor(Preprocessor):
@@ -72,30 +72,25 @@ class TextPreprocessor(Preprocessor):
     def builder(self) -> str:
         return "text_preprocessor"
 
-    def tokens(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Return the token ids of each text, and the number of texts that were too long."""
-        documents = [lines_of(text) for text in texts]
+    def tokens(self, columns: Sequence[Sequence[str]]) -> tuple[TokenRows, int]:
+        """Return the tokens of texts, or of both columns of pairs, and the number of cut texts."""
+        found = [self._tokens_of(texts) for texts in columns]
+        return TokenRows(tuple(RaggedRows(rows) for rows, _ in found)), sum(n for _, n in found)
+
+    def _tokens_of(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        start, end = self.tokenizer.special.start, self.tokenizer.special.end
+        documents = [self.tokenizer.parts_of(text) for text in texts]
         encoded = iter(self.tokenizer.encode_batch(list(chain.from_iterable(documents))))
         rows: list[list[int]] = []
         truncated = 0
         for lines in documents:
             row: list[int] = []
             for _ in lines:
-                row += (*next(encoded), END_ID)
+                row += (*next(encoded), end)
             row.pop()  # the end token of the last line is added below
             truncated += len(row) > self.max_length
-            rows.append([END_ID, *self.shortened(row), END_ID])
+            rows.append([start, *shortened(row, self.max_length, self.truncation), end])
         return rows, truncated
-
-    def shortened(self, row: list[int]) -> list[int]:
-        """Return at most ``max_length`` of the tokens of a text."""
-        limit = self.max_length
-        if len(row) <= limit:
-            return row
-        if self.truncation == "head":
-            return row[:limit]
-        head = -(-limit // 2)
-        return row[:head] + row[len(row) - (limit - head) :]
 
     def encode(self, items: Sequence[Any]) -> Batch:
         """Encode texts, pairs of texts, or mappings with the fields that have the texts.
@@ -108,10 +103,9 @@ class TextPreprocessor(Preprocessor):
             InputError: An item is neither; the message has its index.
         """
         texts = [self._texts_of(index, item) for index, item in enumerate(items)]
-        found = [RaggedRows(self.tokens(column)[0]) for column in zip(*texts, strict=True)]
-        found = found or [RaggedRows([])] * self.n_texts
-        rows = torch.arange(len(texts))
-        return Batch(token_inputs(found, rows), weight=float(len(texts)))
+        columns = list(zip(*texts, strict=True)) or [()] * self.n_texts
+        found, _ = self.tokens(columns)
+        return Batch(token_inputs(found, torch.arange(len(texts))), weight=float(len(texts)))
 
     def _texts_of(self, index: int, item: Any) -> list[str]:
         where = f"Item {index}"
@@ -164,3 +158,83 @@ class TextPreprocessor(Preprocessor):
             "n_texts": self.n_texts,
             "tokenization": self._tokenization,
         }
+
+
+class EncoderTextPreprocessor(TextPreprocessor):
+    """The tokenizer of a pretrained encoder, and the limit of the length of its rows.
+
+    A text, or a pair of texts, is one row with the special tokens of the model. ``max_length`` is
+    the number of all tokens of a row, as in transformers; of a pair the longer text is cut first.
+
+    Raises:
+        InputError: ``max_length`` has no room for the texts.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer | Mapping[str, Any],
+        max_length: int,
+        truncation: str = "head",
+        fields: Sequence[str] = (),
+        n_texts: int = 1,
+        tokenization: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            tokenizer=tokenizer,
+            max_length=max_length,
+            truncation=truncation,
+            fields=fields,
+            n_texts=n_texts,
+            tokenization=tokenization,
+        )
+        self._frame = cast("EncoderTokenizer", self.tokenizer).frame(n_texts)
+        if max_length < self._frame.n_tokens + n_texts:
+            raise InputError(
+                f"max_length={max_length} has no room for a text beside the "
+                f"{self._frame.n_tokens} special tokens of a row. Raise it."
+            )
+
+    @property
+    def builder(self) -> str:
+        return "encoder_text_preprocessor"
+
+    def tokens(self, columns: Sequence[Sequence[str]]) -> tuple[TokenRows, int]:
+        encoded = [self.tokenizer.encode_batch(texts) for texts in columns]
+        room = self.max_length - self._frame.n_tokens
+        rows: list[list[int]] = []
+        types: list[list[int]] = []
+        truncated = 0
+        for texts in zip(*encoded, strict=True):
+            limits = shares([len(text) for text in texts], room)
+            own = [
+                shortened(text, limit, self.truncation)
+                for text, limit in zip(texts, limits, strict=True)
+            ]
+            truncated += sum(map(len, own)) < sum(map(len, texts))
+            rows.append(self._frame.row(own))
+            types.append(self._frame.types([len(text) for text in own]))
+        has_types = self._frame.has_types
+        return TokenRows((RaggedRows(rows),), RaggedRows(types) if has_types else None), truncated
+
+
+def shortened(row: list[int], limit: int, truncation: str) -> list[int]:
+    """Return at most ``limit`` of the tokens of a text: the first, or as many from each end."""
+    if len(row) <= limit:
+        return row
+    if truncation == "head":
+        return row[:limit]
+    head = -(-limit // 2)
+    return row[:head] + row[len(row) - (limit - head) :]
+
+
+def shares(lengths: Sequence[int], room: int) -> list[int]:
+    """Return how many tokens of each text are kept: the longer text of a pair is cut first."""
+    if len(lengths) == 1:
+        return [room]
+    short, long = sorted(lengths)
+    if short + long <= room:
+        return list(lengths)
+    short = min(short, room // 2)
+    kept = [short, room - short]
+    return kept if lengths[0] <= lengths[1] else kept[::-1]

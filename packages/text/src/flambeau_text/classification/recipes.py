@@ -40,7 +40,10 @@ for each (1,400 tokens are the 20 chunks of ULMFiT), and attention more the long
 
 OTHER_LENGTH_LIMIT = 20_000
 
-TOKENS_PER_WORD = {"word": 1.25, "bpe": 1.4, "unigram": 1.4}
+TOKENS_PER_WORD = {
+    **{"word": 1.25, "bpe": 1.4, "unigram": 1.4},
+    **{"huggingface": 1.4, "huggingface_encoder": 1.4, "backward": 1.25},
+}
 """Approximate tokens of a word, punctuation included, for the plan's estimate of lengths."""
 
 BAG_WIDTHS = ((20_000, 64), (0, 32))

@@ -12,9 +12,7 @@ from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
 from flambeau.plan.rules_task import targets_accept, with_readings
-from flambeau.plan.rules_training import lr_rule
 from flambeau_text.classification.facts import PERCENTS, TextFacts
-from flambeau_text.classification.language_encoder import ARCHITECTURE
 from flambeau_text.classification.options import TRUNCATIONS
 from flambeau_text.classification.recipes import (
     AWD_DROPOUT_FACTOR,
@@ -34,13 +32,33 @@ from flambeau_text.classification.recipes import (
     TOKENS_PER_WORD,
     WORD_VOCAB_SIZE,
 )
+from flambeau_text.huggingface.encoder import ARCHITECTURE as HF_ENCODER
+from flambeau_text.huggingface.encoder import EncoderConfig
 from flambeau_text.models.awd_lstm import AwdDropout
 from flambeau_text.models.bag import BagConfig
 from flambeau_text.models.concat_pool import AwdClassifierConfig
 from flambeau_text.models.transformer_classifier import TransformerClassifierConfig
-from flambeau_text.token_rules import accepts_model_config, data_device_rule
+from flambeau_text.pretrained_rules import (
+    accepts_architecture,
+    accepts_length,
+    accepts_normalization,
+    accepts_weights,
+    encoder_batch_size,
+    encoder_config,
+    encoder_epochs,
+    encoder_length,
+    fine_tuning_lr_rule,
+    of_pretrained,
+    pretrained_architecture,
+    pretrained_weights,
+    unchanged_texts,
+)
+from flambeau_text.token_rules import (
+    accepts_model_config,
+    accepts_word_rules,
+    data_device_rule,
+)
 from flambeau_text.tokenization.fit import TOKENIZERS
-from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import one_of, whole_number
 
 Values = Mapping[str, Any]
@@ -51,6 +69,7 @@ _CONFIGS: Mapping[str, type] = {
     "bag": BagConfig,
     "awd_lstm": AwdClassifierConfig,
     "transformer": TransformerClassifierConfig,
+    HF_ENCODER: EncoderConfig,
 }
 
 
@@ -92,12 +111,31 @@ def _tokenizer(facts: TextFacts, values: Values) -> Choice:
 
 
 def _tokenizer_accepts(value: Any, facts: TextFacts, values: Values) -> str | None:
-    if value in TOKENIZERS or (value is not None and value == facts["given_tokenizer"]):
+    given = value is not None and value == facts["given_tokenizer"]
+    if value in TOKENIZERS or given or facts.get("started"):  # that of the export
         return None
     return f"one of {', '.join(TOKENIZERS)}; pass any other as TextOptions(tokenizer=object)."
 
 
+def _word_rules(facts: TextFacts, values: Values) -> Choice:
+    is_word = values["tokenizer"] == "word" and facts["given_tokenizer"] is None
+    return Choice(
+        "word_rules",
+        False,
+        "Capitals and repetition are no tokens of their own (xxmaj, xxup, xxrep, xxwrep), as they "
+        "are in ULMFiT: their gain was not measured for labels."
+        if is_word
+        else f"The tokenizer {values['tokenizer']!r} has no such rules, or has its own.",
+        alternatives=(True,) if is_word else (),
+        override="options=TextOptions(word_rules=True), or --word-rules",
+        source="default",
+    )
+
+
 def _lowercase(facts: TextFacts, values: Values) -> Choice:
+    if values["word_rules"]:
+        reason = "The word rules write words in lower case, and their capitals as tokens."
+        return Choice("lowercase", False, reason, source="default")
     # A tokenizer that the user passed keeps or changes the case itself.
     value = values["tokenizer"] == "word" and facts["given_tokenizer"] is None
     share = facts["upper_words"]
@@ -114,11 +152,17 @@ def _lowercase(facts: TextFacts, values: Values) -> Choice:
     )
 
 
-def _is_bool(value: Any, facts: TextFacts, values: Values) -> str | None:
-    return None if isinstance(value, bool) else "True or False."
+def _lowercase_accepts(value: Any, facts: TextFacts, values: Values) -> str | None:
+    if not isinstance(value, bool):
+        return "True or False."
+    if value and values["word_rules"]:
+        return "False: with word_rules capitals are tokens, which lower-cased texts do not have."
+    return None
 
 
 def _normalization(facts: TextFacts, values: Values) -> Choice:
+    if of_pretrained(facts["given_tokenizer"]):
+        return unchanged_texts()
     n = facts["n_other_form"]
     return Choice(
         "normalization",
@@ -164,6 +208,7 @@ def _max_length(facts: TextFacts, values: Values) -> Choice:
     value = LENGTH_LIMITS.get(architecture, OTHER_LENGTH_LIMIT)
     if facts.get("model_given", False):
         architecture, value = "your module", OTHER_LENGTH_LIMIT
+    value = encoder_length(facts, architecture, value)
     at = dict(zip(PERCENTS, lengths, strict=True))
     return Choice(
         "max_length",
@@ -172,7 +217,11 @@ def _max_length(facts: TextFacts, values: Values) -> Choice:
         f"the longest {at[100]:,} (estimated with {how}); {value:,} is the limit for "
         f"{architecture}.",
         evidence={"median": at[50], "99%": at[99], "longest": at[100]},
-        alternatives=tuple(sorted({max(1, at[99]), 2 * value} - {value})),
+        alternatives=tuple(
+            each
+            for each in sorted({max(1, at[99]), 2 * value} - {value})
+            if accepts_length(each, facts, values) is None
+        ),
         override="options=TextOptions(max_length=...), or --max-length",
     )
 
@@ -206,9 +255,8 @@ def _architecture(facts: TextFacts, values: Values) -> Choice:
     evidence = {"n_train": n, "device": values["device"]}
     override = 'Learner(data, "awd_lstm")'
     if given is not None:
-        value, override = ARCHITECTURE, 'Learner(data, "bag")'
-        reason = f"It starts from the language model in {given['folder']}, which is one."
-    elif not on_cpu and n >= AWD_FEWEST_TEXTS:
+        return pretrained_architecture(given, 'Learner(data, "bag")')
+    if not on_cpu and n >= AWD_FEWEST_TEXTS:
         value, override = "awd_lstm", 'Learner(data, "bag")'
         reason = f"{n:,} train texts on an accelerator: enough to learn from the order of words."
     else:
@@ -225,43 +273,10 @@ def _architecture(facts: TextFacts, values: Values) -> Choice:
         value,
         reason,
         evidence=evidence,
-        alternatives=tuple(name for name in _CONFIGS if name != value),
+        alternatives=tuple(name for name in _CONFIGS if name not in (value, HF_ENCODER)),
         confidence=0.8,
         override=override,
     )
-
-
-def _weights(facts: TextFacts, values: Values) -> Choice:
-    given = facts.get("language_model")
-    if given is None or values["architecture"] != ARCHITECTURE or facts.get("model_given", False):
-        why = "without a language model" if given is None else "this network has other layers"
-        return Choice(
-            "weights",
-            None,
-            f"Random weights: {why}.",
-            override="options=TextOptions(language_model=FOLDER), or --language-model FOLDER",
-            source="default",
-        )
-    return Choice(
-        "weights",
-        given["folder"],
-        f"Embedding and recurrent layers of the language model in {given['folder']}, with "
-        f"{given['tokens']:,} tokens; the head is new.",
-        evidence={"sha256": given["sha256"]},
-        alternatives=(None,),
-        override='choices={"weights": None}',
-    )
-
-
-def _weights_accept(value: Any, facts: TextFacts, values: Values) -> str | None:
-    given = facts.get("language_model")
-    if value is None:
-        return None
-    if given is None or value != given["folder"]:
-        return "None, or the folder in TextOptions(language_model=FOLDER), which decides on tokens."
-    if values["architecture"] != ARCHITECTURE or facts.get("model_given", False):
-        return f"None, because only the architecture {ARCHITECTURE!r} has the same layers."
-    return None
 
 
 def _model_config(facts: TextFacts, values: Values) -> Choice:
@@ -274,6 +289,8 @@ def _model_config(facts: TextFacts, values: Values) -> Choice:
             source="default",
         )
     words, n = facts["words"], facts["n_train"]
+    if values["architecture"] == HF_ENCODER:
+        return encoder_config(facts, {"pooling": "first"})
     if values["architecture"] == "awd_lstm":
         sizes: Mapping[str, Any] = next(each for least, each in AWD_SIZES if words >= least)
         if values["weights"] is not None:
@@ -335,6 +352,8 @@ def _metrics(base: Choice, facts: TextFacts, values: Values) -> Choice:
 
 
 def _batch_size(base: Choice, facts: TextFacts, values: Values) -> Choice:
+    if values["architecture"] == HF_ENCODER:
+        return encoder_batch_size(base)
     if facts.get("model_given"):
         return base
     n = facts["n_train"]
@@ -358,6 +377,8 @@ def _batch_size(base: Choice, facts: TextFacts, values: Values) -> Choice:
 
 
 def _epochs(base: Choice, facts: TextFacts, values: Values) -> Choice:
+    if values["architecture"] == HF_ENCODER:
+        return encoder_epochs(base, facts, values)
     if facts.get("model_given") or values["steps"] is not None:
         return base
     architecture, n = values["architecture"], facts["n_train"]
@@ -404,8 +425,27 @@ def _clip_norm(base: Choice, facts: TextFacts, values: Values) -> Choice:
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
-    Rule("lowercase", ("tokenizer",), _lowercase, _is_bool, determines="preprocessor"),
-    Rule("normalization", (), _normalization, one_of(FORMS), determines="preprocessor"),
+    Rule(
+        "word_rules",
+        ("tokenizer",),
+        _word_rules,
+        accepts_word_rules,
+        determines="preprocessor",
+    ),
+    Rule(
+        "lowercase",
+        ("tokenizer", "word_rules"),
+        _lowercase,
+        _lowercase_accepts,
+        determines="preprocessor",
+    ),
+    Rule(
+        "normalization",
+        (),
+        _normalization,
+        accepts_normalization,
+        determines="preprocessor",
+    ),
     Rule(
         "vocab_size",
         ("tokenizer",),
@@ -417,7 +457,7 @@ RULES: tuple[Rule, ...] = (
         "max_length",
         ("tokenizer", "architecture"),
         _max_length,
-        whole_number(1, "tokens"),
+        accepts_length,
         determines="preprocessor",
     ),
     Rule(
@@ -427,8 +467,14 @@ RULES: tuple[Rule, ...] = (
         one_of(TRUNCATIONS),
         determines="preprocessor",
     ),
-    Rule("architecture", ("device",), _architecture),
-    Rule("weights", ("architecture",), _weights, _weights_accept, determines="model"),
+    Rule("architecture", ("device",), _architecture, accepts_architecture("TextOptions")),
+    Rule(
+        "weights",
+        ("architecture",),
+        pretrained_weights("TextOptions"),
+        accepts_weights("TextOptions"),
+        determines="model",
+    ),
     Rule(
         "model_config",
         ("architecture", "weights"),
@@ -443,6 +489,6 @@ RULES: tuple[Rule, ...] = (
     Rule.extending("clip_norm", _clip_norm, needs=("architecture",)),
     Rule.extending("keep_best", _keep_best),
     data_device_rule("texts"),
-    lr_rule(LEARNING_RATES),
+    fine_tuning_lr_rule(LEARNING_RATES),
     precision_rule(BF16_GAINS),
 )

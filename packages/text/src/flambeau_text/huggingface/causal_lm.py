@@ -22,13 +22,26 @@ from flambeau_text.huggingface.adapters import (
     weights_record,
     with_adapter,
 )
-from flambeau_text.huggingface.check_network import check_loaded, check_network, window_of
+from flambeau_text.huggingface.check_network import check_network, window_of
+from flambeau_text.huggingface.decoder_folder import stop_ids
 from flambeau_text.huggingface.folder import check_folder
+from flambeau_text.huggingface.networks import (
+    check_digest,
+    config_as_json,
+    groups_of,
+    load_network,
+    network_from_config,
+)
 from flambeau_text.models.language_model import LanguageFeatures, LanguageModel
 from flambeau_text.models.packing import Packing
 from flambeau_text.optional_libraries import transformers
 from flambeau_text.tokenization.pretrained import HFTokenizer
 from flambeau_text.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class CausalLMConfig:
+    """The configuration of "causal_lm" in a plan: it has no settings, its layers are given."""
 
 
 @dataclass
@@ -106,21 +119,9 @@ class CausalLM(LanguageModel):
             FlambeauWarning: [unused-weights] The model has no place for some of the weights.
         """
         path = check_folder(folder)
-        library = transformers()
-        try:
-            network, loaded = library.AutoModelForCausalLM.from_pretrained(
-                path,
-                output_loading_info=True,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                attn_implementation="sdpa",
-                dtype=dtype,
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise InputError(f"The model in {path} cannot be loaded: {error!s:.300}.") from error
-        check_loaded(path, network, loaded)
-        tokenizer = HFTokenizer.from_folder(path, stop=_stop_ids(network))
+        network = load_network("AutoModelForCausalLM", path, attention="sdpa", dtype=dtype)
+        stop = stop_ids(network.config, getattr(network, "generation_config", None))
+        tokenizer = HFTokenizer.from_folder(path, stop=stop)
         rows = len(network.get_input_embeddings().weight)
         if len(tokenizer) > rows:
             raise InputError(
@@ -243,12 +244,11 @@ class CausalLM(LanguageModel):
 
     def arguments(self) -> Mapping[str, Any]:
         """Return JSON values from which `causal_lm` rebuilds the model, without its weights."""
-        config = json.loads(self.causal.config.to_json_string(use_diff=False))
         peft_config = getattr(self.network, "peft_config", None)
         rows = None if peft_config is None else peft_config["default"].trainable_token_indices
         new = next(iter(rows.values()), []) if rows else []
         return {
-            "config": {name: value for name, value in config.items() if name not in _OMITTED},
+            "config": config_as_json(self.causal.config),
             "adapter": None if self.adapter is None else self.adapter.as_json(),
             "new_tokens": list(new),
         }
@@ -299,41 +299,7 @@ class CausalLM(LanguageModel):
 
     def layer_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Return the layer groups: embedding, each block, and the rest as the output."""
-        blocks = _blocks_of(self.causal)
-        group_of = {
-            id(parameter): f"block_{index}"
-            for index, block in enumerate(blocks)
-            for parameter in block.parameters()
-        }
-        groups: dict[str, list[nn.Parameter]] = {"embedding": []}
-        groups |= {f"block_{index}": [] for index in range(len(blocks))} | {"output": []}
-        reached = False
-        for parameter in self.parameters():
-            name = group_of.get(id(parameter))
-            reached = reached or name is not None
-            groups[name or ("output" if reached else "embedding")].append(parameter)
-        return {name: parameters for name, parameters in groups.items() if parameters}
-
-
-_OMITTED = ("transformers_version", "auto_map", "_name_or_path")
-
-
-def _blocks_of(causal: Any) -> Sequence[nn.Module]:
-    """Return the blocks of a decoder: its list of as many modules as the settings say."""
-    n = getattr(causal.config, "num_hidden_layers", 0)
-    for module in causal.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n:
-            return list(module)
-    return []
-
-
-def _stop_ids(network: Any) -> list[int]:
-    """Return the ids with which a pretrained model ends its output."""
-    found: list[int] = []
-    for config in (network.config, getattr(network, "generation_config", None)):
-        ids = getattr(config, "eos_token_id", None)
-        found += [ids] if isinstance(ids, int) else list(ids or ())
-    return found
+        return groups_of(self, self.causal)
 
 
 @torch.no_grad()
@@ -362,36 +328,34 @@ def causal_lm(
     adapter: Mapping[str, Any] | None = None,
     new_tokens: Sequence[int] = (),
     vocab_size: int | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> CausalLM:
-    """Build a `CausalLM` with new weights from plain values, as an artefact stores them.
+    """Build a `CausalLM` from plain values, as the plan and an artefact store them.
 
     Args:
         config: The settings of the model in transformers, with "model_type".
         adapter: The settings of `LoRA`; None without adapters.
         new_tokens: Ids of added tokens, whose embeddings are trained beside adapters.
         vocab_size: Size of the tokenizer's vocabulary; it has no effect.
+        weights: "folder" and "sha256" of the pretrained model; None starts from random weights.
 
     Raises:
         ArgumentError: ``config`` names no model.
+        ArtefactError: The folder was replaced.
         InputError: transformers has no model of this type.
     """
-    library = transformers()
-    values = dict(config)
-    kind = values.pop("model_type", None)
-    if kind is None:
+    if config.get("model_type") is None:
         raise ArgumentError(
-            "A pretrained model is passed as an object: Learner(data, CausalLM.from_hf(folder))."
+            "A pretrained model is named in the options of the data, language_model=FOLDER "
+            "(--language-model FOLDER), or passed as an object: Learner(data, "
+            "CausalLM.from_hf(folder))."
         )
-    try:
-        settings = library.AutoConfig.for_model(kind, **values)
-    except ValueError as error:
-        raise InputError(
-            f"transformers has no model of the type {kind!r}: {error!s:.200}"
-        ) from error
-    network = library.AutoModelForCausalLM.from_config(
-        settings, attn_implementation="sdpa", trust_remote_code=False
-    )
-    if adapter is None:
+    lora = None if adapter is None else LoRA(**cast("dict[str, Any]", dict(adapter)))
+    if weights is not None:
+        folder = Path(weights["folder"])
+        check_digest(folder, weights["sha256"])
+        return CausalLM.from_hf(folder, adapter=lora)
+    network = network_from_config("AutoModelForCausalLM", config, "sdpa")
+    if lora is None:
         return CausalLM(network)
-    lora = LoRA(**cast("dict[str, Any]", dict(adapter)))
     return CausalLM(with_adapter(network, lora, new_tokens), adapter=lora)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from flambeau.artefact.read_like import read_record
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
+from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_table
-from flambeau.errors import ArgumentError, InputError, explains_arguments
+from flambeau.data.tables import read_csv, read_table
+from flambeau.errors import ArgumentError, InputError, did_you_mean, explains_arguments
+from flambeau_text.file_kinds import TABLE_SUFFIXES, suffix_of
 from flambeau_text.instructions.conversations import (
     ASSISTANT,
     messages_of,
@@ -23,12 +26,13 @@ from flambeau_text.instructions.conversations import (
     read_records,
     read_rows,
 )
-from flambeau_text.instructions.options import InstructionOptions
+from flambeau_text.instructions.options import FIELDS, InstructionOptions
 from flambeau_text.instructions.preprocess import InstructionPreprocessor
 from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.language.packed import PackedDataset
-from flambeau_text.language.parts import assemble
+from flambeau_text.language.parts import assemble, size_or_file
+from flambeau_text.tokenization import tokenizer_from_json
 
 if TYPE_CHECKING:
     from flambeau.report.interpretation import Interpretation
@@ -51,6 +55,7 @@ class InstructionData(Data):
         split: The rows of the train, validation and test parts.
         options: The tokenizer and the names of fields.
         notes: Lines of the report on how the input was read.
+        readings: How the records were interpreted.
 
     Raises:
         InputError: The split has a calibration part, which language models do not use.
@@ -64,6 +69,7 @@ class InstructionData(Data):
         split: Split,
         options: InstructionOptions,
         notes: Sequence[str] = (),
+        readings: Sequence[Reading] = (),
     ) -> None:
         if n := len(split.calibration):
             raise InputError(
@@ -72,6 +78,7 @@ class InstructionData(Data):
             )
         self._samples, self._split = samples, split
         self._options, self._notes = options, tuple(notes)
+        self._readings = tuple(readings)
         self._facts: LanguageFacts | None = None
 
     def __repr__(self) -> str:
@@ -168,12 +175,66 @@ class InstructionData(Data):
         return cls._of(parts, request, options, tables["train"])
 
     @classmethod
+    def from_path(cls, path: str | os.PathLike[str], options: Mapping[str, Any]) -> InstructionData:
+        """Read the file of ``flambeau fit PATH``: JSON lines, or a table.
+
+        Args:
+            path: The file.
+            options: ``valid`` and ``test``, each a fraction, a number of records, or a file;
+                ``split``, the column of a table with the parts; ``seed``; the fields of
+                ``InstructionOptions``; ``like``, the export whose tokenizer is used; ``evaluate``,
+                the part that is scored.
+
+        Raises:
+            ArgumentError: An option is unknown, or no pretrained model is named.
+            InputError: A record is invalid; the message has its line.
+        """
+        from flambeau_text.instructions.recognise import instruction_reading
+
+        path = Path(path)
+        given = {name: value for name, value in options.items() if value is not None}
+        given.pop("task", None)  # that of all language models
+        like = given.pop("like", None)
+        names = ("language_model", *FIELDS, "form")
+        chosen = {name: given.pop(name) for name in names if name in given}
+        request = SplitRequest(
+            size_or_file("valid", given.pop("valid", 0.1)),
+            size_or_file("test", given.pop("test", 0.0)),
+            given.pop("split", None),
+            given.pop("seed", 0),
+            scored=given.pop("evaluate", None),
+            default_valid=0.1,
+        )
+        if given:
+            name = next(iter(given))
+            known = ["valid", "test", "split", *names]
+            raise ArgumentError(
+                f"Unknown option {name!r} for prompts and conversations. "
+                f"{did_you_mean(name, known)}"
+            )
+        if like is not None:
+            chosen |= _options_of_export(like)
+        settings = InstructionOptions(**chosen)
+        table = read_csv(path) if suffix_of(path) in TABLE_SUFFIXES else None
+        if table is not None:
+            return cls._of({"train": read_rows(table, settings)}, request, settings, table)
+        files = {"train": path, **request.separate(Path)}
+        parts = {part: read_jsonl(file, settings) for part, file in files.items()}
+        found = instruction_reading(path)
+        return cls._of(parts, request, settings, readings=() if found is None else (found,))
+
+    @classmethod
     def _of(
-        cls, parts: Any, request: SplitRequest, options: InstructionOptions, table: Any = None
+        cls,
+        parts: Any,
+        request: SplitRequest,
+        options: InstructionOptions,
+        table: Any = None,
+        readings: Sequence[Reading] = (),
     ) -> InstructionData:
         fields = (options.messages, options.prompt, options.completion)
         samples, split, _, notes = assemble(parts, request, LanguageOptions(), table, fields)
-        return cls(samples, split, options, notes)
+        return cls(samples, split, options, notes, readings)
 
     # ------------------------------------------------------------ content
 
@@ -196,6 +257,10 @@ class InstructionData(Data):
         tokenizer = self._options.tokenizer
         return {"tokenizer": tokenizer.kind, "vocab_size": len(tokenizer)}
 
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        return self._readings
+
     def facts(self) -> LanguageFacts:
         if self._facts is None:
             contents = [
@@ -203,12 +268,16 @@ class InstructionData(Data):
                 for text in self._samples["text"]
             ]
             options = LanguageOptions(tokenizer=self._options.tokenizer)
-            self._facts = language_facts(contents, self._split, options)
+            found = dict(language_facts(contents, self._split, options))
+            if (decoder := self._options.decoder) is not None:
+                found["language_model"] = decoder.as_facts()
+            self._facts = cast("LanguageFacts", found | readings_as_facts(self._readings))
         return self._facts
 
     def report(self) -> str:
         """Return the numbers of conversations, messages and answers as text."""
         lines = [f"split: {self._split.describe()}", *self._split.notes, *self._notes]
+        lines += map(str, self._readings)
         for part in ("train", "valid", "test"):
             found = [messages_of(text) for text in self._texts(part)]
             if found:
@@ -241,7 +310,7 @@ class InstructionData(Data):
         return self.with_split(Split.from_parts(rows))
 
     def with_split(self, split: Split) -> InstructionData:
-        return InstructionData(self._samples, split, self._options, self._notes)
+        return InstructionData(self._samples, split, self._options, self._notes, self._readings)
 
     # ------------------------------------------------------------ plan to parts
 
@@ -275,6 +344,9 @@ class InstructionData(Data):
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
+        decoder = self._options.decoder
+        if decoder is not None and values["architecture"] in decoder.architectures:
+            return decoder.arguments(values)
         return {"vocab_size": len(self._options.tokenizer), "config": values["model_config"]}
 
     def task_arguments(
@@ -285,3 +357,20 @@ class InstructionData(Data):
             **values["regularisation"],
             "decoding": values["decoding"],
         }
+
+
+def _options_of_export(like: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the tokenizer and the form of a model that was trained on instruction data.
+
+    Raises:
+        ArtefactError: The export is not that of a language model.
+        InputError: It was trained on running text.
+    """
+    spec = read_record(like, "language", "like").preprocessor
+    if spec.builder != "instruction_preprocessor":
+        raise InputError(
+            f"The records have prompts with answers, but the model in {os.fspath(like)} was "
+            "trained on running text. Name the field that is to be scored: --text FIELD."
+        )
+    tokenizer = tokenizer_from_json(spec.arguments["tokenizer"])
+    return {"tokenizer": tokenizer, "form": spec.arguments["form"]}

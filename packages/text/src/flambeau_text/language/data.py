@@ -27,6 +27,7 @@ from flambeau_text.language.preprocess import LanguagePreprocessor
 from flambeau_text.language.stream import LineCounts, StreamDataset
 from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
+from flambeau_text.tokenization.backward import in_direction
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
 from flambeau_text.tokenization.normalization import normalize
 
@@ -217,7 +218,7 @@ class LanguageModelData(Data):
         return cls(*assemble(parts, request, options))
 
     @classmethod
-    def from_path(cls, path: PathLike, options: Mapping[str, Any]) -> LanguageModelData:
+    def from_path(cls, path: PathLike, options: Mapping[str, Any]) -> Data:
         """Read the data of ``flambeau fit PATH``; see `read_path`."""
         return cls(*read_path(Path(path), options))
 
@@ -257,6 +258,7 @@ class LanguageModelData(Data):
             "vocab_size": options.vocab_size,
             "normalization": options.normalization,
             "word_rules": options.word_rules,
+            "backward": options.backward,
         }
         passed = options.given_tokenizer
         if passed is not None:
@@ -337,13 +339,14 @@ class LanguageModelData(Data):
 
     def preprocessor(self, values: Mapping[str, Any]) -> LanguagePreprocessor:
         options, form = self._options, values["normalization"]
-        lowercase = bool(options.lowercase)
+        lowercase, backward = bool(options.lowercase), values.get("backward", False)
         given = options.given_tokenizer
         if given is not None and values["tokenizer"] == tokenizer_name(given):
-            return LanguagePreprocessor(tokenizer=as_tokenizer(given, lowercase, form))
+            tokenizer = as_tokenizer(given, lowercase, form)
+            return LanguagePreprocessor(tokenizer=in_direction(tokenizer, backward))
         lines = [normalize(line, form) for text in self.raw("train") for line in lines_of(text)]
         tokenizer = fit_tokenizer(lines, values, options.language, lowercase)
-        return LanguagePreprocessor(tokenizer=tokenizer)
+        return LanguagePreprocessor(tokenizer=in_direction(tokenizer, backward))
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
         texts = self.raw(part)
@@ -362,7 +365,9 @@ class LanguageModelData(Data):
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        tokenizer = _checked(preprocessor).tokenizer
+        tokenizer, decoder = _checked(preprocessor).tokenizer, self._options.decoder
+        if decoder is not None and values["architecture"] in decoder.architectures:
+            return decoder.arguments(values)
         return {"vocab_size": len(tokenizer), "config": values["model_config"]}
 
     def task_arguments(

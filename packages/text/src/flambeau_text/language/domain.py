@@ -11,9 +11,10 @@ from flambeau.errors import InputError
 from flambeau_text.decoding.cli_options import SAMPLING_OPTIONS
 from flambeau_text.huggingface.causal_lm import causal_lm
 from flambeau_text.instructions import InstructionData, InstructionPreprocessor
-from flambeau_text.language.data import LanguageModelData
+from flambeau_text.instructions.recognise import instruction_reading
 from flambeau_text.language.demo import python_topics
 from flambeau_text.language.documents import is_text_file, text_files
+from flambeau_text.language.path_data import PathData
 from flambeau_text.language.preprocess import LanguagePreprocessor
 from flambeau_text.language.rules import RULES
 from flambeau_text.language.task import LanguageModelTask
@@ -31,8 +32,11 @@ def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     """Recognise running text in a file or folder, as "possible": other tasks have such files, too.
 
     Lists and short notes are not recognised: a file needs 100 words, and 3 per line. A table of
-    texts is read with ``--domain language``.
+    texts is read with ``--domain language``. Records with prompts and completions, or with
+    messages, are "sure".
     """
+    if (found := instruction_reading(path)) is not None:
+        return Recognition("sure", found.what)
     if path.is_file():
         is_text = is_text_file(path) and _is_running_text(path)
         return Recognition("possible", "It is a file of running text.") if is_text else None
@@ -73,6 +77,16 @@ DATA_OPTIONS = (
     CliOption(
         "test", str, "Fraction or number of documents for the final test, or a file.", "test"
     ),
+    CliOption(
+        "language-model",
+        str,
+        "Folder of a decoder of Hugging Face, such as Llama, that is fine-tuned.",
+        "language_model",
+    ),
+    CliOption("messages-field", str, "Field of JSON lines with the messages.", "messages"),
+    CliOption("prompt-field", str, "Field of JSON lines with the prompts.", "prompt"),
+    CliOption("completion-field", str, "Field of JSON lines with the answers.", "completion"),
+    CliOption("form", str, "How prompts and answers are joined: chat or plain.", "form"),
     CliOption("tokenizer", str, "Tokenizer: bpe, unigram, word or character.", "tokenizer"),
     CliOption("vocab-size", int, "Size of the vocabulary, in tokens.", "vocab_size"),
     CliOption("language", str, "Language code, such as en, for --tokenizer word.", "language"),
@@ -81,6 +95,7 @@ DATA_OPTIONS = (
         "word-rules", bool, "Capitals and repetition of --tokenizer word as tokens.", "word_rules"
     ),
     CliOption("normalization", str, "Unicode form of texts: nfc, nfkc or none.", "normalization"),
+    CliOption("backward", bool, "Read texts from their end to their start.", "backward"),
     CliOption("split", str, "Column with train, valid, test …; none for a random split.", "split"),
 )
 
@@ -94,7 +109,7 @@ PREDICT_OPTIONS = (
 
 DOMAIN = Domain(
     name="language",
-    data_classes={"LanguageModelData": LanguageModelData, "InstructionData": InstructionData},
+    data_classes={"LanguageModelData": PathData, "InstructionData": InstructionData},
     models={
         "awd_lstm": awd_lstm,
         "decoder": decoder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.data.facts import Facts
@@ -37,6 +37,8 @@ class LanguageFacts(Facts, total=False):
         lowercase: Whether texts are converted to lower case.
         given_tokenizer: Name of the tokenizer that the user passed as an object, or of that of the
             export ``like``; None if it is fitted.
+        language_model: Folder, checksum, number of tokens and limits of the pretrained decoder;
+            absent without one.
     """
 
     lines: ReadOnly[Required[int]]
@@ -49,6 +51,7 @@ class LanguageFacts(Facts, total=False):
     language: ReadOnly[Required[str | None]]
     lowercase: ReadOnly[Required[bool]]
     given_tokenizer: ReadOnly[Required[str | None]]
+    language_model: ReadOnly[Mapping[str, Any]]
 
 
 def language_facts(texts: Sequence[str], split: Split, options: LanguageOptions) -> LanguageFacts:
@@ -83,6 +86,8 @@ def language_facts(texts: Sequence[str], split: Split, options: LanguageOptions)
         "lowercase": bool(options.lowercase),
         "given_tokenizer": _given_tokenizer(options),
     }
+    if options.decoder is not None:
+        facts["language_model"] = options.decoder.as_facts()
     return cast("LanguageFacts", facts)
 
 

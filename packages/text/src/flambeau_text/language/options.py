@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from flambeau.artefact.read_like import filled_like, read_record
 from flambeau.errors import InputError, explains_arguments
 from flambeau.plan import Plan
+from flambeau_text.huggingface.decoder_folder import DecoderFolder, read_decoder
+from flambeau_text.huggingface.folder import refuse_tokenization
 from flambeau_text.language.documents import UNITS, Unit
 from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
 from flambeau_text.tokenization.option_checks import check_tokenization
 
-_PLANNED = ("tokenizer", "vocab_size", "normalization", "word_rules")
+_PLANNED = ("tokenizer", "vocab_size", "normalization", "word_rules", "backward")
 
 
 @explains_arguments()
@@ -37,12 +39,19 @@ class LanguageOptions:
         normalization: Unicode form: "nfc", "nfkc" or "none"; None lets the plan choose.
         word_rules: Whether the tokenizer "word" writes capitals and repetition as tokens of their
             own, see `WordTokenizer`; None lets the plan choose.
+        backward: Whether the model reads texts from their end to their start. A classifier that
+            starts from it reads backwards, too. None is False.
+        language_model: Local folder of a pretrained decoder of Hugging Face (Llama, GPT-2, …),
+            which a learner fine-tunes, with its tokenizer.
         like: Folder of an export. Options of tokenization that are not set are taken from the
             export, and a learner uses the export's tokenizer with its vocabulary.
+        decoder: What was read of ``language_model``; None without one.
 
     Raises:
         ArtefactError: ``like`` is not an export of ``LanguageModelData``.
-        InputError: A value is invalid, or differs from that of ``like``.
+        InputError: A value is invalid, or differs from that of ``like``; or the folder of the
+            decoder lacks a file, or has another kind of model.
+        MissingDependencyError: A pretrained decoder needs transformers.
     """
 
     document: Unit | None = None
@@ -53,9 +62,17 @@ class LanguageOptions:
     lowercase: bool | None = None
     normalization: str | None = None
     word_rules: bool | None = None
+    backward: bool | None = None
+    language_model: str | os.PathLike[str] | None = None
     like: str | os.PathLike[str] | None = None
+    decoder: DecoderFolder | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
+        if self.language_model is not None:
+            refuse_tokenization(self, self.language_model)
+            decoder = read_decoder(self.language_model)
+            object.__setattr__(self, "decoder", decoder)
+            object.__setattr__(self, "tokenizer", decoder.tokenizer)
         if self.document not in (None, *UNITS):
             raise InputError(
                 f"document={self.document!r} is invalid. Use one of {', '.join(UNITS)}."
@@ -81,6 +98,6 @@ def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
     tokenizer = tokenizer_from_json(values)
     return {
         **{name: planned.get(name) for name in _PLANNED},
-        "language": values.get("language"),
+        "language": values.get("inner", values).get("language"),
         "lowercase": tokenizer.normalize("A") == "a",
     }

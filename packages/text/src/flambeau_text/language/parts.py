@@ -38,7 +38,7 @@ LanguageDataArguments: TypeAlias = tuple[Samples, Split, LanguageOptions, tuple[
 
 _SETTINGS = (
     *("document", "text", "tokenizer", "vocab_size", "language", "lowercase", "normalization"),
-    *("word_rules", "like"),
+    *("word_rules", "backward", "language_model", "like"),
 )
 
 
@@ -188,8 +188,8 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
     settings = LanguageOptions(**chosen)
     split = given.pop("split", None)
     request = SplitRequest(
-        _size_or_file("valid", given.pop("valid", 0.1)),
-        _size_or_file("test", given.pop("test", 0.0)),
+        size_or_file("valid", given.pop("valid", 0.1)),
+        size_or_file("test", given.pop("test", 0.0)),
         False if split == "none" else split,
         given.pop("seed", 0),
         scored=given.pop("evaluate", None),
@@ -208,7 +208,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
     return read_parts([path], {part: [file] for part, file in separate.items()}, request, settings)
 
 
-def _size_or_file(name: str, value: Any) -> Any:
+def size_or_file(name: str, value: Any) -> Any:
     """Parse a command-line value: a fraction, a number of documents, or a file."""
     if not isinstance(value, str):
         return value

@@ -15,7 +15,7 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import InputError
 from flambeau_text.checked_text import checked_text
 from flambeau_text.language.stream import TOKENS, TokenStream, stream_of
-from flambeau_text.language.token_store import encode_in_memory, encode_on_disk, parts_of
+from flambeau_text.language.token_store import encode_in_memory, encode_on_disk
 from flambeau_text.prediction_items import items_in
 from flambeau_text.text_lines import text_of_file
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
@@ -72,8 +72,15 @@ class LanguagePreprocessor(Preprocessor):
 
         Raises:
             InputError: An item is not a text, or has NUL characters or unpaired surrogates; the
-                message has its index.
+                message has its index. Or the model reads texts backwards, so it has no
+                continuation.
         """
+        if self.tokenizer.backward:
+            raise InputError(
+                "The model reads texts backwards, so it does not continue a prompt. Use a model "
+                "that reads forwards; this one starts a classifier: "
+                "TextOptions(language_model=FOLDER)."
+            )
         rows: list[list[int]] = []
         for index, item in enumerate(items):
             rows.append(self._prompt(prompt_of(item, f"Item {index}")))
@@ -83,7 +90,7 @@ class LanguagePreprocessor(Preprocessor):
         special = self.tokenizer.special
         if not text:
             return [special.start]
-        parts = self.tokenizer.encode_batch(parts_of(text, self.tokenizer))
+        parts = self.tokenizer.encode_batch(self.tokenizer.parts_of(text))
         if self.tokenizer.keeps_lines:
             return [special.start, *parts[0]]
         ids = [token for line in parts for token in (special.end, *line)]

@@ -11,9 +11,6 @@ rate of the AWD-LSTM is below the best one, because longer runs and larger netwo
 rates.
 """
 
-FINE_TUNING_RATES = {"causal_lm": 2e-5, "causal_lm_lora": 2e-4}
-"""Usual peak learning rates of fine-tuning a pretrained model, whole or with adapters."""
-
 BF16_GAINS: dict[str, str] = {}
 """Measured speed-up with bf16, as text for the plan, by architecture."""
 

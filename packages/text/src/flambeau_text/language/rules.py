@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,9 +12,14 @@ from flambeau.device import available_memory_bytes
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
 from flambeau.plan.rules_machine import precision_rule
-from flambeau.plan.rules_training import lr_rule, unless_steps
+from flambeau.plan.rules_task import with_readings
+from flambeau.plan.rules_training import unless_steps
 from flambeau.wording import format_bytes
 from flambeau_text.decoding.strategy import Sampling, strategy_from_json
+from flambeau_text.huggingface.adapters import LoRA
+from flambeau_text.huggingface.causal_lm import CausalLMConfig
+from flambeau_text.huggingface.decoder_folder import PRETRAINED, WITH_ADAPTERS
+from flambeau_text.language.backward_rule import BACKWARD_RULE
 from flambeau_text.language.facts import LanguageFacts
 from flambeau_text.language.recipes import (
     BATCH_SIZES,
@@ -22,7 +27,6 @@ from flambeau_text.language.recipes import (
     DECODER_DEPTHS,
     DECODER_DROPOUTS,
     DROPOUT_FACTORS,
-    FINE_TUNING_RATES,
     LEARNING_RATES,
     MAX_EPOCHS,
     MIN_EPOCHS,
@@ -33,28 +37,43 @@ from flambeau_text.language.recipes import (
 )
 from flambeau_text.models.awd_lstm import AwdDropout, AwdLstmConfig
 from flambeau_text.models.decoder import DecoderConfig
-from flambeau_text.token_rules import accepts_model_config, data_device_rule
+from flambeau_text.pretrained_rules import (
+    accepts_architecture,
+    accepts_normalization,
+    accepts_weights,
+    fine_tuning_epochs,
+    fine_tuning_lr_rule,
+    of_pretrained,
+    pretrained_architecture,
+    pretrained_weights,
+    unchanged_texts,
+)
+from flambeau_text.token_rules import (
+    accepts_model_config,
+    accepts_word_rules,
+    data_device_rule,
+)
 from flambeau_text.tokenization.fit import TOKENIZERS
-from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import from_json, one_of, whole_number
 
 Values = Mapping[str, Any]
 
+_ROW_LENGTH = 512
 _CACHES = ("memory", "disk")
 _MEMORY_SHARE = 0.25
 
 # Fewer words give too few subwords to learn from; characters need no vocabulary.
 _FEWEST_WORDS = 20_000
-PRETRAINED = ("causal_lm", "causal_lm_lora")
-"""Builders of models of Hugging Face, with all weights or adapters trained."""
-
 LAYOUTS = ("stream", "packed")
 _PUBLISHED = AwdDropout()
-_CONFIGS: Mapping[str, type] = {"awd_lstm": AwdLstmConfig, "decoder": DecoderConfig}
+_CONFIGS: Mapping[str, type] = {
+    **{"awd_lstm": AwdLstmConfig, "decoder": DecoderConfig},
+    **{"causal_lm": CausalLMConfig, "causal_lm_lora": LoRA},
+}
 
 
 def _task(facts: LanguageFacts, values: Values) -> Choice:
-    return Choice(
+    choice = Choice(
         "task",
         "language_model",
         f"{facts['n_train']:,} train documents with {facts['words']:,} words.",
@@ -62,6 +81,7 @@ def _task(facts: LanguageFacts, values: Values) -> Choice:
         override="Learner(data, task=LanguageModelTask(...))",
         source="default",
     )
+    return with_readings(choice, facts)
 
 
 def _tokenizer(facts: LanguageFacts, values: Values) -> Choice:
@@ -93,12 +113,15 @@ def _tokenizer(facts: LanguageFacts, values: Values) -> Choice:
 
 
 def _tokenizer_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
-    if value in TOKENIZERS or (value is not None and value == facts["given_tokenizer"]):
+    given = value is not None and value == facts["given_tokenizer"]
+    if value in TOKENIZERS or given or facts.get("started"):  # that of the export
         return None
     return f"one of {', '.join(TOKENIZERS)}; pass any other as LanguageOptions(tokenizer=object)."
 
 
 def _normalization(facts: LanguageFacts, values: Values) -> Choice:
+    if of_pretrained(facts["given_tokenizer"]):
+        return unchanged_texts()
     n = facts["n_other_form"]
     return Choice(
         "normalization",
@@ -137,14 +160,6 @@ def _word_rules(facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
-def _word_rules_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | None:
-    if type(value) is not bool:
-        return "True or False."
-    if value and values["tokenizer"] != "word":
-        return f"False: the rules are for whole words, not for the tokenizer {values['tokenizer']}."
-    return None
-
-
 def _vocab_size(facts: LanguageFacts, values: Values) -> Choice:
     words, kind = facts["words"], values["tokenizer"]
     if kind in ("bpe", "unigram"):
@@ -164,6 +179,9 @@ def _vocab_size(facts: LanguageFacts, values: Values) -> Choice:
 
 
 def _architecture(facts: LanguageFacts, values: Values) -> Choice:
+    given = facts.get("language_model")
+    if given is not None:
+        return pretrained_architecture(given, 'Learner(data, "causal_lm_lora"), for adapters only')
     return Choice(
         "architecture",
         "awd_lstm",
@@ -184,6 +202,8 @@ def _model_config(facts: LanguageFacts, values: Values) -> Choice:
             override="Configure the module before it is passed to the Learner.",
             source="default",
         )
+    if values["architecture"] in PRETRAINED:
+        return _pretrained_config(values["architecture"])
     if values["architecture"] == "decoder":
         return _decoder_config(words)
     published = not on_cpu and words >= PUBLISHED_WORDS
@@ -205,6 +225,20 @@ def _model_config(facts: LanguageFacts, values: Values) -> Choice:
         confidence=0.6,
         override='choices={"model_config": {"hidden_size": 512}}; other fields keep their defaults',
     )
+
+
+def _pretrained_config(architecture: str) -> Choice:
+    if architecture == WITH_ADAPTERS:
+        return Choice(
+            "model_config",
+            {"rank": LoRA().rank},
+            "Adapters on all linear layers but the output layer.",
+            alternatives=({"rank": 8}, {"rank": 64}),
+            override='choices={"model_config": {"rank": 8, "dora": True}}',
+            source="default",
+        )
+    reason = "The layers are those of the pretrained model."
+    return Choice("model_config", {}, reason, source="default")
 
 
 def _decoder_config(words: int) -> Choice:
@@ -299,11 +333,16 @@ def _layout_accepts(value: Any, facts: LanguageFacts, values: Values) -> str | N
 
 
 def _row_length(facts: LanguageFacts, values: Values) -> Choice:
+    limit = facts.get("language_model", {}).get("limit")
+    value = min(_ROW_LENGTH, limit or _ROW_LENGTH)
+    reason = "Number of tokens of a packed row. Longer documents are divided."
+    if limit is not None:
+        reason += f" The model reads at most {limit:,}."
     return Choice(
         "row_length",
-        512,
-        "Number of tokens of a packed row. Longer documents are divided.",
-        alternatives=(256, 1024),
+        value,
+        reason,
+        alternatives=tuple(each for each in (256, 1024) if each <= (limit or each)),
         override='choices={"row_length": 1024}',
         source="default",
     )
@@ -332,14 +371,7 @@ def _batch_size(facts: LanguageFacts, values: Values) -> Choice:
 
 def _epochs(facts: LanguageFacts, values: Values) -> Choice:
     if values["architecture"] in PRETRAINED:
-        return Choice(
-            "epochs",
-            3,
-            "Usual for fine-tuning; after more epochs a pretrained model often overfits.",
-            alternatives=(1, 5),
-            override="learner.fit(1)",
-            source="default",
-        )
+        return fine_tuning_epochs()
     # Subwords are about a third more than words.
     per_word = {"character": facts["characters"] / max(1, facts["words"]), "word": 1.0}
     tokens = facts["words"] * per_word.get(values["tokenizer"], 1.33) + facts["lines"]
@@ -399,34 +431,18 @@ def _cache(facts: LanguageFacts, values: Values) -> Choice:
     )
 
 
-_MEASURED_LR = lr_rule(LEARNING_RATES)
-
-
-def _lr(facts: LanguageFacts, values: Values) -> Choice:
-    rate = FINE_TUNING_RATES.get(values["architecture"])
-    if rate is None:
-        return _MEASURED_LR.decide(facts, values)
-    return Choice(
-        "lr",
-        rate,
-        "Usual for fine-tuning with AdamW; not measured for this model.",
-        alternatives=(rate * 3, rate / 3),
-        confidence=0.5,
-        override=f"learner.fit(lr={rate * 3:.3g})",
-    )
-
-
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, _tokenizer_accepts, determines="preprocessor"),
-    Rule("normalization", (), _normalization, one_of(FORMS), determines="preprocessor"),
+    Rule("normalization", (), _normalization, accepts_normalization, determines="preprocessor"),
     Rule(
         "word_rules",
         ("tokenizer",),
         _word_rules,
-        _word_rules_accepts,
+        accepts_word_rules,
         determines="preprocessor",
     ),
+    BACKWARD_RULE,
     Rule(
         "vocab_size",
         ("tokenizer",),
@@ -434,7 +450,14 @@ RULES: tuple[Rule, ...] = (
         whole_number(5, "tokens"),
         determines="preprocessor",
     ),
-    Rule("architecture", (), _architecture),
+    Rule("architecture", (), _architecture, accepts_architecture("LanguageOptions")),
+    Rule(
+        "weights",
+        ("architecture",),
+        pretrained_weights("LanguageOptions"),
+        accepts_weights("LanguageOptions"),
+        determines="model",
+    ),
     Rule(
         "model_config",
         ("architecture", "device"),
@@ -459,6 +482,6 @@ RULES: tuple[Rule, ...] = (
     Rule.extending("keep_best", _keep_best),
     data_device_rule("language models"),
     Rule("cache", ("tokenizer",), _cache, one_of(_CACHES)),
-    replace(_MEASURED_LR, decide=_lr),
+    fine_tuning_lr_rule(LEARNING_RATES),
     precision_rule(BF16_GAINS),
 )

@@ -249,8 +249,14 @@ def stream_of(
         tokenizer: The tokenizer; None for one with the special tokens of flambeau's vocabularies.
     """
     # Generators, because a list of all lines would need as much memory as the texts.
-    size = (len(line.encode("utf-8", "surrogatepass")) + 1 for t in texts for line in lines_of(t))
-    words = (len(line.split()) + 1 for text in texts for line in lines_of(text))
+    backward = tokenizer is not None and tokenizer.backward
+    order = slice(None, None, -1 if backward else 1)
+    size = (
+        len(line.encode("utf-8", "surrogatepass")) + 1
+        for text in texts
+        for line in lines_of(text)[order]
+    )
+    words = (len(line.split()) + 1 for text in texts for line in lines_of(text)[order])
     counts = np.fromiter(size, np.int64), np.fromiter(words, np.int64)
     if tokenizer is not None and tokenizer.keeps_lines:
         ends = np.cumsum([0, *(len(lines_of(text)) for text in texts)])[:-1]

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from flambeau.data.mapped_store import MappedStore
 from flambeau.progress import progress
-from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
@@ -81,17 +80,12 @@ def _pieces(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[Int32A
     total = sum(map(len, texts))
     title = "tokenizing" if total >= _PROGRESS_FROM else None
     for piece in _progressing(_divided(texts), total, title):
-        documents = [parts_of(text, tokenizer) for text in piece]
+        documents = [tokenizer.parts_of(text) for text in piece]
         encoded = iter(tokenizer.encode_batch(list(chain.from_iterable(documents))))
         ids = [[(*next(encoded), tokenizer.special.end) for _ in lines] for lines in documents]
         counts = [sum(map(len, lines)) for lines in ids]
         flat = chain.from_iterable(chain.from_iterable(ids))
         yield np.fromiter(flat, np.int32, sum(counts)), np.array(counts, np.int32)
-
-
-def parts_of(text: str, tokenizer: Tokenizer) -> list[str]:
-    """Return what is encoded of a text, each part followed by an end token: lines, or the text."""
-    return [text] if tokenizer.keeps_lines else lines_of(text)
 
 
 def _progressing(

@@ -18,9 +18,11 @@ class TextEncoder(nn.Module):
 
     Attributes:
         width: Size of the vectors.
+        token_embedding: The embedding of tokens, if the encoder has other embeddings, too.
     """
 
     width: int
+    token_embedding: nn.Module | None = None
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Map tokens to vectors ``(batch, width)``; see `TextClassifier.forward`."""

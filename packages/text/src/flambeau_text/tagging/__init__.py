@@ -1,7 +1,8 @@
 """Tags of words: named entities, parts of speech, and other labels of each word."""
 
-from flambeau_text.tagging.data import TagData, TagOptions
+from flambeau_text.tagging.data import TagData
 from flambeau_text.tagging.entities import Entity, EntityF1, entities_of
+from flambeau_text.tagging.options import TagOptions
 from flambeau_text.tagging.task import TaggedWords, TagTask
 
 __all__ = [

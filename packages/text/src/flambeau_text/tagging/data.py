@@ -4,68 +4,60 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from flambeau.data.batch import Batch
 from flambeau.data.data import Data, digest
-from flambeau.data.facts import IGNORED, Facts
-from flambeau.data.loader import Dataset, Loader, LoaderOptions
+from flambeau.data.facts import Facts
+from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
-from flambeau.data.split_request import SplitRequest, consecutive_rows, parse_part_size
-from flambeau.errors import ArgumentError, InputError, explains_arguments
+from flambeau.data.split_request import SplitRequest, parse_part_size
+from flambeau.data.tables import read_csv, read_table
+from flambeau.errors import ArgumentError, InputError, did_you_mean, explains_arguments
 from flambeau.wording import name_some
-from flambeau_text.classification.dataset import TARGET, TextLoader
+from flambeau_text.classification.sources import read_json_lines
+from flambeau_text.file_kinds import suffix_of
 from flambeau_text.ragged_rows import RaggedRows
+from flambeau_text.tagging.dataset import EncodedTags
 from flambeau_text.tagging.entities import are_entities
-from flambeau_text.tagging.preprocess import TagPreprocessor, tag_inputs, words_of
-from flambeau_text.tagging.task import WORDS
+from flambeau_text.tagging.options import TagOptions
+from flambeau_text.tagging.preprocess import TagPreprocessor
+from flambeau_text.tagging.sources import (
+    TaggedSentences,
+    read_conll,
+    read_pairs,
+    read_tag_data_sets,
+    read_tag_tables,
+)
 from flambeau_text.text_lines import read_lines
-from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
+from flambeau_text.tokenization import Tokenizer
+from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer
 from flambeau_text.tokenization.normalization import normalize
-from flambeau_text.tokenization.option_checks import check_tokenization
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
 _SENTENCE, _TAGS, _LOCATION = "sentence", "tags", "location"
+_TABLES, _JSON = (".csv", ".tsv"), (".jsonl", ".ndjson")
+_FILES = (str, os.PathLike)
 
 
-@explains_arguments()
-@dataclass(frozen=True)
-class TagOptions:
-    """How the words of sentences are tokenized, for the constructors of ``TagData``.
-
-    Attributes:
-        tokenizer: "bpe", "unigram", "word" (a token per word) or "character", fitted on train; None
-            lets the plan choose. Or a fitted tokenizer.
-        vocab_size: Size of the vocabulary; None lets the plan choose.
-        normalization: Unicode form: "nfc", "nfkc" or "none"; None lets the plan choose.
-
-    Raises:
-        InputError: A value is invalid.
-    """
-
-    tokenizer: Any = None
-    vocab_size: int | None = None
-    normalization: str | None = None
-
-    def __post_init__(self) -> None:
-        check_tokenization(self.tokenizer, self.vocab_size, self.normalization, like=None)
+def _option_hint(name: str) -> str:
+    known = name in TagOptions.__dataclass_fields__ and name != "encoder"
+    return f"Set it with options=TagOptions({name}=…)." if known else ""
 
 
+@explains_arguments(_option_hint)
 class TagData(Data):
     """Sentences whose words have tags, split into parts.
 
-    Build it with ``from_arrays`` or ``from_conll``.
+    Build it with ``from_arrays``, ``from_conll``, ``from_csv``, ``from_df`` or ``from_datasets``.
 
     Args:
         samples: One row per sentence, with the columns "sentence" and "tags" (lists of equal
@@ -85,7 +77,9 @@ class TagData(Data):
         self._samples = samples
         self._split = split
         self._options = options or TagOptions()
-        self._classes = sorted({tag for tags in samples[_TAGS] for tag in tags})
+        given = self._options.classes
+        found = {tag for tags in samples[_TAGS] for tag in tags}
+        self._classes = sorted(found) if given is None else list(given)
 
     def __repr__(self) -> str:
         return f"TagData({len(self._samples):,} sentences: {self._split.sizes()})"
@@ -121,14 +115,8 @@ class TagData(Data):
         """
         request = SplitRequest(valid, test, split, seed)
         pairs = {"train": (sentences, tags), **request.separate(tuple, pair="(sentences, tags)")}
-        found = {
-            part: [
-                (each, own, f"{part} sentence {row}")
-                for row, (each, own) in enumerate(_zipped(pair[0], pair[1], part))
-            ]
-            for part, pair in pairs.items()
-        }
-        return cls._of(found, request, options)
+        found = {part: read_pairs(pair[0], pair[1], part) for part, pair in pairs.items()}
+        return cls._of(TaggedSentences.joined(found), request, options or TagOptions())
 
     @classmethod
     def from_conll(
@@ -159,66 +147,171 @@ class TagData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed)
-        files = {"train": path, **request.separate(str, os.PathLike)}
-        found = {part: list(_read_conll(Path(file))) for part, file in files.items()}
-        return cls._of(found, request, options)
+        files = {"train": path, **request.separate(*_FILES)}
+        found = {part: read_conll(Path(file)) for part, file in files.items()}
+        return cls._of(TaggedSentences.joined(found), request, options or TagOptions())
 
     @classmethod
-    def from_path(cls, path: Path, options: Mapping[str, Any]) -> TagData:
-        """Read the file of ``flambeau fit PATH``; see `from_conll`."""
-        given = {name: value for name, value in options.items() if value is not None}
-        names = ("tokenizer", "vocab_size", "normalization")
-        chosen = TagOptions(**{name: given.pop(name) for name in names if name in given})
-        sizes = {name: given.pop(name) for name in ("valid", "test") if name in given}
-        request = SplitRequest(
-            **{name: _size_or_file(value) for name, value in sizes.items()},
-            seed=given.pop("seed", 0),
-            scored=given.pop("evaluate", None),
-        )
-        for name in ("classes", "task"):  # those of the model, which its export has
-            given.pop(name, None)
-        if given:
-            raise ArgumentError(f"Unknown option {next(iter(given))!r} for tags.")
-        files = {"train": path, **request.separate(Path)}
-        found = {part: list(_read_conll(Path(file))) for part, file in files.items()}
+    def from_df(
+        cls,
+        frame: Any,
+        words: str | None = None,
+        tags: str | None = None,
+        *,
+        sentence: str | None = None,
+        valid: Any = 0.2,
+        test: Any = 0.0,
+        split: str | Split | None = None,
+        seed: int = 0,
+        options: TagOptions | None = None,
+    ) -> TagData:
+        """Read a data frame with a sentence, or a word, in each row.
+
+        Args:
+            frame: A data frame (pandas, polars, pyarrow, …), or a mapping of column names to
+                sequences.
+            words: Name of the column with the words: lists, or texts, which are divided at white
+                space; or one word per row. None finds it.
+            tags: Name of the column with the tags, in the same form. None finds it.
+            sentence: For one word per row the column that tells sentences apart: a number or name
+                in consecutive rows, or only in the first row of each sentence. None finds it.
+            valid: Share or number of sentences, drawn at random; or a frame with them.
+            test: The same for the test part.
+            split: Name of the column with the part of each row, or a ``Split``.
+            seed: Seed of the random split.
+            options: Further options.
+
+        Raises:
+            InputError: A column does not exist or cannot be found, or a row has not one tag per
+                word; the message names the row.
+            SplitError: The parts cannot be formed.
+        """
+        request = SplitRequest(valid, test, split, seed)
+        frames = {"train": frame, **(request.separate(object) if split is None else {})}
+        tables = {
+            part: read_table(each, "frame" if part == "train" else f"{part} frame")
+            for part, each in frames.items()
+        }
+        named = {"words": words, "tags": tags, "sentence": sentence}
+        chosen = (options or TagOptions()).updated(named)
+        found, chosen = read_tag_tables(tables, request, chosen)
         return cls._of(found, request, chosen)
 
     @classmethod
-    def _of(
+    def from_csv(
         cls,
-        parts: Mapping[str, Sequence[tuple[Any, Any, str]]],
-        request: SplitRequest,
-        options: TagOptions | None,
+        path: PathLike,
+        words: str | None = None,
+        tags: str | None = None,
+        *,
+        sentence: str | None = None,
+        valid: float | PathLike = 0.2,
+        test: float | PathLike = 0.0,
+        split: str | Split | None = None,
+        seed: int = 0,
+        options: TagOptions | None = None,
     ) -> TagData:
-        sentences: list[list[str]] = []
-        tags: list[list[str]] = []
-        locations: list[str] = []
-        for rows in parts.values():
-            for item, given, where in rows:
-                words, own = words_of(item, where), [str(tag) for tag in given]
-                if len(words) != len(own):
-                    raise InputError(
-                        f"{where} has {len(words)} words, but {len(own)} tags. Give one per word."
-                    )
-                sentences.append(words)
-                tags.append(own)
-                locations.append(where)
-        if not sentences:
+        """Read a CSV or TSV file (also .gz); arguments as for `from_df`.
+
+        A cell with a sentence is a text, which is divided at white space, or a list as JSON or
+        Python write it: ``["New", "York"]``. ``valid`` and ``test`` may be files.
+        """
+        request = SplitRequest(valid, test, split, seed)
+        files = {"train": path, **request.separate(*_FILES)}
+        tables = {part: read_csv(Path(file)) for part, file in files.items()}
+        named = {"words": words, "tags": tags, "sentence": sentence}
+        chosen = (options or TagOptions()).updated(named)
+        found, chosen = read_tag_tables(tables, request, chosen)
+        return cls._of(found, request, chosen)
+
+    @classmethod
+    def from_datasets(
+        cls,
+        train: Any,
+        *,
+        valid: Any = 0.2,
+        test: Any = 0.0,
+        seed: int = 0,
+        words: str | None = None,
+        tags: str | None = None,
+        options: TagOptions | None = None,
+    ) -> TagData:
+        """Use data sets of Hugging Face, or other sequences of mappings or pairs.
+
+        Numbers of a ``ClassLabel`` feature become the names of its classes.
+
+        Args:
+            train: A data set, a list of mappings or of pairs ``(words, tags)``; or a mapping of
+                data sets by part, such as a ``DatasetDict``.
+            valid: A share or number, or a data set.
+            test: The same for the test part.
+            seed: Seed of the random split.
+            words: Key of the words; None finds it.
+            tags: Key of the tags; None finds it.
+            options: Further options.
+
+        Raises:
+            ArgumentError: A data set cannot be read by index, or its samples are neither mappings
+                nor pairs.
+            InputError: A column cannot be found, or two parts number their tags differently.
+            SplitError: The parts cannot be formed.
+        """
+        request = SplitRequest(valid, test, None, seed)
+        chosen = (options or TagOptions()).updated({"words": words, "tags": tags})
+        found, chosen = read_tag_data_sets(train, request, chosen)
+        return cls._of(found, request, chosen)
+
+    @classmethod
+    def from_path(cls, path: Path, options: Mapping[str, Any]) -> TagData:
+        """Read the file of ``flambeau fit PATH``: a table, JSON lines, or the format of CoNLL."""
+        given = {name: value for name, value in options.items() if value is not None}
+        given.pop("task", None)  # that of the model, which its export has
+        tags = given.pop("target", None)
+        sizes = {name: given.pop(name) for name in ("valid", "test") if name in given}
+        request = SplitRequest(
+            **{name: _size_or_file(value) for name, value in sizes.items()},
+            split=given.pop("split", None),
+            seed=given.pop("seed", 0),
+            scored=given.pop("evaluate", None),
+        )
+        names = [name for name, each in TagOptions.__dataclass_fields__.items() if each.init]
+        if unknown := [name for name in given if name not in names]:
+            raise ArgumentError(
+                f"Unknown option {unknown[0]!r} for tags. {did_you_mean(unknown[0], names)}"
+            )
+        chosen = TagOptions(**given).updated({"tags": tags})
+        files = {"train": path, **request.separate(Path)}
+        suffix = suffix_of(path)
+        if suffix in (*_TABLES, *_JSON):
+            read = read_csv if suffix in _TABLES else read_json_lines
+            tables = {part: read(file) for part, file in files.items()}
+            found, chosen = read_tag_tables(tables, request, chosen)
+            return cls._of(found, request, chosen)
+        if request.column is not None:
+            raise ArgumentError(f"{path} is no table, so --split {request.column} has no column.")
+        parts = {part: read_conll(file) for part, file in files.items()}
+        return cls._of(TaggedSentences.joined(parts), request, chosen)
+
+    @classmethod
+    def _of(cls, found: TaggedSentences, request: SplitRequest, options: TagOptions) -> TagData:
+        if not len(found):
             raise InputError("There are no sentences. Give at least two.")
-        rows = consecutive_rows({part: len(each) for part, each in parts.items()})
-        split = request.resolve(len(sentences), given=rows if len(parts) > 1 else None)
-        samples = Samples({_SENTENCE: sentences, _TAGS: tags, _LOCATION: locations})
-        found = cls(samples, split, options)
-        known = found._tags_of("train")
-        unseen = [name for name in found._classes if name not in known]
-        if unseen and request.for_training:
+        _check_known(found, options)
+        split = request.resolve(len(found), given=found.given or None)
+        samples = Samples({_SENTENCE: found.words, _TAGS: found.tags, _LOCATION: found.locations})
+        data = cls(samples, split, options)
+        if not request.for_training or options.like is not None:
+            return data
+        known = data._tags_of("train")
+        unseen = [name for name in data._classes if name not in known]
+        if unseen:
             raise InputError(
                 f"The tags {name_some(unseen)} are in no train sentence, so that they cannot be "
                 "learned. Move some of their sentences to train."
             )
-        if len(found._classes) < 2 and request.for_training:
-            raise InputError(f"All words have the tag {found._classes[0]!r}. Give at least two.")
-        return found
+        if len(data._classes) < 2:
+            raise InputError(f"All words have the tag {data._classes[0]!r}. Give at least two.")
+        return data
 
     # ------------------------------------------------------------ content
 
@@ -233,25 +326,40 @@ class TagData(Data):
 
     @property
     def choices(self) -> Mapping[str, Any]:
-        given = self._options.tokenizer
-        name = given if given is None or isinstance(given, str) else tokenizer_name(given)
+        options = self._options
+        given, size = options.given_tokenizer, options.vocab_size
         found = {
-            "tokenizer": name,
-            "vocab_size": self._options.vocab_size,
-            "normalization": self._options.normalization,
+            "tokenizer": options.tokenizer_name,
+            "vocab_size": len(given) if isinstance(given, Tokenizer) else size,
+            "normalization": options.normalization,
         }
         return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def like(self) -> Path | None:
+        return None if self._options.like is None else Path(self._options.like)
+
+    @property
+    def options(self) -> TagOptions:
+        """How sentences are read, and how their words are tokenized."""
+        return self._options
+
+    @property
+    def reading_options(self) -> Mapping[str, Any]:
+        return self._options.reading_options
 
     def _tags_of(self, part: str) -> Counter[str]:
         tags = self._samples[_TAGS]
         return Counter(tag for row in self._split.part(part).tolist() for tag in tags[row])
 
     def facts(self) -> Facts:
-        counts = self._tags_of("train")
-        names = sorted(counts)
+        counts, names = self._tags_of("train"), self._classes
+        encoder = self._options.encoder
         return cast(
             "Facts",
             {
+                **({} if encoder is None else {"language_model": encoder.as_facts()}),
+                "given_tokenizer": self._options.tokenizer_name,
                 **{f"n_{part}": len(self._split.part(part)) for part in PARTS},
                 "split": self._split.describe(),
                 "in_memory": True,
@@ -284,7 +392,11 @@ class TagData(Data):
     def fingerprint(self) -> dict[str, Any]:
         """Return the fingerprint of ``Data``, with a digest of words and tags."""
         content = repr((self._samples[_SENTENCE], self._samples[_TAGS])).encode()
-        return {**super().fingerprint(), "sentences": f"digest {digest(content)}"}
+        found = {**super().fingerprint(), "sentences": f"digest {digest(content)}"}
+        encoder = self._options.encoder
+        if encoder is not None and encoder.sha256 is not None:
+            found["language model"] = f"digest {encoder.sha256[:12]}"
+        return found
 
     def subset(self, rows: Mapping[str, Sequence[int]]) -> TagData:
         return self.with_split(Split.from_parts(rows))
@@ -300,9 +412,11 @@ class TagData(Data):
     # ------------------------------------------------------------ from the plan
 
     def preprocessor(self, values: Mapping[str, Any]) -> TagPreprocessor:
-        given, form = self._options.tokenizer, values["normalization"]
-        if given is not None and not isinstance(given, str):
-            return TagPreprocessor(tokenizer=as_tokenizer(given, False, form))
+        given, form = self._options.given_tokenizer, values["normalization"]
+        if given is not None:
+            facts = {} if self._options.encoder is None else self._options.encoder.as_facts()
+            tokenizer = as_tokenizer(given, False, form)
+            return TagPreprocessor(tokenizer=tokenizer, max_length=facts.get("limit"))
         # Each word is a text, so that no token spans two words.
         words = [normalize(word, form) for words in self.raw("train") for word in words]
         return TagPreprocessor(tokenizer=fit_tokenizer(words, values, None, False))
@@ -315,7 +429,8 @@ class TagData(Data):
             raise ArgumentError(
                 f"TagData needs a TagPreprocessor, not a {type(preprocessor).__name__}."
             )
-        tokens, starts = preprocessor.align(self.raw(part))
+        locations = [self._samples[_LOCATION][row] for row in rows.tolist()]
+        tokens, starts = preprocessor.align(self.raw(part), locations)
         number = {name: index for index, name in enumerate(self._classes)}
         tags = [[number[tag] for tag in self._samples[_TAGS][row]] for row in rows.tolist()]
         ids = torch.from_numpy(np.array(rows))
@@ -324,12 +439,18 @@ class TagData(Data):
     def model_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        tokenizer = cast("TagPreprocessor", preprocessor).tokenizer
-        return {
-            "vocab_size": len(tokenizer),
+        arguments: dict[str, Any] = {
+            "vocab_size": len(cast("TagPreprocessor", preprocessor).tokenizer),
             "n_outputs": len(self._classes),
             "config": values["model_config"],
         }
+        encoder = self._options.encoder
+        if encoder is not None and values["architecture"] in encoder.architectures:
+            # A part of the configuration leaves the encoder's own settings as they are.
+            arguments["config"] = {**encoder.config, **values["model_config"]}
+            if values.get("weights") is not None:
+                arguments["weights"] = encoder.weights_for()
+        return arguments
 
     def task_arguments(
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
@@ -337,74 +458,18 @@ class TagData(Data):
         return {"classes": self._classes}
 
 
-class EncodedTags:
-    """The sentences of a part as token ids, with the tags of their words.
-
-    Args:
-        tokens: Token ids of each sentence.
-        starts: Position of each word's first token.
-        tags: Class number of each word.
-        ids: Sample ids, int64 ``(n,)``.
-    """
-
-    def __init__(
-        self, tokens: RaggedRows, starts: RaggedRows, tags: RaggedRows, ids: Tensor
-    ) -> None:
-        self.texts: tuple[RaggedRows, ...] = (tokens,)
-        self.lengths = tokens.lengths
-        self.starts, self.tags, self.ids = starts, tags, ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def batch(self, rows: Tensor, epoch: int = 0, widths: Sequence[int] | None = None) -> Batch:
-        """Return the sentences at ``rows`` as a padded batch, whose weight is its words."""
-        inputs, mask = tag_inputs(self.texts[0], self.starts, rows, widths)
-        tags, _ = self.tags.padded(rows)
-        return Batch(
-            inputs,
-            {TARGET: tags.masked_fill(~mask, IGNORED)},
-            {WORDS: mask},
-            weight=float(self.tags.lengths[rows].sum()),
-            indices=self.ids[rows],
-            epoch=epoch,
-        )
-
-    def loader(self, options: LoaderOptions) -> Loader:
-        """Return a loader of batches of similar lengths."""
-        return TextLoader(self, options)
-
-
-def _zipped(sentences: Any, tags: Any, part: str) -> Iterable[tuple[Any, Any]]:
-    if len(sentences) != len(tags):
-        raise InputError(
-            f"There are {len(sentences):,} {part} sentences, but {len(tags):,} lists of tags. Give "
-            "one list per sentence."
-        )
-    return zip(sentences, tags, strict=True)
-
-
-def _read_conll(path: Path) -> Iterable[tuple[list[str], list[str], str]]:
-    words: list[str] = []
-    tags: list[str] = []
-    first = 1
-    for number, line in enumerate([*read_lines(path), ""], start=1):
-        if line.startswith(("-DOCSTART-", "# ")):
-            continue
-        # Only spaces and tabs, as other white space may be part of a word.
-        fields = [field for field in line.replace("\t", " ").split(" ") if field]
-        if fields and len(fields) < 2:
+def _check_known(found: TaggedSentences, options: TagOptions) -> None:
+    """Raise an InputError that names the first sentence with a tag that the model does not have."""
+    classes = options.classes
+    if classes is None:
+        return
+    known = set(classes)
+    for tags, where in zip(found.tags, found.locations, strict=True):
+        if unknown := [tag for tag in tags if tag not in known]:
             raise InputError(
-                f"{path}, line {number}: {line!r:.40} has a word without a tag. Write the word, a "
-                "space and its tag; blank lines end sentences."
+                f"{where} has the tag {unknown[0]!r}, which is not one of the classes "
+                f"{name_some(classes, most=20)}. Correct it, or omit classes= and like=."
             )
-        if fields:
-            first = number if not words else first
-            words.append(fields[0])
-            tags.append(fields[-1])
-        elif words:
-            yield words, tags, f"{path}, line {first}"
-            words, tags = [], []
 
 
 def _size_or_file(value: Any) -> Any:

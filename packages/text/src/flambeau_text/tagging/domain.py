@@ -9,6 +9,7 @@ import torch
 
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.random import generator
+from flambeau_text.huggingface.encoder import encoder_tagger
 from flambeau_text.tagging.checks import CHECKS
 from flambeau_text.tagging.data import TagData
 from flambeau_text.tagging.network import gru_tagger
@@ -57,17 +58,28 @@ def made_sentences(n_samples: int = 400, seed: int = 0) -> TagData:
 
 
 DATA_OPTIONS = (
+    CliOption("words", str, "Column of a table with the words, by default found.", "words"),
+    CliOption(
+        "sentence", str, "Column that tells sentences apart, for one word per row.", "sentence"
+    ),
     CliOption("valid", str, "Share or number of sentences for validation, or a file.", "valid"),
     CliOption("test", str, "Share or number of sentences for the final test, or a file.", "test"),
     CliOption("tokenizer", str, "Tokenizer: bpe, unigram, word or character.", "tokenizer"),
     CliOption("vocab-size", int, "Size of the vocabulary, in tokens.", "vocab_size"),
     CliOption("normalization", str, "Unicode form: nfc, nfkc or none.", "normalization"),
+    CliOption(
+        "language-model",
+        str,
+        "Folder of an encoder of Hugging Face to start from.",
+        "language_model",
+    ),
+    CliOption("split", str, "Column of a table with train, valid or test.", "split"),
 )
 
 DOMAIN = Domain(
     name="tags",
     data_classes={"TagData": TagData},
-    models={"gru": gru_tagger},
+    models={"gru": gru_tagger, "hf_encoder": encoder_tagger},
     tasks={TagTask.builder: TagTask},
     rules=RULES,
     checks=CHECKS,

@@ -19,8 +19,10 @@ from flambeau_text.classification.dataset import LENGTHS, TOKENS
 from flambeau_text.ragged_rows import RaggedRows
 from flambeau_text.tagging.task import WORDS
 from flambeau_text.tokenization import Tokenizer, tokenizer_from_json
+from flambeau_text.tokenization.encoder_tokenizer import EncoderTokenizer
+from flambeau_text.tokenization.fast_tokenizer import FastTokenizer
 from flambeau_text.tokenization.tokenization_record import record_of, warn_if_changed
-from flambeau_text.tokenization.tokenizer import END_ID, UNKNOWN_ID
+from flambeau_text.tokenization.tokenizer import UNKNOWN_ID
 
 STARTS = "starts"
 """Name in every batch of the position of each word's first token."""
@@ -30,10 +32,11 @@ class TagPreprocessor(Preprocessor):
     """The tokenizer of a tagger: each word is tokenized alone, and its first token has its tag.
 
     A word without tokens (an empty one) is an unknown token, so that every word has a tag. A
-    sentence has an end token on each side.
+    sentence has an end token on each side, or the special tokens of a pretrained encoder.
 
     Args:
         tokenizer: The tokenizer, or its JSON values.
+        max_length: Most tokens that the model reads, special tokens included; None without a limit.
         tokenization: The record that an export has from ``record_of``; None makes a new record.
 
     Attributes:
@@ -44,11 +47,13 @@ class TagPreprocessor(Preprocessor):
         self,
         *,
         tokenizer: Tokenizer | Mapping[str, Any],
+        max_length: int | None = None,
         tokenization: Mapping[str, Any] | None = None,
     ) -> None:
         self.tokenizer = (
             tokenizer_from_json(tokenizer) if isinstance(tokenizer, Mapping) else tokenizer
         )
+        self.max_length = max_length
         if tokenization is not None:
             warn_if_changed(tokenization, [self.tokenizer])
         self._tokenization = dict(tokenization or record_of([self.tokenizer]))
@@ -57,18 +62,45 @@ class TagPreprocessor(Preprocessor):
     def builder(self) -> str:
         return "tag_preprocessor"
 
-    def align(self, sentences: Sequence[Sequence[str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """Return the tokens of each sentence, and the position of each word's first token."""
+    def align(
+        self, sentences: Sequence[Sequence[str]], locations: Sequence[str] | None = None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Return the tokens of each sentence, and the position of each word's first token.
+
+        Args:
+            sentences: The words of each sentence.
+            locations: Where each was found, for messages.
+
+        Raises:
+            InputError: A sentence has more tokens than the model reads, so that its last words
+                would have no tag.
+        """
+        tokenizer = self.tokenizer
+        before, after = (tokenizer.special.start,), (tokenizer.special.end,)
+        unknown, encode = UNKNOWN_ID, tokenizer.encode_batch
+        if isinstance(tokenizer, FastTokenizer):
+            unknown = tokenizer.special.end
+        if isinstance(tokenizer, EncoderTokenizer):
+            before, after = tokenizer.frame(1).tokens
+            unknown = unknown if tokenizer.unknown is None else tokenizer.unknown
+            encode = tokenizer.encode_words
         distinct = list(dict.fromkeys(word for words in sentences for word in words))
-        ids_of = dict(zip(distinct, self.tokenizer.encode_batch(distinct), strict=True))
+        ids_of = dict(zip(distinct, encode(distinct), strict=True))
         tokens: list[list[int]] = []
         starts: list[list[int]] = []
-        for words in sentences:
-            row, at = [END_ID], list[int]()
+        for index, words in enumerate(sentences):
+            row, at = list(before), list[int]()
             for word in words:
                 at.append(len(row))
-                row += ids_of[word] or [UNKNOWN_ID]
-            tokens.append([*row, END_ID])
+                row += ids_of[word] or [unknown]
+            row += after
+            if self.max_length is not None and len(row) > self.max_length:
+                where = f"Item {index}" if locations is None else locations[index]
+                raise InputError(
+                    f"{where}: {len(words):,} words have {len(row):,} tokens, but the model reads "
+                    f"at most {self.max_length:,}. Divide them into several sentences."
+                )
+            tokens.append(row)
             starts.append(at)
         return tokens, starts
 
@@ -91,7 +123,11 @@ class TagPreprocessor(Preprocessor):
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def arguments(self) -> Mapping[str, Any]:
-        return {"tokenizer": self.tokenizer.as_json(), "tokenization": self._tokenization}
+        return {
+            "tokenizer": self.tokenizer.as_json(),
+            "max_length": self.max_length,
+            "tokenization": self._tokenization,
+        }
 
 
 def tag_inputs(

@@ -6,14 +6,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flambeau.errors import FlambeauError
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
-from flambeau.plan.rules_training import lr_rule
-from flambeau_text.models.config import config_from_values
+from flambeau_text.huggingface.encoder import ARCHITECTURE as HF_ENCODER
+from flambeau_text.huggingface.encoder import EncoderConfig
+from flambeau_text.pretrained_rules import (
+    accepts_architecture,
+    accepts_normalization,
+    accepts_weights,
+    encoder_batch_size,
+    encoder_config,
+    encoder_epochs,
+    fine_tuning_lr_rule,
+    of_pretrained,
+    pretrained_architecture,
+    pretrained_weights,
+    unchanged_texts,
+)
 from flambeau_text.tagging.entities import nearly_entities
 from flambeau_text.tagging.network import TaggerConfig
-from flambeau_text.token_rules import data_device_rule
+from flambeau_text.token_rules import accepts_model_config, data_device_rule
 from flambeau_text.tokenization.fit import TOKENIZERS
 from flambeau_text.tokenization.normalization import FORMS
 from flambeau_text.value_checks import whole_number
@@ -63,6 +75,8 @@ def _tokenizer(facts: Any, values: Values) -> Choice:
 
 
 def _normalization(facts: Any, values: Values) -> Choice:
+    if of_pretrained(facts["given_tokenizer"]):
+        return unchanged_texts()
     return Choice(
         "normalization",
         "nfc",
@@ -84,7 +98,22 @@ def _vocab_size(facts: Any, values: Values) -> Choice:
     )
 
 
+def _architecture(facts: Any, values: Values) -> Choice:
+    given = facts.get("language_model")
+    if given is not None:
+        return pretrained_architecture(given, 'Learner(data, "gru")')
+    return Choice(
+        "architecture",
+        "gru",
+        "A recurrent network reads each sentence in both directions.",
+        override="options=TagOptions(language_model=FOLDER), or --language-model FOLDER",
+        source="default",
+    )
+
+
 def _model_config(facts: Any, values: Values) -> Choice:
+    if values["architecture"] == HF_ENCODER:
+        return encoder_config(facts, {})
     if facts.get("model_given", False):
         reason, value = "Does not apply to a user-defined module.", {}
     else:
@@ -100,12 +129,14 @@ def _model_config(facts: Any, values: Values) -> Choice:
     )
 
 
-def _model_config_accepts(value: Any, facts: Any, values: Values) -> str | None:
-    try:
-        config_from_values(TaggerConfig, value, "The tagger")
-    except (FlambeauError, TypeError, ValueError) as error:
-        return f"fields of TaggerConfig by name: {error}"
-    return None
+_model_config_accepts = accepts_model_config(
+    {"gru": TaggerConfig, HF_ENCODER: EncoderConfig},
+    'fields of the network by name: {"hidden_size": 64}.',
+)
+
+
+def _batch_size(base: Choice, facts: Any, values: Values) -> Choice:
+    return encoder_batch_size(base) if values["architecture"] == HF_ENCODER else base
 
 
 def _keep_best(base: Choice, facts: Any, values: Values) -> Choice:
@@ -119,7 +150,7 @@ def _keep_best(base: Choice, facts: Any, values: Values) -> Choice:
 RULES: tuple[Rule, ...] = (
     Rule("task", (), _task),
     Rule("tokenizer", (), _tokenizer, determines="preprocessor"),
-    Rule("normalization", (), _normalization, determines="preprocessor"),
+    Rule("normalization", (), _normalization, accepts_normalization, determines="preprocessor"),
     Rule(
         "vocab_size",
         ("tokenizer",),
@@ -127,8 +158,24 @@ RULES: tuple[Rule, ...] = (
         whole_number(5, "tokens"),
         determines="preprocessor",
     ),
-    Rule("model_config", (), _model_config, _model_config_accepts, determines="model"),
+    Rule("architecture", (), _architecture, accepts_architecture("TagOptions")),
+    Rule(
+        "weights",
+        ("architecture",),
+        pretrained_weights("TagOptions"),
+        accepts_weights("TagOptions"),
+        determines="model",
+    ),
+    Rule(
+        "model_config",
+        ("architecture",),
+        _model_config,
+        _model_config_accepts,
+        determines="model",
+    ),
+    Rule.extending("batch_size", _batch_size, needs=("architecture",)),
+    Rule.extending("epochs", encoder_epochs, needs=("architecture",)),
     Rule.extending("keep_best", _keep_best),
     data_device_rule("tags"),
-    lr_rule(_LEARNING_RATES),
+    fine_tuning_lr_rule(_LEARNING_RATES),
 )

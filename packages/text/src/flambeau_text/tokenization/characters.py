@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from flambeau.errors import explains_arguments
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID
 from flambeau_text.tokenization.vocab_tokenizer import VocabTokenizer, vocabulary_tokens
 from flambeau_text.vocab import SPECIALS
 
 
+@explains_arguments()
 class CharacterTokenizer(VocabTokenizer):
     """A tokenizer with one token for each character (Unicode code point) of the train texts.
 

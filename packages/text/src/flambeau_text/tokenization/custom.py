@@ -14,6 +14,7 @@ from flambeau.errors import (
     FlambeauWarning,
     InputError,
     did_you_mean,
+    explains_arguments,
 )
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, Tokenizer, content_ids
 from flambeau_text.vocab import SPECIALS
@@ -101,6 +102,7 @@ def registered_name(tokenizer: TokenizerLike) -> str:
     )
 
 
+@explains_arguments()
 class CustomTokenizer(Tokenizer):
     """A user-defined tokenizer with flambeau's special tokens before its own ids.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau_text.tokenization.normalization import LINE_BREAKS
 from flambeau_text.tokenization.tokenizer import Tokenizer
 from flambeau_text.vocab import SPECIALS, UNKNOWN
@@ -17,6 +17,7 @@ SubwordKind = Literal["bpe", "unigram"]
 _SPACE_MARK = "\u2581"  # replaces the space before a word, as in sentencepiece
 
 
+@explains_arguments()
 class SubwordTokenizer(Tokenizer):
     """A subword tokenizer of the ``tokenizers`` library, stored in its ``tokenizer.json`` format.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.vocab import SPECIALS
 
@@ -44,6 +45,7 @@ class Tokenizer(ABC):
         stop: Ids that end the text of a language model; empty without an end.
         keeps_lines: Whether line feeds are part of the tokens, so that a document is encoded as a
             whole; otherwise each line is encoded, and followed by an end token.
+        backward: Whether tokens are those of a text from its end to its start.
     """
 
     kind: ClassVar[str]
@@ -51,6 +53,7 @@ class Tokenizer(ABC):
     special: SpecialIds = SpecialIds()
     stop: tuple[int, ...] = ()
     keeps_lines: bool = False
+    backward: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -85,6 +88,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def arguments(self) -> Mapping[str, Any]:
         """Return JSON values from which the constructor rebuilds the tokenizer."""
+
+    def parts_of(self, text: str) -> list[str]:
+        """Return what is encoded of a text, each followed by an end token: lines, or the text."""
+        parts = [text] if self.keeps_lines else lines_of(text)
+        return parts[::-1] if self.backward else parts
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of one text, without begin and end token."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
-from flambeau.errors import InputError
+from flambeau.errors import InputError, explains_arguments
 from flambeau_text.tokenization.vocab_tokenizer import VocabTokenizer, vocabulary_tokens
 from flambeau_text.tokenization.word_rules import (
     JOINER,
@@ -21,6 +21,7 @@ from flambeau_text.tokenization.word_rules import (
 from flambeau_text.vocab import SPECIALS
 
 
+@explains_arguments()
 class WordTokenizer(VocabTokenizer):
     r"""A tokenizer that splits texts like spaCy's blank pipeline for a language.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, explains_arguments
 from flambeau_text.decoding.penalties import GnmtLengthPenalty
 from flambeau_text.decoding.strategy import Beam, Greedy, Sampling, Strategy
 
@@ -14,6 +14,7 @@ _OF_BEAM = ("beam", "n_best", "length_penalty")
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
+@explains_arguments()
 @dataclass(frozen=True)
 class Details:
     """What a prediction contains in addition to its text and score.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flambeau.artefact.predictor import Predictor
+from flambeau.checked_arguments import checked_flag
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, InputError
 from flambeau_text.decoding.constrained_beam import constrained_search
@@ -58,11 +59,12 @@ def translate(
         A `DetailedTranslation` for each text, or an InputError.
 
     Raises:
-        ArgumentError: The predictor is not one of a translation model, or phrases are given with a
-            strategy that is not a `Beam`.
+        ArgumentError: The predictor is not one of a translation model, phrases are given with a
+            strategy that is not a `Beam`, or ``replace_unknown`` is no flag.
         InputError: A text cannot be translated; the message has its index.
     """
     preprocessor, task, model = _components(predictor)
+    replace_unknown = checked_flag(replace_unknown, "replace_unknown")
     strategy = strategy or task.decoding
     if phrases and not isinstance(strategy, Beam):
         raise ArgumentError(

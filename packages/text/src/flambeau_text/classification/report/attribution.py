@@ -107,10 +107,11 @@ def attributions_of(
         recorded.append(embedded)
         return embedded
 
+    of_tokens = model.encoder.token_embedding if isinstance(model, TextClassifier) else None
+    embeddings = [each for each in model.modules() if isinstance(each, nn.Embedding)]
     hooks = [
         module.register_forward_hook(keep)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
+        for module in (embeddings if of_tokens is None else [of_tokens])
     ]
     try:
         with torch.enable_grad():
