@@ -197,6 +197,13 @@ def test_a_file_of_conll_is_read(tmp_path: Path) -> None:
         TagData.from_conll(file)
 
 
+def test_a_number_sign_may_be_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text("# id 1\n# O\n1 O\nAnn B-PER\n\n# text = we # Ann\nwe O\n# O\nAnn B-PER\n")
+    data = TagData.from_conll(file, valid=file)
+    assert data.raw("train") == [["#", "1", "Ann"], ["we", "#", "Ann"]]
+
+
 @pytest.mark.parametrize(
     ("sentences", "tags", "message"),
     [

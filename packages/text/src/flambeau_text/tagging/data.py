@@ -132,7 +132,8 @@ class TagData(Data):
         """Read a UTF-8 file in the format of CoNLL: a word per line, its tag in the last column.
 
         Columns are separated by spaces or tabs, sentences by blank lines; lines that begin with
-        ``-DOCSTART-`` or ``#`` and a space are skipped.
+        ``-DOCSTART-`` are skipped, and those between sentences that begin with ``#`` and a space
+        and do not end with the tag of an entity.
 
         Args:
             path: The file, also ``.gz``.

@@ -23,6 +23,7 @@ from flambeau_text.classification.data_sets import (
     table_of_data_set,
     with_class_names,
 )
+from flambeau_text.tagging.entities import split_tag
 from flambeau_text.tagging.options import TagOptions
 from flambeau_text.tagging.preprocess import words_of
 from flambeau_text.text_lines import read_lines
@@ -127,10 +128,12 @@ def _sentences_of_conll(path: Path) -> Iterable[tuple[list[str], list[str], str]
     tags: list[str] = []
     first = 1
     for number, line in enumerate([*read_lines(path), ""], start=1):
-        if line.startswith(("-DOCSTART-", "# ")):
-            continue
         # Only spaces and tabs, as other white space may be part of a word.
         fields = [field for field in line.replace("\t", " ").split(" ") if field]
+        # "#" is a word within a sentence, and with the tag of an entity.
+        is_comment = line.startswith("# ") and not words and split_tag(fields[-1]) is None
+        if is_comment or line.startswith("-DOCSTART-"):
+            continue
         if fields and len(fields) < 2:
             raise InputError(
                 f"{path}, line {number}: {line!r:.40} has a word without a tag. Write the word, a "
