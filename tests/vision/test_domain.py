@@ -161,6 +161,13 @@ def test_a_long_run_is_augmented_more_strongly(epochs: int, is_long: bool) -> No
     assert plan_of(SMALL, epochs=epochs, augmentation=None)["augmentation"].value is None
 
 
+def test_the_epochs_of_a_run_in_steps_decide_its_augmentation() -> None:
+    plan = plan_of(steps=20_000)  # of the 800 images of FACTS
+    n_steps = -(-800 // plan.values["batch_size"])
+    assert plan.values["epochs"] == -(-20_000 // n_steps)
+    assert plan["augmentation"].value["shift"] == 0.15
+
+
 def test_regression_is_not_augmented() -> None:
     facts = {"label_kind": "regression", "target_dtype": "float32"}
     assert plan_of(facts)["augmentation"].value is None

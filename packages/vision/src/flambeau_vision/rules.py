@@ -333,6 +333,7 @@ def _epochs(facts: ImageFacts, values: Values) -> Choice:
         f"train rows are {value * n:,} (limited to {MIN_EPOCHS} to {MAX_EPOCHS} epochs). In a time "
         f"budget fit_auto trains up to {MAX_EPOCHS_IN_BUDGET}.",
         evidence={
+            "steps_per_epoch": -(-n // (values["batch_size"] * values["accumulate"])),
             "n_train": n,
             "samples": value * n,
             "samples_needed": wanted,
@@ -400,7 +401,11 @@ RULES: tuple[Rule, ...] = (
     Rule("lr", ("architecture", "optimizer", "weights"), _lr),
     Rule("weight_decay", ("architecture", "optimizer"), _weight_decay),
     Rule("batch_size", ("architecture",), _batch_size),
-    Rule("epochs", ("architecture", "device", "steps"), unless_steps(_epochs)),
+    Rule(
+        "epochs",
+        ("architecture", "device", "steps", "batch_size", "accumulate"),
+        unless_steps(_epochs),
+    ),
     Rule("memory_format", ("architecture",), _memory_format),
     precision_rule(
         {name: recipe.bf16_gain for name, recipe in RECIPES.items() if recipe.bf16_gain},

@@ -191,7 +191,7 @@ class AutoRun:
                 an epoch, and the first epoch is timed.
             components: The objects built from the plan.
             accumulate: Micro-batches per step.
-            epochs: Number of epochs of a run that is not limited by time (see `longest_run`).
+            epochs: Number of epochs of a run that is not limited by time.
         """
         self.phase_settings, self.speed = phase_settings, from_rank_zero(speed)
         left_s = from_rank_zero((self.budget_s or 0.0) - self.elapsed_s)

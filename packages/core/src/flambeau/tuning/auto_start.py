@@ -20,7 +20,6 @@ from flambeau.training.optim.groups import parameter_groups, trainable_groups
 from flambeau.training.run_state.best import best_monitor
 from flambeau.tuning.auto_run import AutoRun, Clock, PhaseSettings
 from flambeau.tuning.budget import Segment
-from flambeau.tuning.budget_choice import longest_run
 from flambeau.tuning.lr_choice import measure_lr, should_measure_lr
 from flambeau.tuning.lr_finder import Start
 from flambeau.tuning.speed import measure_speed
@@ -95,7 +94,7 @@ def plan_auto_run(auto: AutoRun, plan: Plan, upcoming: UpcomingRun) -> Plan:
             phases = [Phase(max(1, epochs))]  # a run has at least one interval
             plan = plan.with_choice(measure_lr(plan["lr"], start, phases, upcoming.log))
             settings = replace(settings, lr=plan.values["lr"])
-        epochs = longest_run(plan)
+        epochs = int(plan.values["epochs"])
         auto.make_first_plan(settings, speed, components, options.accumulate, epochs)
     upcoming.log(auto.description())
     return plan

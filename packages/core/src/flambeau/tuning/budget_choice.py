@@ -100,9 +100,10 @@ def choose_within_budget(
         if timer.is_enough(chosen):
             break
     minutes = (auto.budget_s or 0.0) / 60
-    return _lengthened(
-        _with_reasons(plan, chosen, keys, figures, minutes), timer.epochs(chosen), minutes
-    )
+    found = _with_reasons(plan, chosen, keys, figures, minutes)
+    if longest_run(found) <= found.values["epochs"] or not timer.may_time(chosen):
+        return found
+    return _lengthened(found, timer.epochs(chosen), minutes)
 
 
 def longest_run(plan: Plan) -> int:
@@ -203,8 +204,8 @@ def _lengthened(plan: Plan, fitting: float, minutes: float) -> Plan:
     longer = replace(
         choice,
         value=epochs,
-        reason=f"{choice.reason} {fitting:.3g} epochs fit into {minutes:.3g} min, and up to "
-        f"{longest_run(plan)} are useful.",
+        reason=f"{fitting:.3g} epochs fit into {minutes:.3g} min; up to {longest_run(plan)} are "
+        f"useful; without a budget: {choice.reason}",
         evidence={**choice.evidence, EVIDENCE: round(fitting, 2), "minutes": minutes},
         alternatives=(choice.value,),
         override=how_to_override("epochs", choice.value),
@@ -252,11 +253,14 @@ class _Timer:
         If the measurements have already taken too much of the budget, it returns False without
         measuring.
         """
-        if id(plan) not in self._epochs:
-            spent_s = from_rank_zero(self.auto.elapsed_s - self._started_s)
-            if self._epochs and spent_s > _MEASURING_SHARE * (self.auto.budget_s or 0.0):
-                return False
-        return self.epochs(plan) >= ENOUGH * plan.values["epochs"]
+        return self.may_time(plan) and self.epochs(plan) >= ENOUGH * plan.values["epochs"]
+
+    def may_time(self, plan: Plan) -> bool:
+        """Return whether the epochs of the plan are known, or there is time to measure them."""
+        if id(plan) in self._epochs or not self._epochs:
+            return True
+        spent_s = from_rank_zero(self.auto.elapsed_s - self._started_s)
+        return spent_s <= _MEASURING_SHARE * (self.auto.budget_s or 0.0)
 
     def epochs(self, plan: Plan) -> float:
         """Return how many epochs fit into the remaining budget; they are measured once."""
