@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flambeau.data import LoaderOptions
 from flambeau.errors import ArgumentError, FlambeauWarning, InputError
 from flambeau_text import CausalLM, HFTokenizer, InstructionData, InstructionOptions, LoRA
 from flambeau_text.decoding import Greedy
+from flambeau_text.instructions.recognise import instruction_reading
 from flambeau_text.instructions.template import ConversationEncoder
 from flambeau_text.language.stream import NEXT, TOKENS
 
@@ -181,6 +183,22 @@ def test_messages_of_a_parquet_file_are_read(
 def test_invalid_records_are_refused(tokens: HFTokenizer, record: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         data_of(tokens, [records()[0], record, records()[2]])
+
+
+def test_tables_and_compressed_lines_on_the_command_line(pretrained: Any, tmp_path: Path) -> None:
+    folder = pretrained.save_model(tmp_path / "model")
+    options = {"prompt": "q", "completion": "a", "language_model": str(folder)}
+    train, valid = tmp_path / "train.csv", tmp_path / "valid.csv"
+    train.write_text("q,a,split\n" + "2 + 3,5,train\n" * 6 + "1 + 1,2,valid\n")
+    valid.write_text("q,a\n" + "3 + 1,4\n" * 2)
+    assert len(InstructionData.from_path(train, options).split.valid) == 1
+    both = InstructionData.from_path(train, options | {"valid": str(valid)})
+    assert (len(both.split.train), len(both.split.valid)) == (7, 2)
+    assert len(InstructionData.from_path(train, options | {"split": "none"}).split.train) == 6
+    lines = tmp_path / "chats.jsonl.xz"
+    with lzma.open(lines, "wt") as file:
+        file.write(json.dumps({"prompt": "2 + 3", "completion": "5"}) + "\n")
+    assert instruction_reading(lines) is not None
 
 
 def test_prompts_may_be_fields_and_files(tokens: HFTokenizer, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from flambeau import Learner, Predictor
 from flambeau.cli.app import build_app
 from flambeau.errors import FlambeauError, InputError, SplitError
-from flambeau_text import TagData, TagOptions
+from flambeau_text import LanguageModelData, TagData, TagOptions, TextData
 
 WORDS = [["Ann", "saw", "New", "York"], ["Rome", "was", "great"], ["We", "saw", "Ann"]] * 4
 TAGS = [["B-PER", "O", "B-LOC", "I-LOC"], ["B-LOC", "O", "O"], ["O", "O", "B-PER"]] * 4
@@ -78,6 +78,53 @@ def test_a_csv_file_may_have_written_lists(tmp_path: Path) -> None:
     data = TagData.from_csv(file, valid=other)
     assert content(data) == EXPECTED + EXPECTED[:3]
     assert data.split.valid.tolist() == [12, 13, 14]
+
+
+def test_a_csv_file_may_have_lists_of_numbers_but_not_arrays(tmp_path: Path) -> None:
+    file = tmp_path / "ner.csv"
+    pd.DataFrame(
+        {"tokens": map(str, WORDS), "tags": [str([0] * (len(w) - 1) + [1]) for w in WORDS]}
+    ).to_csv(file)
+    assert content(TagData.from_csv(file))[0] == (WORDS[0], ["0", "0", "0", "1"])
+    # As NumPy writes arrays: Python would join the words.
+    arrays = [{"tokens": "['New' 'York']", "tags": "['B-LOC' 'I-LOC']"}] * 4
+    for cells in (arrays, [{"tokens": "['New', York]", "tags": "[1, 2]"}] * 4):
+        pd.DataFrame(cells).to_csv(file)
+        with pytest.raises(InputError, match=r"row 0 has lists that cannot be read: .*as JSON"):
+            TagData.from_csv(file)
+    brackets = {"tokens": ["[ x ]", "a b"] * 4, "tags": ["O X O", "O X"] * 4}
+    assert content(TagData.from_df(brackets))[0][0] == ["[", "x", "]"]
+
+
+def test_a_column_with_the_parts_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "ner.csv"
+    texts = {"tokens": [" ".join(w) for w in WORDS], "tags": [" ".join(t) for t in TAGS]}
+    names = ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
+    pd.DataFrame({**texts, "split": names}).to_csv(file, index=False)
+    for data in (TagData.from_csv(file), TagData.from_path(file, {})):
+        assert [len(data.split.part(part)) for part in ("train", "valid", "test")] == [6, 3, 3]
+        assert data.split.test.tolist() == [9, 10, 11]
+        assert "split" in str(data.readings[0])
+        assert str(data.readings[0]) in data.report()
+    for data in (TagData.from_csv(file, split=False), TagData.from_path(file, {"split": "none"})):
+        assert len(data.split.test) == 0
+        assert data.readings == ()
+
+
+@pytest.mark.parametrize(
+    ("cls", "names"),
+    [
+        (TagData, {"words": "tokens"}),
+        (TextData, {"text": "tokens", "label": "tags"}),
+        (LanguageModelData, {"text": "tokens"}),
+    ],
+)
+def test_a_frame_for_valid_is_refused_beside_a_split(cls: Any, names: dict[str, str]) -> None:
+    frame = {"tokens": [" ".join(w) for w in WORDS], "tags": [" ".join(t) for t in TAGS]}
+    parts = {**frame, "part": ["train", "valid"] * 6}
+    with pytest.raises(SplitError, match="cannot be combined with split"):
+        cls.from_df(parts, **names, split="part", valid=frame)
+    assert len(cls.from_df(parts, **names, split=False, valid=parts).split.valid) == 12
 
 
 def test_class_labels_of_hugging_face_are_names() -> None:

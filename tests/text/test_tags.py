@@ -202,6 +202,9 @@ def test_a_number_sign_may_be_a_word(tmp_path: Path) -> None:
     file.write_text("# id 1\n# O\n1 O\nAnn B-PER\n\n# text = we # Ann\nwe O\n# O\nAnn B-PER\n")
     data = TagData.from_conll(file, valid=file)
     assert data.raw("train") == [["#", "1", "Ann"], ["we", "#", "Ann"]]
+    # Comments may end like a tag; they have another number of columns.
+    file.write_text("# newpar id = B-12\n# text = World War I\nWorld O\nWar B-X\n\n# I\nA O\n")
+    assert TagData.from_conll(file, valid=file).raw("train") == [["World", "War"], ["#", "A"]]
 
 
 @pytest.mark.parametrize(

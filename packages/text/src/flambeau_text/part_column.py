@@ -10,6 +10,11 @@ from flambeau.data.split_request import SplitRequest
 from flambeau.data.tables import Table
 
 
+def split_of_option(value: str | None) -> str | bool | None:
+    """Return ``split`` for the option ``--split``: "none" means that no column has the parts."""
+    return False if value == "none" else value
+
+
 def part_column(
     table: Table, request: SplitRequest, known: Collection[str]
 ) -> tuple[str | None, tuple[Reading, ...]]:

@@ -77,9 +77,11 @@ class SplitRequest:
         found = {
             part: value
             for part in _DRAWN
-            if isinstance(value := self._size(part), kinds) and not isinstance(value, _NUMBERS)
+            if isinstance(value := self._size(part), kinds)
+            and value is not None
+            and not isinstance(value, _NUMBERS)
         }
-        if found and self.split is not None:
+        if found and self.split is not None and self.split is not False:
             names = " and ".join(found)
             raise SplitError(
                 f"Separate samples for {names} cannot be combined with split=…, which assigns the "

@@ -90,10 +90,9 @@ class TextDataConstructors(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
-        separate = request.separate(object) if not isinstance(split, Split | str) else {}
         tables = {
             part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in {"train": frame, **separate}.items()
+            for part, each in {"train": frame, **request.separate(object)}.items()
         }
         table, given = sources.join_tables(tables)
         orders = ordered_columns(frame, table.names)

@@ -32,6 +32,7 @@ from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.language.packed import PackedDataset
 from flambeau_text.language.parts import assemble, size_or_file
+from flambeau_text.part_column import split_of_option
 from flambeau_text.tokenization import tokenizer_from_json
 
 if TYPE_CHECKING:
@@ -166,10 +167,9 @@ class InstructionData(Data):
             seed: Seed of the random split.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        separate = request.separate(object) if not isinstance(split, Split | str) else {}
         tables = {
             part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in {"train": frame, **separate}.items()
+            for part, each in {"train": frame, **request.separate(object)}.items()
         }
         parts = {part: read_rows(table, options) for part, table in tables.items()}
         return cls._of(parts, request, options, tables["train"])
@@ -200,7 +200,7 @@ class InstructionData(Data):
         request = SplitRequest(
             size_or_file("valid", given.pop("valid", 0.1)),
             size_or_file("test", given.pop("test", 0.0)),
-            given.pop("split", None),
+            split_of_option(given.pop("split", None)),
             given.pop("seed", 0),
             scored=given.pop("evaluate", None),
             default_valid=0.1,
@@ -215,10 +215,11 @@ class InstructionData(Data):
         if like is not None:
             chosen |= _options_of_export(like)
         settings = InstructionOptions(**chosen)
-        table = read_csv(path) if suffix_of(path) in TABLE_SUFFIXES else None
-        if table is not None:
-            return cls._of({"train": read_rows(table, settings)}, request, settings, table)
         files = {"train": path, **request.separate(Path)}
+        if suffix_of(path) in TABLE_SUFFIXES:
+            tables = {part: read_csv(file) for part, file in files.items()}
+            parts = {part: read_rows(table, settings) for part, table in tables.items()}
+            return cls._of(parts, request, settings, tables["train"])
         parts = {part: read_jsonl(file, settings) for part, file in files.items()}
         found = instruction_reading(path)
         return cls._of(parts, request, settings, readings=() if found is None else (found,))

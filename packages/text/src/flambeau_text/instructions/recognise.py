@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Mapping
 from itertools import islice
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from flambeau.data.reading import Reading
+from flambeau_text.file_kinds import JSON_SUFFIXES, suffix_of
 from flambeau_text.instructions.options import FIELDS
+from flambeau_text.text_lines import READ_ERRORS, open_bytes
 
-_SUFFIXES = (".jsonl", ".ndjson")
 _LINES = 20
 _OF_TEXTS = ("text", "document", "target")
 
@@ -35,13 +35,13 @@ def reads_instructions(path: Path, options: Mapping[str, Any]) -> bool:
 
 def instruction_reading(path: Path) -> Reading | None:
     """Return how the records of a file were understood; None if they are not instruction data."""
-    if not (path.is_file() and path.name.lower().removesuffix(".gz").endswith(_SUFFIXES)):
+    if not (path.is_file() and suffix_of(path) in JSON_SUFFIXES):
         return None
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with open_bytes(path) as file:
             head = [line.decode("utf-8-sig") for line in islice(file, _LINES)]
         records = [json.loads(line) for line in head if line.strip()]
-    except (OSError, EOFError, ValueError):  # raised again when the file is read as a whole
+    except (*READ_ERRORS, ValueError):  # raised again when the file is read as a whole
         return None
     found = [fields for record in records if (fields := _fields_of(record)) is not None]
     if not found or len(found) < len(records):

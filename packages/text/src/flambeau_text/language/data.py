@@ -154,10 +154,9 @@ class LanguageModelData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        separate = request.separate(object) if not isinstance(split, Split | str) else {}
         tables = {
             part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in {"train": frame, **separate}.items()
+            for part, each in {"train": frame, **request.separate(object)}.items()
         }
         return cls(*read_tables(tables, request, _with_text(options, text)))
 

@@ -31,7 +31,7 @@ from flambeau_text.language.documents import (
     text_files,
 )
 from flambeau_text.language.options import LanguageOptions
-from flambeau_text.part_column import part_column
+from flambeau_text.part_column import part_column, split_of_option
 
 LanguageDataArguments: TypeAlias = tuple[Samples, Split, LanguageOptions, tuple[str, ...]]
 """The arguments of ``LanguageModelData``: samples, split, options, notes."""
@@ -186,11 +186,10 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
     if "target" in given:
         chosen.setdefault("text", given.pop("target"))
     settings = LanguageOptions(**chosen)
-    split = given.pop("split", None)
     request = SplitRequest(
         size_or_file("valid", given.pop("valid", 0.1)),
         size_or_file("test", given.pop("test", 0.0)),
-        False if split == "none" else split,
+        split_of_option(given.pop("split", None)),
         given.pop("seed", 0),
         scored=given.pop("evaluate", None),
         default_valid=0.1,

@@ -16,6 +16,7 @@ from flambeau.data.facts import Facts
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
+from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest, parse_part_size
@@ -23,7 +24,8 @@ from flambeau.data.tables import read_csv, read_table
 from flambeau.errors import ArgumentError, InputError, did_you_mean, explains_arguments
 from flambeau.wording import name_some
 from flambeau_text.classification.sources import read_json_lines
-from flambeau_text.file_kinds import suffix_of
+from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
+from flambeau_text.part_column import split_of_option
 from flambeau_text.ragged_rows import RaggedRows
 from flambeau_text.tagging.dataset import EncodedTags
 from flambeau_text.tagging.entities import are_entities
@@ -44,7 +46,6 @@ from flambeau_text.tokenization.normalization import normalize
 PathLike: TypeAlias = str | os.PathLike[str]
 
 _SENTENCE, _TAGS, _LOCATION = "sentence", "tags", "location"
-_TABLES, _JSON = (".csv", ".tsv"), (".jsonl", ".ndjson")
 _FILES = (str, os.PathLike)
 
 
@@ -64,6 +65,7 @@ class TagData(Data):
             length) and "location" (for messages).
         split: The rows of the train, validation, test and calibration parts.
         options: How words are tokenized.
+        readings: How the parts were found.
 
     Example:
         >>> words, tags = [["Ann", "sings"], ["We", "sing"]] * 5, [["B-PER", "O"], ["O", "O"]] * 5
@@ -73,8 +75,15 @@ class TagData(Data):
 
     domain = "flambeau_text.tagging.domain:DOMAIN"
 
-    def __init__(self, samples: Samples, split: Split, options: TagOptions | None = None) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        split: Split,
+        options: TagOptions | None = None,
+        readings: Sequence[Reading] = (),
+    ) -> None:
         self._samples = samples
+        self._readings = tuple(readings)
         self._split = split
         self._options = options or TagOptions()
         given = self._options.classes
@@ -162,7 +171,7 @@ class TagData(Data):
         sentence: str | None = None,
         valid: Any = 0.2,
         test: Any = 0.0,
-        split: str | Split | None = None,
+        split: str | Split | bool | None = None,
         seed: int = 0,
         options: TagOptions | None = None,
     ) -> TagData:
@@ -178,7 +187,8 @@ class TagData(Data):
                 in consecutive rows, or only in the first row of each sentence. None finds it.
             valid: Share or number of sentences, drawn at random; or a frame with them.
             test: The same for the test part.
-            split: Name of the column with the part of each row, or a ``Split``.
+            split: Name of the column with the part of each row, or a ``Split``. None uses the
+                column "split" or "is_valid" if there is one; False uses no column.
             seed: Seed of the random split.
             options: Further options.
 
@@ -188,10 +198,9 @@ class TagData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed)
-        frames = {"train": frame, **(request.separate(object) if split is None else {})}
         tables = {
             part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in frames.items()
+            for part, each in {"train": frame, **request.separate(object)}.items()
         }
         named = {"words": words, "tags": tags, "sentence": sentence}
         chosen = (options or TagOptions()).updated(named)
@@ -208,7 +217,7 @@ class TagData(Data):
         sentence: str | None = None,
         valid: float | PathLike = 0.2,
         test: float | PathLike = 0.0,
-        split: str | Split | None = None,
+        split: str | Split | bool | None = None,
         seed: int = 0,
         options: TagOptions | None = None,
     ) -> TagData:
@@ -271,7 +280,7 @@ class TagData(Data):
         sizes = {name: given.pop(name) for name in ("valid", "test") if name in given}
         request = SplitRequest(
             **{name: _size_or_file(value) for name, value in sizes.items()},
-            split=given.pop("split", None),
+            split=split_of_option(given.pop("split", None)),
             seed=given.pop("seed", 0),
             scored=given.pop("evaluate", None),
         )
@@ -283,8 +292,8 @@ class TagData(Data):
         chosen = TagOptions(**given).updated({"tags": tags})
         files = {"train": path, **request.separate(Path)}
         suffix = suffix_of(path)
-        if suffix in (*_TABLES, *_JSON):
-            read = read_csv if suffix in _TABLES else read_json_lines
+        if suffix in (*TABLE_SUFFIXES, *JSON_SUFFIXES):
+            read = read_csv if suffix in TABLE_SUFFIXES else read_json_lines
             tables = {part: read(file) for part, file in files.items()}
             found, chosen = read_tag_tables(tables, request, chosen)
             return cls._of(found, request, chosen)
@@ -300,7 +309,7 @@ class TagData(Data):
         _check_known(found, options)
         split = request.resolve(len(found), given=found.given or None)
         samples = Samples({_SENTENCE: found.words, _TAGS: found.tags, _LOCATION: found.locations})
-        data = cls(samples, split, options)
+        data = cls(samples, split, options, found.readings)
         if not request.for_training or options.like is not None:
             return data
         known = data._tags_of("train")
@@ -324,6 +333,10 @@ class TagData(Data):
     @property
     def split(self) -> Split:
         return self._split
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        return self._readings
 
     @property
     def choices(self) -> Mapping[str, Any]:
@@ -369,12 +382,14 @@ class TagData(Data):
                 "words": sum(counts.values()),
                 "distinct_words": len({word for words in self.raw("train") for word in words}),
                 "entities": are_entities(names),
+                **readings_as_facts(self._readings),
             },
         )
 
     def report(self) -> str:
         """Return the numbers of sentences, words and tags as text."""
         lines = [repr(self), f"split: {self._split.describe()}", *self._split.notes]
+        lines += map(str, self._readings)
         for part in PARTS:
             counts = self._tags_of(part)
             if counts:
@@ -403,7 +418,7 @@ class TagData(Data):
         return self.with_split(Split.from_parts(rows))
 
     def with_split(self, split: Split) -> TagData:
-        return TagData(self._samples, split, self._options)
+        return TagData(self._samples, split, self._options, self._readings)
 
     @classmethod
     def inputs_from_path(cls, path: Path) -> Sequence[str]:

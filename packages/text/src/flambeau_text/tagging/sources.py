@@ -6,10 +6,14 @@ import ast
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
+from token import STRING
+from tokenize import generate_tokens
 from typing import Any, cast
 
 from flambeau.data.part_columns import read_part_column
+from flambeau.data.reading import Reading
 from flambeau.data.split import Rows
 from flambeau.data.split_request import SplitRequest, consecutive_rows, rows_by_part
 from flambeau.data.tables import Table, to_list
@@ -23,6 +27,7 @@ from flambeau_text.classification.data_sets import (
     table_of_data_set,
     with_class_names,
 )
+from flambeau_text.part_column import part_column
 from flambeau_text.tagging.entities import split_tag
 from flambeau_text.tagging.options import TagOptions
 from flambeau_text.tagging.preprocess import words_of
@@ -49,12 +54,14 @@ class TaggedSentences:
         tags: Their tags.
         locations: Where each sentence was found, for messages.
         given: Rows of each part, if the input defines the parts.
+        readings: How a column with the parts was found.
     """
 
     words: list[list[str]] = field(default_factory=list[list[str]])
     tags: list[list[str]] = field(default_factory=list[list[str]])
     locations: list[str] = field(default_factory=list[str])
     given: Mapping[str, Rows] = field(default_factory=dict[str, Rows])
+    readings: tuple[Reading, ...] = ()
 
     def __len__(self) -> int:
         return len(self.words)
@@ -65,7 +72,7 @@ class TaggedSentences:
         Raises:
             InputError: It has no words, or not one tag for each of them.
         """
-        words, tags = _without_quotes(words, tags)
+        words, tags = _without_quotes(words, tags, where)
         found = words_of(words, where)
         if is_missing_text(tags):
             raise InputError(f"{where} has no tags ({tags!r}). Add them, or remove the sentence.")
@@ -91,6 +98,7 @@ class TaggedSentences:
             found.locations += each.locations
         given = consecutive_rows({part: len(each) for part, each in parts.items()})
         found.given = given if len(parts) > 1 else parts["train"].given
+        found.readings = parts["train"].readings
         return found
 
 
@@ -127,12 +135,14 @@ def _sentences_of_conll(path: Path) -> Iterable[tuple[list[str], list[str], str]
     words: list[str] = []
     tags: list[str] = []
     first = 1
-    for number, line in enumerate([*read_lines(path), ""], start=1):
-        # Only spaces and tabs, as other white space may be part of a word.
-        fields = [field for field in line.replace("\t", " ").split(" ") if field]
-        # "#" is a word within a sentence, and with the tag of an entity.
-        is_comment = line.startswith("# ") and not words and split_tag(fields[-1]) is None
-        if is_comment or line.startswith("-DOCSTART-"):
+    lines = [*read_lines(path), ""]
+    n_columns = next((len(_fields(line)) for line in lines if _is_word(line)), 0)
+    for number, line in enumerate(lines, start=1):
+        fields = _fields(line)
+        # "#" is a word within a sentence, and in a line like the others with the tag of an entity.
+        may_be_comment = line.startswith("# ") and not words
+        is_comment = len(fields) != n_columns or split_tag(fields[-1]) is None
+        if (may_be_comment and is_comment) or line.startswith("-DOCSTART-"):
             continue
         if fields and len(fields) < 2:
             raise InputError(
@@ -146,6 +156,15 @@ def _sentences_of_conll(path: Path) -> Iterable[tuple[list[str], list[str], str]
         elif words:
             yield words, tags, f"{path}, line {first}"
             words, tags = [], []
+
+
+def _fields(line: str) -> list[str]:
+    # Only spaces and tabs, as other white space may be part of a word.
+    return [field for field in line.replace("\t", " ").split(" ") if field]
+
+
+def _is_word(line: str) -> bool:
+    return bool(_fields(line)) and not line.startswith(("# ", "-DOCSTART-"))
 
 
 # ---------------------------------------------------------------- tables
@@ -199,9 +218,14 @@ def read_tag_tables(
 ) -> tuple[TaggedSentences, TagOptions]:
     """Read the table of each part; see `read_tag_table`."""
     found: dict[str, TaggedSentences] = {}
+    column, readings = request.column, tuple[Reading, ...]()
+    if len(tables) == 1:
+        own = [each for each in (options.words, options.tags, options.sentence) if each]
+        column, readings = part_column(tables["train"], request, own)
     for part, table in tables.items():
         # The columns of train are those of all parts.
-        found[part], options = read_tag_table(table, options, request.column)
+        found[part], options = read_tag_table(table, options, column)
+    found["train"].readings = readings
     return TaggedSentences.joined(found), options
 
 
@@ -314,21 +338,47 @@ def _grouped(
     return found, None if parts is None else part_of
 
 
-def _without_quotes(words: Any, tags: Any) -> tuple[Any, Any]:
-    """Return the lists that both cells of a text file write, such as ``["a", "b"]``."""
+def _without_quotes(words: Any, tags: Any, where: str) -> tuple[Any, Any]:
+    """Return the lists that both cells of a text file write, such as ``["a", "b"]``.
+
+    Raises:
+        InputError: Both cells are in brackets, but at least one is no list.
+    """
+    if not (_is_bracketed(words) and _is_bracketed(tags)):
+        return words, tags
     both = [_written_list(each) for each in (words, tags)]
-    return (words, tags) if None in both else (both[0], both[1])
+    if None in both:
+        raise InputError(
+            f"{where} has lists that cannot be read: {words!r:.60} and {tags!r:.60}. Write them "
+            'as JSON, ["New", "York"]: an array of NumPy is written without commas.'
+        )
+    return both[0], both[1]
 
 
-def _written_list(cell: Any) -> list[str] | None:
-    text = cell.strip() if isinstance(cell, str) else ""
-    if not (text.startswith("[") and text.endswith("]")):
-        return None
-    for read in (json.loads, ast.literal_eval):
+def _is_bracketed(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]")
+
+
+def _written_list(cell: str) -> list[Any] | None:
+    for read in (json.loads, _python_list):
         try:
-            found: Any = read(text)
+            found: Any = read(cell.strip())
         except (ValueError, SyntaxError):
             continue
-        if isinstance(found, list) and all(isinstance(each, str) for each in cast("Any", found)):
-            return cast("list[str]", found)
+        if isinstance(found, list) and all(
+            isinstance(each, str | int) for each in cast("list[Any]", found)
+        ):
+            return cast("list[Any]", found)
     return None
+
+
+def _python_list(text: str) -> list[Any]:
+    """Return the constants of a list; unlike ``literal_eval`` without joining adjacent texts."""
+    tree = ast.parse(text, mode="eval").body
+    if not isinstance(tree, ast.List) or not all(isinstance(e, ast.Constant) for e in tree.elts):
+        raise ValueError(text)
+    texts = [token for token in generate_tokens(StringIO(text).readline) if token.type == STRING]
+    constants = [cast("ast.Constant", each).value for each in tree.elts]
+    if len(texts) != sum(isinstance(each, str) for each in constants):
+        raise ValueError(text)  # ['New' 'York'] is one text in Python
+    return constants
