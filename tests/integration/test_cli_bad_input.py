@@ -115,6 +115,24 @@ def test_one_message_and_exit_code_2(
     assert sorted(workspace.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("given", "is_text"), [("my cat.png", False), ("a fine day", True), ("Good. I like it", True)]
+)
+def test_the_hint_about_texts_is_not_for_names_of_files(
+    given: str,
+    is_text: bool,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(workspace)
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "predict", "run/model", given)
+    shown = capsys.readouterr().err
+    assert f"{given} does not exist" in shown
+    assert ("Texts are read from files" in shown) is is_text
+
+
 def test_a_domain_that_reads_no_paths_is_not_offered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from flambeau import FlambeauWarning, Learner
+from flambeau import FlambeauWarning, Learner, Predictor
 from flambeau.cli.app import build_app
-from flambeau.cli.evaluate_command import Part, parts_to_score
+from flambeau.cli.evaluate_command import Part, _batches, parts_to_score
 from flambeau.data.split import Split
 from flambeau.errors import ArgumentError, InputError
 from flambeau_vision import ImageData, ImageOptions
@@ -85,6 +86,26 @@ def test_absent_classes_one_image_a_class_and_other_case_are_scored(
     out, _ = evaluate(model, tmp_path / "few", "--json", "--report", tmp_path / "page.html")
     assert json.loads(out)["samples"] == 2
     assert "2 labelled samples" in (tmp_path / "page.html").read_text()
+
+
+def test_train_is_scored_as_it_is_predicted(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for name in ("bright", "dark"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(6):
+            pixels = draws.integers(0, 256, (70, 70, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.png")
+    data = ImageData.from_folder(tmp_path / "photos")
+    choices = {
+        "image_size": 32, "presize": 50, "augmentation": {"zoom": [1.0, 1.5]}, "device": "cpu"
+    }  # fmt: skip
+    learner = Learner(data, "small_cnn", choices=choices, quiet=True)
+    predictor = Predictor.load(learner.export(tmp_path / "model"), device="cpu")
+    [batch] = _batches(predictor, data, ["train"])
+    prepare = predictor.preprocessor
+    assert torch.equal(
+        batch.input, prepare.on_device(prepare.encode(list(data.raw("train")))).input
+    )
 
 
 def test_one_amount_is_scored(photos: Path, tmp_path: Path) -> None:

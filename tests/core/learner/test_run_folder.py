@@ -140,3 +140,15 @@ def test_a_resumed_run_names_the_choices_that_it_does_not_take(
         assert max(row["lr"] for row in rows) <= 0.01
         line = "keeps epochs 2, lr 0.01; epochs=7, lr=0.5 in your choices is not used"
         assert (line in "".join(capfd.readouterr())) is said
+
+
+def test_a_resumed_run_does_not_name_what_the_fit_has_measured(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    choices = {"batch_size": 20, "probe": "auto"}
+    Learner(DATA, choices=choices, folder=tmp_path, quiet=True).fit(1)
+    capfd.readouterr()
+    learner = Learner(DATA, choices=choices)
+    learner.resume(tmp_path)
+    assert learner.plan.values["probe"] == "skipped"
+    assert "is not used" not in "".join(capfd.readouterr())

@@ -47,7 +47,7 @@ def combine(exports: Sequence[str | Path], folder: str | Path) -> Path:
             )
         if record.model.builder is None:
             raise ArgumentError(
-                f"{path} has only the weights of a user-defined module, so that a combined export "
+                f"{path} has only the weights of a user-defined module, so a combined export "
                 f"could not be loaded. {record.model.note}"
             )
     found = [Predictor.load(each, device="cpu") for each in folders]

@@ -166,6 +166,8 @@ def _batches(predictor: Predictor, data: Data, parts: list[str]) -> Iterator[Bat
     plan = None if predictor.record is None else predictor.record.plan
     # As in training, but files are read as needed: for one pass it does not pay to keep them all.
     values = {**({} if plan is None else Plan.from_json(plan).values), "cache": "files"}
+    # Train images are presized for the augmentation; scores are those of predictions.
+    values.pop("presize", None)
     options = LoaderOptions(batch_size=predictor.batch_size, device=predictor.device)
     with torch.no_grad():
         for part in parts:

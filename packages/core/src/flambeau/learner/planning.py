@@ -32,6 +32,7 @@ from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.plan.core_rules import CORE_RULES
 from flambeau.plan.rule import Changes, Rule
+from flambeau.plan.rules_machine import TO_MEASURE
 from flambeau.training.events import Callback
 from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.options import TrainingOptions
@@ -62,9 +63,8 @@ def check_choice_is_name(key: str, value: object) -> None:
     example = {"loss": 'loss=nn.HuberLoss(reduction="none")', "metrics": 'metrics={"recall": …}'}
     raise ArgumentError(
         f"choices={{{key!r}: …}} takes names, not {shown}, because a plan is saved as JSON. "
-        "Pass objects and functions to the task: "
-        f"Learner(data, model, task=Classification(names, "
-        f"{key}=…)), or Regression(names, {example[key]})."
+        "Pass objects and functions to the task: Learner(data, model, "
+        f"task=Classification(names, {key}=…)), or Regression(names, {example[key]})."
     )
 
 
@@ -350,7 +350,7 @@ def plan_of_checkpoint(
 
 def _decided_by_fit(key: str, value: Any) -> bool:
     """Whether a fit replaces the value, so that checkpoint and learner may differ in it."""
-    return key == "bn" and value == "auto"
+    return (key == "bn" and value == "auto") or (key == "probe" and value in TO_MEASURE)
 
 
 def _continued_plan(
