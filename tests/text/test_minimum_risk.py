@@ -149,3 +149,9 @@ def test_candidates_are_compared_with_references_in_the_case_of_the_target(lower
     MinimumRisk(n_samples=2, quality=quality).risk(run.model, batch, run.task, 0, 1)  # type: ignore[arg-type]
     wanted = batch.extras["reference"]
     assert set(compared) == {text.lower() if lowercase else text for text in wanted}
+
+
+def test_step_through_shows_the_losses_of_its_samples() -> None:
+    stages = learner(train_step=MinimumRisk(n_samples=2)).step_through()
+    [losses] = stages.of("loss per sample")
+    assert losses.shape == (8,)

@@ -34,9 +34,11 @@ from flambeau import (
 )
 from flambeau.errors import ArgumentError
 from flambeau.inspect import Stage, StepStages
+from flambeau.inspect.step_recorder import StepRecorder
 from flambeau.training.optim.averaging import RunningEMA
 from flambeau.training.optim.fused_step import OptimizerStep
 from flambeau.training.optim.precision import Precision
+from flambeau.training.run import Run
 
 N, BATCH = 40, 8
 
@@ -437,25 +439,76 @@ def test_half_precision_shows_unscaled_gradients_and_the_scale() -> None:
         torch.testing.assert_close(mine.value, theirs.value, rtol=0.02, atol=2e-3)
 
 
-def test_a_step_that_is_not_finite_is_shown() -> None:
-    class Divides(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x / 0.0
+class Divides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0.0
 
-    stages = make(model=nn.Sequential(nn.Linear(5, 4), Divides(), nn.Linear(4, 3))).step_through()
+
+def not_finite() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(5, 4), Divides(), nn.Linear(4, 3))
+
+
+def test_a_step_that_is_not_finite_is_shown() -> None:
+    stages = make(model=not_finite(), clip_norm=1.0).step_through()
     assert stages.error is None
     rows = {s.name: s.nonfinite for s in stages.of("output")}
     assert (rows["0"], rows["1"]) == (0, BATCH * 4)
     assert "not finite, so the update changes no weights" in stages.of("note")[-1].note
+    assert {s.note for s in stages.of("clipped gradient")} == {"norm nan, at most 1"}
 
 
-def test_a_step_without_targets_changes_no_weights() -> None:
+class Overflows(Task):
+    """A task whose loss is finite, but in fp16 not its gradients."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, float]:
+        return 1e4 * outputs.float().sum(), float(len(batch))
+
+
+@pytest.mark.parametrize("kind", ["skip", "fp16"])
+def test_a_skipped_step_is_explained(kind: str) -> None:
+    if kind == "skip":
+        stages = make(model=not_finite(), nonfinite="skip").step_through()
+    else:
+        learner = make(model=nn.Linear(5, 3), task=Overflows(), choices={"precision": "fp16"})
+        stages = learner.step_through()
+    [note] = stages.of("note")
+    assert note.note.endswith("not finite, so a fit skips this step, too.")
+    assert all(not stage.value.any() for stage in stages.of("update"))
+
+
+def test_an_error_at_the_end_of_the_step_is_shown_and_the_run_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(recorder: StepRecorder, run: Run) -> None:
+        raise ValueError("cannot be copied")
+
+    released: list[Run] = []
+    release = Run.release
+    monkeypatch.setattr(StepRecorder, "finish", fails)
+    monkeypatch.setattr(Run, "release", lambda run: (released.append(run), release(run)))
+    stages = make().step_through()
+    assert str(stages.error) == "cannot be copied"
+    assert stages.of("weight")
+    assert len(released) == 1
+
+
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_a_step_without_targets_changes_no_weights(nonfinite: str) -> None:
     x, ignored = torch.randn(16, 5), torch.full((16,), -100)
     data = TensorData.from_loaders([(x, ignored)], [(x, x[:, :3].argmax(1))])
     task = Classification(["a", "b", "c"], ignore_index=-100)
-    stages = make(data=data, task=task).step_through()
+    stages = make(data=data, task=task, nonfinite=nonfinite).step_through()
     assert not stages.of("update")
-    assert "No sample of the step has a target" in stages.of("note")[-1].note
+    [note] = stages.of("note")
+    assert "No sample of the step has a target" in note.note
+
+
+def test_what_a_fit_may_measure_first_is_noted() -> None:
+    learner = Learner(table(), net(), choices={"batch_size": BATCH}, quiet=True)
+    notes = {stage.name: stage.note for stage in learner.step_through().of("note")}
+    assert notes["probe"].startswith("A fit may first measure steps and change precision")
+    assert notes["lr"].startswith("A fit that is long enough first measures lr; ")
+    assert not make().step_through().of("note")
 
 
 def test_the_model_is_freed_with_the_learner() -> None:
@@ -541,10 +594,15 @@ def test_the_table_and_the_texts() -> None:
 
 def test_a_stage_of_images_is_a_figure() -> None:
     pytest.importorskip("matplotlib")
-    for shape, kind, panels in (
-        ((4, 3, 8, 9), "batch", 4),
-        ((4, 20, 8, 9), "output", 16),
-        ((5, 2, 3, 3), "weight", 5),
+    for shape, kind, panels, label in (
+        ((4, 3, 8, 9), "batch", 4, "sample 3"),
+        ((4, 2, 8, 9), "transform", 4, "sample 3"),
+        ((4, 5, 8, 9), "logits", 4, "sample 3"),
+        ((4, 1, 8, 9), "carry", 4, "sample 3"),
+        ((4, 20, 8, 9), "output", 16, "channel 15"),
+        ((5, 2, 3, 3), "weight", 5, "filter 4"),
+        ((5, 3, 3, 3), "gradient", 5, "filter 4"),
     ):
         figure = Stage(kind, "x", torch.rand(shape)).show()
-        assert sum(bool(axes.images) for axes in figure.axes) == panels
+        shown = [axes for axes in figure.axes if axes.images]
+        assert (len(shown), shown[-1].get_title()) == (panels, label)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_PANELS = 16
 _COLOURS = "viridis"
+_OF_SAMPLES = ("batch", "transform", "logits", "carry")
 
 Panel = tuple[str, Any]
 """Title, and an array ``(height, width)`` or ``(height, width, 3)`` for ``imshow``."""
@@ -71,18 +72,18 @@ def _format(content: bytes) -> str:
 
 
 def _tensor_panels(stage: Stage) -> list[Panel]:
+    """Return the channels of the first sample for an output, else samples or filters.
+
+    Of a sample or filter that is no image, the first channel is shown.
+    """
     value: Tensor = stage.value
-    is_image = value.shape[1] in (1, 3)
-    if stage.kind == "output" or not is_image:
-        # Feature maps: the channels of the first sample; of a filter the first input channel.
-        maps = value[0] if stage.kind == "output" else value[:, 0]
-        what = "channel" if stage.kind == "output" else "filter"
-        return [(f"{what} {i}", _scaled(each)) for i, each in enumerate(maps[:_MOST_PANELS])]
-    name = "sample" if stage.kind in ("batch", "transform") else "filter"
-    return [
-        (f"{name} {i}", _scaled(each.movedim(0, -1).squeeze(-1)))
-        for i, each in enumerate(value[:_MOST_PANELS])
-    ]
+    if stage.kind == "output":
+        name, maps = "channel", value[0]
+    else:
+        name = "sample" if stage.kind in _OF_SAMPLES else "filter"
+        is_image = value.shape[1] in (1, 3)
+        maps = value.movedim(1, -1).squeeze(-1) if is_image else value[:, 0]
+    return [(f"{name} {i}", _scaled(each)) for i, each in enumerate(maps[:_MOST_PANELS])]
 
 
 def _scaled(image: Tensor) -> Any:

@@ -229,8 +229,8 @@ class StepRecorder:
 
         def recorded(loss: Tensor, divisor: float = 1.0, *, retain_graph: bool = False) -> None:
             self._losses_of_samples(run)
-            divided = "" if divisor == 1.0 else f"divided by the weight {divisor:g} of the step"
-            self._add("loss", "backward", loss, divided, micro_batch=self._current)
+            note = f"before the division by the step's weight {divisor:g}" if divisor != 1.0 else ""
+            self._add("loss", "backward", loss, note, micro_batch=self._current)
             backward(loss, divisor, retain_graph=retain_graph)
             for name, value in named_tensors(run.state.context.carry, "carry"):
                 self._add("carry", name, value, micro_batch=self._current)
@@ -290,7 +290,7 @@ class StepRecorder:
             if limit is not None and not self._paused:
                 norm = float(found[0])
                 note = f"norm {format_number(norm)}, at most {limit:g}"
-                note += "" if norm > limit else ": unchanged"
+                note += ": unchanged" if norm <= limit else ""  # not for NaN
                 for name, parameter in self._parameters.items():
                     if parameter.grad is not None and self._is_chosen(parameter):
                         self._add("clipped gradient", name, parameter.grad, note)

@@ -49,8 +49,8 @@ def step_through(
 
     These are restored: weights, gradients and buffers, modes, ``requires_grad``, optimizers, the
     state of task, transforms and train step, and the generators. Callbacks are not called. The
-    recorded tensors are copies on the CPU: about the outputs of all layers and four times the
-    weights.
+    recorded tensors are copies on the CPU: about the outputs of all layers and four to six times
+    the weights.
 
     Args:
         components: Objects of the run.
@@ -73,20 +73,31 @@ def step_through(
         settings = replace(settings, options=replace(options, optimizer=factory))
         run = _SteppedRun(components, settings, replace(position), recorder, show_samples, batches)
         try:
-            start_phase(run)
-            with recorder.recording(run), collecting(task, run.logged), torch.enable_grad():
-                train_epoch(run)
-                if run.update.first_bad_step(now=True) is not None:
-                    run.raise_nonfinite()
-        except _NotFiniteError:
-            recorder.note("update", _NOT_FINITE)
+            _make_step(run, recorder)
+            recorder.finish(run)
         except Exception as found:  # noqa: BLE001 - raised by the iterator, after the stages before it
             error = found
         finally:
-            if error is None:
-                recorder.finish(run)
             run.release()
     return StepStages(recorder.stages, error)
+
+
+def _make_step(run: Run, recorder: StepRecorder) -> None:
+    """Make the step, and note why its update has no effect if a value is not finite."""
+    try:
+        start_phase(run)
+        with recorder.recording(run), collecting(run.state.task, run.logged), torch.enable_grad():
+            train_epoch(run)
+            bad = run.update.first_bad_step(now=True)
+            if bad is not None:
+                run.raise_nonfinite(bad)
+    except _NotFiniteError:
+        recorder.note("update", _NOT_FINITE)
+        return
+    last = run.state.last
+    # A step without targets changes no weights either; ``finish`` says so.
+    if run.update.was_skipped() and last is not None and float(last.weight):
+        recorder.note("update", _SKIPPED)
 
 
 class _NotFiniteError(Exception):
@@ -97,6 +108,8 @@ _NOT_FINITE = (
     "The loss or a gradient of the step is not finite, so the update changes no weights. A fit "
     'ends here with an error, or continues with nonfinite="skip".'
 )
+
+_SKIPPED = "The loss or a gradient of the step is not finite, so a fit skips this step, too."
 
 
 def _custom(name: str) -> str:

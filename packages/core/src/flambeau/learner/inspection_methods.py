@@ -75,7 +75,8 @@ class InspectionMethods(ABC):
         In the order of the step: raw samples, batch, values such as lr, device transforms, the
         output of each module, the loss of each sample, the loss, gradients, clipped gradients,
         updates, new weights and averages. ``print`` shows them as a table. The training loop itself
-        makes the step, so the values are those of ``fit``, bit for bit. Before this method returns,
+        makes the step, so the values are those of a ``fit`` with the same plan, bit for bit; a note
+        says what a fit may measure and change in the plan first. Before this method returns,
         everything is as it was before the call.
 
         Args:

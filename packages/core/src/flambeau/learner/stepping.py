@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from flambeau.data.batch import Batch
@@ -15,9 +15,12 @@ from flambeau.errors import ArgumentError, FlambeauWarning, InputError
 from flambeau.learner.factory_rate import with_factory_rate
 from flambeau.learner.setup import Setup, run_inputs
 from flambeau.phases import recipes
+from flambeau.plan.rules_machine import TO_MEASURE
 
 if TYPE_CHECKING:
     from flambeau.inspect.stages import Stage, StepStages
+    from flambeau.plan import Plan
+    from flambeau.training.options import TrainingOptions
 
 _MOST_SAMPLES = 8
 
@@ -27,7 +30,8 @@ def step_through(
 ) -> StepStages:
     """Return the stages of the first step that ``fit()`` would make.
 
-    The batch-norm policy is decided as in a fit; lr and the speed of a step are not measured.
+    The batch-norm policy is decided as in a fit. lr, memory and speed of a step are not measured;
+    notes say so.
 
     Args:
         setup: The learner's setup.
@@ -41,10 +45,9 @@ def step_through(
     Warns:
         FlambeauWarning: [loader-moved] The position of the train loader cannot be restored.
     """
-    from flambeau.inspect.stages import Stage, StepStages
+    from flambeau.inspect.stages import StepStages
     from flambeau.inspect.step_through import step_through as record
     from flambeau.tuning.bn_decision import measure_bn
-    from flambeau.tuning.lr_choice import should_measure_lr
 
     given = _micro_batches(batch)
     if processes.initialize() is not None:
@@ -72,12 +75,28 @@ def step_through(
         found = record(
             components, settings, setup.position, show_samples=samples.stage, batches=given
         )
-    if not should_measure_lr(plan["lr"], settings.options):
-        return found
-    lr = Stage(
-        "note", "lr", None, f"A fit first measures lr; here it is the plan's {plan['lr'].value:g}."
-    )
-    return StepStages([lr, *found.all], found.error)
+    return StepStages([*_not_measured(plan, settings.options), *found.all], found.error)
+
+
+def _not_measured(plan: Plan, options: TrainingOptions) -> Iterator[Stage]:
+    """Yield a note for each measurement of a fit that may change the plan before its first step."""
+    from flambeau.inspect.stages import Stage
+    from flambeau.tuning.lr_choice import should_measure_lr
+
+    if plan.values.get("probe") in TO_MEASURE:
+        yield Stage("note", "probe", None, _PROBE)
+    if should_measure_lr(plan["lr"], options):
+        text = (
+            "A fit that is long enough first measures lr; here it is the plan's "
+            f"{plan['lr'].value:g}."
+        )
+        yield Stage("note", "lr", None, text)
+
+
+_PROBE = (
+    "A fit may first measure steps and change precision, batch_size, accumulate, memory_format, "
+    'compile or num_threads; the plan\'s values are used here, as in a fit with probe "off".'
+)
 
 
 def _micro_batches(batch: object) -> list[Batch] | None:

@@ -86,7 +86,7 @@ class MinimumRisk:
         total: Tensor | None = None
         for batch in micro_batches:
             with step.autocast():
-                forced = task.forward(model, batch, step.context)
+                forced = step.forward(model, batch, task)
                 likelihood, _ = task.loss(forced, batch)
                 risk = self.risk(model, batch, task, step.context.seed, step.context.step)
             part = weight * likelihood / tokens + (1.0 - weight) * risk / sentences
