@@ -405,6 +405,12 @@ def learner_for(
     return Learner(data_for(model), model, seed=0, quiet=True, choices=given, **more)
 
 
+def test_the_plan_says_that_a_module_has_its_weights(llama: Path) -> None:
+    plan = learner_for(CausalLM.from_hf(llama)).plan
+    assert plan["weights"].value is None
+    assert plan["weights"].reason == "Your module already has its weights."
+
+
 @pytest.mark.parametrize("adapter", [None, LoRA(rank=4)])
 def test_a_learner_trains_and_an_export_predicts_the_same(
     llama: Path, tmp_path: Path, adapter: LoRA | None

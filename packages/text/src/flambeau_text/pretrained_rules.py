@@ -9,6 +9,7 @@ from typing import Any
 
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Accepts, Decide, Rule
+from flambeau.plan.rules_model import no_weights
 from flambeau.plan.rules_training import lr_rule
 from flambeau_text.huggingface.encoder import ARCHITECTURE
 from flambeau_text.tokenization.encoder_tokenizer import EncoderTokenizer
@@ -94,12 +95,14 @@ def pretrained_weights(options: str) -> Decide:
     """
 
     def decide(facts: Any, values: Values) -> Choice:
+        if facts.get("model_given"):
+            return no_weights(facts, values)
         given = facts.get("language_model")
         override = f"options={options}(language_model=FOLDER), or --language-model FOLDER"
         why = None
         if given is None:
             why = "without a language model"
-        elif values["architecture"] not in given["architectures"] or facts.get("model_given"):
+        elif values["architecture"] not in given["architectures"]:
             why = "this network has other layers"
         elif given["folder"] is None:
             why = "the export gives the tokens; start= also gives its weights"

@@ -11,7 +11,8 @@ from flambeau.plan.rule import Rule
 from flambeau.plan.value_types import PARAMETER_GROUPS
 
 
-def _weights(facts: Facts, values: Mapping[str, Any]) -> Choice:
+def no_weights(facts: Facts, values: Mapping[str, Any]) -> Choice:
+    """Return the choice "weights" without a file of weights: random ones, or the user's module."""
     given = bool(facts.get("model_given", False))
     reason = (
         "Your module already has its weights." if given else "Random: no pretrained weights chosen."
@@ -114,7 +115,7 @@ def _trainable(facts: Facts, values: Mapping[str, Any]) -> Choice:
 
 
 MODEL_RULES = (
-    Rule("weights", (), _weights, _weights_accept, determines="model"),
+    Rule("weights", (), no_weights, _weights_accept, determines="model"),
     Rule("head", ("architecture",), _head, _head_accepts, determines="model"),
     Rule("trainable", ("weights",), _trainable, type=PARAMETER_GROUPS, changes="fit"),
 )
