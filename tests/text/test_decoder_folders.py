@@ -23,6 +23,7 @@ from flambeau_text import (
     LanguageOptions,
 )
 from flambeau_text.language.path_data import PathData
+from flambeau_text.language.recipes import MAX_EPOCHS
 
 SUMS = [(a, b) for a in range(5) for b in range(4)]
 RECORDS = [{"prompt": f"{a} + {b} = ", "completion": str(a + b)} for a, b in SUMS]
@@ -92,6 +93,20 @@ def test_adapters_alone_are_trained_by_name(folder: Path, tmp_path: Path) -> Non
     assert before > 0
     with pytest.raises(PlanError, match="has no setting 'rank'"):
         Learner(data, choices=choices, quiet=True)
+
+
+def test_random_weights_train_longer_than_fine_tuning(folder: Path) -> None:
+    texts = [f"The sum of {a} and {b} is {a + b}." for a, b in SUMS]
+    options = LanguageOptions(language_model=folder)
+    data = LanguageModelData.from_texts(texts, valid=4, options=options)
+    choices: dict[str, Any] = {"weights": None, "row_length": 16, "batch_size": 1}
+    plan = Learner(data, choices={**FAST, **choices}, quiet=True).plan
+    assert plan["lr"].value == 1e-3
+    assert plan["epochs"].value == MAX_EPOCHS
+    # 16 texts, each of about 10 tokens, in rows of 16
+    assert 7 <= plan["epochs"].evidence["steps_per_epoch"] <= 14
+    for key in ("epochs", "lr"):
+        assert "fine-tuning" not in plan[key].reason
 
 
 def test_rows_are_at_most_as_long_as_the_model_reads(folder: Path) -> None:

@@ -191,10 +191,23 @@ def test_a_new_head_starts_from_an_export(bert: Path, tmp_path: Path) -> None:
     other = Learner(TextData.from_arrays(TEXTS, LABELS, valid=6), start=export, quiet=True)
     assert new.plan.values["architecture"] == "hf_encoder"
     assert new.plan.values["weights"] is None
+    assert (again.plan.values["epochs"], again.plan.values["lr"]) == (3, 3e-5)
+    assert new.plan.values["lr"] == 1e-3  # its weights are random
     stored = Predictor.load(export).model.state_dict()
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, stored[name])
         assert torch.equal(value, other.model.state_dict()[name])
+
+
+def test_random_weights_are_not_fine_tuned(bert: Path) -> None:
+    tags = made_sentences_with(bert)
+    for data in (labelled(bert), tags):
+        tuned, random = learner_of(data).plan, learner_of(data, weights=None).plan
+        assert (tuned["epochs"].value, tuned["lr"].value) == (3, 3e-5)
+        assert random["epochs"].value > 3
+        assert random["lr"].value == 1e-3
+        for key in ("epochs", "lr", "batch_size"):
+            assert "fine-tuning" not in random[key].reason
 
 
 def test_a_plan_is_replayed_and_a_replaced_folder_refused(pretrained: Any, tmp_path: Path) -> None:

@@ -34,6 +34,17 @@ def of_pretrained(tokenizer: str | None) -> bool:
     return tokenizer in _KINDS
 
 
+def is_fine_tuned(facts: Any, values: Values) -> bool:
+    """Return whether a network starts from trained weights: of the user, an export or a folder.
+
+    Args:
+        facts: Facts about data and model.
+        values: With "weights".
+    """
+    given = facts.get("model_given") or facts.get("started")
+    return bool(given) or values["weights"] is not None
+
+
 def unchanged_texts() -> Choice:
     """Return the choice "normalization" for the tokenizer of a pretrained model."""
     reason = "The tokenizer of a pretrained model reads texts as they are."
@@ -176,19 +187,20 @@ def encoder_config(facts: Any, more: Mapping[str, Any]) -> Choice:
     )
 
 
-def encoder_batch_size(base: Choice) -> Choice:
-    """Return at most 32 for a pretrained encoder."""
+def encoder_batch_size(base: Choice, facts: Any, values: Values) -> Choice:
+    """Return at most 32 for an encoder of a pretrained model's size."""
     if base.value <= _BATCH_SIZE:
         return base
     reason = "Usual for fine-tuning a pretrained encoder."
+    if not is_fine_tuned(facts, values):
+        reason = f"A step of an encoder with more than {_BATCH_SIZE} rows takes long."
     return replace(base, value=_BATCH_SIZE, reason=reason, alternatives=(16, 64))
 
 
 def encoder_epochs(base: Choice, facts: Any, values: Values) -> Choice:
-    """Return 3 epochs for a pretrained encoder; core's for other networks."""
-    if values["architecture"] != ARCHITECTURE or facts.get("model_given") or values["steps"]:
-        return base
-    return fine_tuning_epochs()
+    """Return 3 epochs for a pretrained encoder; core's for other networks and random weights."""
+    is_encoder = values["architecture"] == ARCHITECTURE and is_fine_tuned(facts, values)
+    return fine_tuning_epochs() if is_encoder and not values["steps"] else base
 
 
 def fine_tuning_epochs() -> Choice:
@@ -204,7 +216,7 @@ def fine_tuning_epochs() -> Choice:
 
 
 def fine_tuning_lr_rule(table: Mapping[str, float]) -> Rule:
-    """Return the rule for "lr": usual rates for pretrained models, else those of the table.
+    """Return the rule for "lr": usual rates for pretrained weights, else those of the table.
 
     Args:
         table: As for ``lr_rule``.
@@ -213,7 +225,7 @@ def fine_tuning_lr_rule(table: Mapping[str, float]) -> Rule:
 
     def decide(facts: Any, values: Values) -> Choice:
         rate = FINE_TUNING_RATES.get(values["architecture"])
-        if rate is None or (values["architecture"] == ARCHITECTURE and values["weights"] is None):
+        if rate is None or not is_fine_tuned(facts, values):
             return measured.decide(facts, values)
         return Choice(
             "lr",

@@ -353,7 +353,7 @@ def _metrics(base: Choice, facts: TextFacts, values: Values) -> Choice:
 
 def _batch_size(base: Choice, facts: TextFacts, values: Values) -> Choice:
     if values["architecture"] == HF_ENCODER:
-        return encoder_batch_size(base)
+        return encoder_batch_size(base, facts, values)
     if facts.get("model_given"):
         return base
     n = facts["n_train"]
@@ -484,8 +484,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule.extending("targets", _targets, accepts=targets_accept("as_is", "standard")),
     Rule.extending("metrics", _metrics),
-    Rule.extending("batch_size", _batch_size, needs=("architecture",)),
-    Rule.extending("epochs", _epochs, needs=("architecture",)),
+    Rule.extending("batch_size", _batch_size, needs=("architecture", "weights")),
+    Rule.extending("epochs", _epochs, needs=("architecture", "weights")),
     Rule.extending("clip_norm", _clip_norm, needs=("architecture",)),
     Rule.extending("keep_best", _keep_best),
     data_device_rule("texts"),

@@ -43,6 +43,7 @@ from flambeau_text.pretrained_rules import (
     accepts_weights,
     fine_tuning_epochs,
     fine_tuning_lr_rule,
+    is_fine_tuned,
     of_pretrained,
     pretrained_architecture,
     pretrained_weights,
@@ -354,7 +355,7 @@ def _batch_size(facts: LanguageFacts, values: Values) -> Choice:
         return Choice(
             "batch_size",
             8,
-            "Rows of packed documents; fine-tuning needs few in a step.",
+            "Rows are packed with documents, so that a few of them have many tokens.",
             alternatives=(16, 4),
             source="default",
         )
@@ -370,12 +371,13 @@ def _batch_size(facts: LanguageFacts, values: Values) -> Choice:
 
 
 def _epochs(facts: LanguageFacts, values: Values) -> Choice:
-    if values["architecture"] in PRETRAINED:
+    if values["architecture"] in PRETRAINED and is_fine_tuned(facts, values):
         return fine_tuning_epochs()
     # Subwords are about a third more than words.
     per_word = {"character": facts["characters"] / max(1, facts["words"]), "word": 1.0}
     tokens = facts["words"] * per_word.get(values["tokenizer"], 1.33) + facts["lines"]
-    steps = max(1, round(tokens / (values["batch_size"] * values["accumulate"] * values["bptt"])))
+    length = values["row_length" if values["layout"] == "packed" else "bptt"]
+    steps = max(1, round(tokens / (values["batch_size"] * values["accumulate"] * length)))
     value = min(MAX_EPOCHS, max(MIN_EPOCHS, round(TARGET_STEPS / steps)))
     return Choice(
         "epochs",
@@ -475,7 +477,10 @@ RULES: tuple[Rule, ...] = (
     Rule("batch_size", ("architecture",), _batch_size),
     Rule(
         "epochs",
-        ("architecture", "batch_size", "accumulate", "tokenizer", "bptt", "steps"),
+        (
+            *("architecture", "weights", "tokenizer", "layout", "bptt", "row_length"),
+            *("batch_size", "accumulate", "steps"),
+        ),
         unless_steps(_epochs),
     ),
     Rule.extending("clip_norm", _clip_norm),

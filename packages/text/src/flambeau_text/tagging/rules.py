@@ -136,7 +136,9 @@ _model_config_accepts = accepts_model_config(
 
 
 def _batch_size(base: Choice, facts: Any, values: Values) -> Choice:
-    return encoder_batch_size(base) if values["architecture"] == HF_ENCODER else base
+    if values["architecture"] != HF_ENCODER:
+        return base
+    return encoder_batch_size(base, facts, values)
 
 
 def _keep_best(base: Choice, facts: Any, values: Values) -> Choice:
@@ -173,8 +175,8 @@ RULES: tuple[Rule, ...] = (
         _model_config_accepts,
         determines="model",
     ),
-    Rule.extending("batch_size", _batch_size, needs=("architecture",)),
-    Rule.extending("epochs", encoder_epochs, needs=("architecture",)),
+    Rule.extending("batch_size", _batch_size, needs=("architecture", "weights")),
+    Rule.extending("epochs", encoder_epochs, needs=("architecture", "weights")),
     Rule.extending("keep_best", _keep_best),
     data_device_rule("tags"),
     fine_tuning_lr_rule(_LEARNING_RATES),
