@@ -15,6 +15,7 @@ from flambeau.artefact.combine import combine
 from flambeau.cli.app import build_app
 from flambeau.errors import ArgumentError, ArtefactError, InputError
 from flambeau_text import LanguageModelData, LanguageOptions, TextData, TextOptions, WordTokenizer
+from flambeau_text.classification.preprocess import TextPreprocessor
 from flambeau_text.tokenization import tokenizer_from_json
 from flambeau_text.tokenization.backward import BackwardTokenizer
 
@@ -35,6 +36,18 @@ def test_a_backward_tokenizer_reverses_tokens_and_lines() -> None:
     again = tokenizer_from_json(json.loads(json.dumps(tokens.as_json())))
     assert again.backward
     assert again.tokenize("a dog") == ["dog", "a"]
+
+
+@pytest.mark.parametrize("truncation", ["head", "head_tail"])
+def test_the_same_part_of_a_long_text_is_kept_in_both_directions(truncation: str) -> None:
+    inner = WordTokenizer.fit(["a b c d e"])
+    rows: list[list[int]] = []
+    for tokenizer in (inner, BackwardTokenizer(inner)):
+        reader = TextPreprocessor(tokenizer=tokenizer, max_length=3, truncation=truncation)
+        rows.append(reader.encode(["a b c d e"]).inputs["tokens"][0].tolist())
+    kept = ["a", "b", "c"] if truncation == "head" else ["a", "b", "e"]
+    assert inner.ids_to_tokens(rows[0][1:-1]) == kept
+    assert inner.ids_to_tokens(rows[1][1:-1]) == kept[::-1]
 
 
 def language_model(folder: Path, *, backward: bool) -> Path:

@@ -28,7 +28,8 @@ class TextPreprocessor(Preprocessor):
     """The tokenizer of a text classifier, and the limit of the length of texts.
 
     A text has an end token before its first line and after each line, as in a language model, and
-    at most ``max_length`` tokens between the first and the last of them.
+    at most ``max_length`` tokens between the first and the last of them. A tokenizer that reads
+    backwards keeps the same part of a longer text, and reads it from its end.
 
     Args:
         tokenizer: The tokenizer, or its JSON values.
@@ -89,8 +90,13 @@ class TextPreprocessor(Preprocessor):
                 row += (*next(encoded), end)
             row.pop()  # the end token of the last line is added below
             truncated += len(row) > self.max_length
-            rows.append([start, *shortened(row, self.max_length, self.truncation), end])
+            rows.append([start, *self._kept(row), end])
         return rows, truncated
+
+    def _kept(self, row: list[int]) -> list[int]:
+        """Return the tokens of a text that are kept: the same ones in both directions."""
+        order = slice(None, None, -1 if self.tokenizer.backward else 1)
+        return shortened(row[order], self.max_length, self.truncation)[order]
 
     def encode(self, items: Sequence[Any]) -> Batch:
         """Encode texts, pairs of texts, or mappings with the fields that have the texts.
