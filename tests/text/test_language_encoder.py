@@ -74,6 +74,17 @@ def test_without_a_language_model_weights_are_random(export: Path) -> None:
     assert bag.plan.values["weights"] is None
 
 
+def test_the_plan_says_for_which_network_its_steps_were_measured() -> None:
+    bag, recurrent = (
+        Learner(labelled(None), name, quiet=True).plan["epochs"] for name in ("bag", "awd_lstm")
+    )
+    assert "about 500 sufficed for a bag" in bag.reason
+    assert "not measured for awd_lstm" in recurrent.reason
+    assert "suffice" not in recurrent.reason
+    assert "overfit" not in recurrent.reason
+    assert recurrent.confidence < bag.confidence
+
+
 def test_another_vocabulary_keeps_rows_by_token(export: Path) -> None:
     texts = [*sentences(30, 1), *["seven eight one"] * 2, "eight two", "seven six"]
     labels = ["odd" if row % 2 else "even" for row in range(len(texts))]

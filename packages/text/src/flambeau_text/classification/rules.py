@@ -25,6 +25,7 @@ from flambeau_text.classification.recipes import (
     LEARNING_RATES,
     LENGTH_LIMITS,
     MAX_EPOCHS,
+    MEASURED_STEPS,
     MIN_EPOCHS,
     OTHER_LENGTH_LIMIT,
     SUBWORD_VOCAB_SIZES,
@@ -384,11 +385,14 @@ def _epochs(base: Choice, facts: TextFacts, values: Values) -> Choice:
     architecture, n = values["architecture"], facts["n_train"]
     steps, target = base.evidence["steps_per_epoch"], TARGET_STEPS[architecture]
     value = min(MAX_EPOCHS, max(MIN_EPOCHS, -(-target // steps)))
+    guess = f"in {MIN_EPOCHS} to {MAX_EPOCHS} epochs are a target not measured for {architecture}"
+    why = MEASURED_STEPS.get(architecture, guess)
     return replace(
         base,
         value=value,
         reason=f"{value} epochs of {steps:,} steps are {steps * value:,} steps; about {target:,} "
-        f"suffice for {architecture}, and more than {MAX_EPOCHS} epochs overfit {n:,} texts.",
+        f"{why}.",
+        confidence=base.confidence if architecture in MEASURED_STEPS else 0.5,
         evidence={"steps_per_epoch": steps, "steps": steps * value, "n_train": n},
         alternatives=(max(1, value // 2), value * 2),
         override=f"learner.fit({value * 2})",
