@@ -6,6 +6,7 @@ The examples with a test part use it (``tables_benchmark.py``, ``wikitext2.py``,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import time
@@ -37,6 +38,11 @@ def frozen_commit(path: Path, others: tuple[Path, ...] = ()) -> str:
 def version_of(*paths: Path) -> str:
     """Return a name of the content of files, which differs if one of them differs."""
     return "+".join(git("hash-object", each.name, folder=each.parent)[:12] for each in paths)
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """Return ten hexadecimal digits for the name of a folder, which differ if the content does."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def git(*words: str, folder: Path) -> str:

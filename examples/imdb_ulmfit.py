@@ -15,8 +15,9 @@ stage; finished ones are not repeated:
 ``examples/text_recipes/imdb_ulmfit.json`` has all settings. They were chosen on 1,000 train reviews
 that no model is trained on (``try --labels 200 --net scratch --set lr=0.01``). ``classify`` scores
 5,000 reviews of the test file: it refuses if the recipe or the code is not as it was committed, and
-logs each score before it is printed. Data are read from ``$FLAMBEAU_DATA``; weights stay in the
-work folder, results are written to ``docs/findings/ulmfit``.
+logs each score before it is printed. Data are read from ``$FLAMBEAU_DATA``; weights stay in folders
+of the work folder that are named after the settings, so that changed settings are another run.
+Results are written to ``docs/findings/ulmfit``.
 """
 
 from __future__ import annotations
@@ -49,6 +50,16 @@ RESULTS = EXAMPLES.parent / "docs" / "findings" / "ulmfit"
 CODE = ("imdb_ulmfit.py", "imdb_reviews.py", "language_run.py")
 NETS = ("ulmfit", "scratch")
 LOOKS, TRIALS = "looks.jsonl", "trials.jsonl"
+_LEFT_BY = {
+    "prepare": "tokenizer.json",
+    "pretrain": "model.safetensors",
+    "finetune": "language_model",
+}
+_LATER = {  # settings on which the result of a stage does not depend
+    "prepare": ("network", "sample", "pretrain", "finetune", "classifier"),
+    "pretrain": ("finetune", "classifier"),
+    "finetune": ("classifier",),
+}
 _CHOICE_SEED = 100  # of trials on the held-out train reviews; it is not scored
 _BASELINES = {"tfidf": "TF-IDF + linear", "nb_svm": "NB-SVM"}
 
@@ -84,18 +95,26 @@ class Study:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that ``prepare`` has fitted."""
-        path = self._made_by("prepare", self.work / "tokenizer.json")
-        return tokenizer_from_json(json.loads(path.read_text()))
+        return tokenizer_from_json(json.loads(self.made_by("prepare").read_text()))
 
-    @property
-    def language_model(self) -> Path:
-        """The export of the fine-tuned language model."""
-        return self._made_by("finetune", self.work / "language_model")
+    def folder(self, stage: str) -> Path:
+        """Return the work folder of a stage, named after the settings on which it depends."""
+        return self.work / f"{stage}-{frozen_recipe.digest_of(self.settings_until(stage))}"
 
-    def _made_by(self, stage: str, path: Path) -> Path:
+    def settings_until(self, stage: str) -> dict[str, Any]:
+        """Return the settings of the recipe on which the result of a stage depends."""
+        return {key: each for key, each in self.recipe.items() if key not in _LATER[stage]}
+
+    def made_by(self, stage: str) -> Path:
+        """Return what a stage leaves for the next one.
+
+        Raises:
+            SystemExit: The stage has not ended with these settings.
+        """
+        path = self.folder(stage) / _LEFT_BY[stage]
         if not path.exists():
             raise SystemExit(
-                f"{path} does not exist: the stage {stage!r} makes it. Run "
+                f"{path} does not exist: the stage {stage!r} makes it with these settings. Run "
                 f"python examples/imdb_ulmfit.py {stage} first."
             )
         return path
@@ -111,8 +130,9 @@ def prepare(study: Study) -> dict[str, Any]:
     tokenizer = WordTokenizer.fit(
         texts, language="en", lowercase=True, min_freq=2, max_tokens=recipe["vocab_size"]
     )
-    study.work.mkdir(parents=True, exist_ok=True)
-    (study.work / "tokenizer.json").write_text(json.dumps(tokenizer.as_json()))
+    folder = study.folder("prepare")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _LEFT_BY["prepare"]).write_text(json.dumps(tokenizer.as_json()))
     record = {
         "train_reviews": len(reviews.train),
         "scored_reviews": len(reviews.scored),
@@ -138,8 +158,7 @@ def pretrain(study: Study) -> dict[str, Any]:
 
 def finetune(study: Study) -> dict[str, Any]:
     """Train the pretrained language model on reviews; export it."""
-    start = study.work / "pretrain" / "model.safetensors"
-    study._made_by("pretrain", start)
+    start = study.made_by("pretrain")
     data = _language_data(study, study.reviews.language, study.reviews.language_valid)
     return _train_language_model(study, "finetune", data, start)
 
@@ -160,7 +179,7 @@ def _train_language_model(
         data: The documents.
         start: Weights to start from.
     """
-    folder, choices = study.work / stage, dict(study.recipe[stage])
+    folder, choices = study.folder(stage), dict(study.recipe[stage])
     minutes = choices.pop("minutes")
     recipe = {
         "model": "awd_lstm",
@@ -172,11 +191,13 @@ def _train_language_model(
         learner.load(start)  # a run that continues replaces them
     before = learner.evaluate("valid")["word_perplexity"]
     language_run.train_or_continue(learner, minutes, folder / "run")
-    learner.save(folder / "model.safetensors")
-    if start is not None:
-        learner.export(study.work / "language_model")
+    if start is None:
+        learner.save(folder / _LEFT_BY[stage])
+    else:
+        learner.export(folder / _LEFT_BY[stage])
     record = {
         "stage": stage,
+        "content": folder.name,
         "valid_word_perplexity_before": round(before, 1),
         "valid_word_perplexity": round(learner.evaluate("valid")["word_perplexity"], 2),
         **language_run.summary(learner),
@@ -200,6 +221,17 @@ class Cell:
         """Return the settings of the recipe."""
         return dict(study.recipe["classifier"][self.labels][self.net])
 
+    def folder(self, study: Study, settings: Mapping[str, Any]) -> Path:
+        """Return the folder of the run, named after its settings and those of its language model.
+
+        Args:
+            study: The study.
+            settings: Those of the recipe, or others that are tried.
+        """
+        read = {"max_length": study.recipe["classifier"]["max_length"], "settings": settings}
+        digest = frozen_recipe.digest_of(study.settings_until("finetune") | read)
+        return study.work / "classify" / f"{self.labels}-{self.net}-{self.seed}-{digest}"
+
 
 def train_classifier(
     study: Study, cell: Cell, settings: Mapping[str, Any], scored: pd.DataFrame
@@ -207,7 +239,7 @@ def train_classifier(
     """Return the scores of a classifier and of linear models, and what the training took."""
     data = _labelled_data(study, cell, scored)
     if "minutes" in settings:
-        folder = study.work / "classify" / f"{cell.labels}-{cell.net}-{cell.seed}"
+        folder = cell.folder(study, settings)
         learner = _classifier(study, data, cell, settings, folder)
         language_run.train_or_continue(learner, settings["minutes"], folder)
     else:
@@ -245,7 +277,7 @@ def _labelled_data(study: Study, cell: Cell, scored: pd.DataFrame) -> TextData:
     else:
         rows = reviews.draw(int(cell.labels), cell.seed)
     options = TextOptions(
-        language_model=study.language_model,
+        language_model=study.made_by("finetune"),
         max_length=study.recipe["classifier"]["max_length"],
         truncation="head_tail",
     )

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import json
 import os
 import random
@@ -82,8 +81,7 @@ class Run:
     @classmethod
     def of(cls, name: str, recipe: Mapping[str, Any], work: Path, results: Path = RESULTS) -> Run:
         """Return the run of a recipe in a work folder."""
-        content = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-        return cls(name, recipe, work / f"{name}-{content[:10]}", results)
+        return cls(name, recipe, work / f"{name}-{frozen_recipe.digest_of(recipe)}", results)
 
     @property
     def weights(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -189,6 +190,49 @@ def test_articles_are_written_as_ordinary_text(tmp_path: Path) -> None:
         'First\nIt\'s a \u2047, 1,000-year (old) one.\nPart\nHe said "yes".',
         "Second\nThe end.",
     ]
+
+
+def study_of(results: Path, **changes: Any) -> Any:
+    """Return the study of the committed recipe with changes, without its data."""
+    module: Any = import_module("imdb_ulmfit")
+    recipe = {**json.loads(module.RECIPE.read_text()), **changes}
+    return module.Study(recipe, results, results / "work", results, frozen=False)
+
+
+def test_changed_settings_do_not_continue_the_run_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = import_module("imdb_ulmfit")
+    used: list[Path] = []
+    monkeypatch.setattr(module, "_labelled_data", lambda *_: None)
+    monkeypatch.setattr(module, "_classifier", lambda *given: used.append(given[-1]))
+    monkeypatch.setattr(module.language_run, "train_or_continue", lambda *_: sys.exit())
+    study, cell = study_of(tmp_path), module.Cell("all", "ulmfit", 0)
+    own = cell.settings(study)
+    longer = {"finetune": {**study.recipe["finetune"], "minutes": 90}}
+    for each, settings in (
+        (study, own),
+        (study, dict(own)),
+        (study, {**own, "lr": 0.1}),
+        (study_of(tmp_path, **longer), own),  # of another language model
+    ):
+        with pytest.raises(SystemExit):
+            module.train_classifier(each, cell, settings, None)
+    assert used[0] == used[1]
+    assert len(set(used)) == 3
+
+
+def test_stages_keep_their_folders_when_only_later_ones_change(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    for key, kept in (
+        ("vocab_size", []),
+        ("pretrain", ["prepare"]),
+        ("finetune", ["prepare", "pretrain"]),
+        ("classifier", ["prepare", "pretrain", "finetune"]),
+    ):
+        other = study_of(tmp_path, **{key: "changed"})
+        stages = ("prepare", "pretrain", "finetune")
+        assert [each for each in stages if other.folder(each) == study.folder(each)] == kept
 
 
 @pytest.mark.slow
