@@ -29,7 +29,10 @@ _UNKNOWN = "\u2047"
 
 @dataclass(frozen=True)
 class Reviews:
-    """The reviews by their use. No text of ``scored`` is used before a score on test.
+    """The reviews by their use.
+
+    No text of ``scored`` is used before a score on test, and no near duplicate of one is trained
+    on, neither by the language model nor by a classifier.
 
     Attributes:
         train: Train reviews: columns "text" and "label", in a random order.
@@ -56,8 +59,9 @@ class Reviews:
 
     @property
     def labelled(self) -> pd.DataFrame:
-        """Train reviews from which the labelled ones are drawn."""
-        return self.train.iloc[self.recipe["held_reviews"] :]
+        """Train reviews from which the labelled ones are drawn, without near duplicates."""
+        held = self.recipe["held_reviews"]
+        return self.train.iloc[held:][~self.near_duplicates[held:]]
 
     @cached_property
     def near_duplicates(self) -> NDArray[np.bool_]:
@@ -66,10 +70,8 @@ class Reviews:
 
     @property
     def language(self) -> list[str]:
-        """The reviews on which the language model is trained, without near duplicates."""
-        known = self.near_duplicates[self.recipe["held_reviews"] :]
-        kept = [text for text, each in zip(self.labelled["text"], known, strict=True) if not each]
-        return kept[: self.recipe["language_reviews"]]
+        """The reviews on which the language model is trained."""
+        return list(self.labelled["text"].iloc[: self.recipe["language_reviews"]])
 
     @property
     def language_valid(self) -> list[str]:

@@ -28,7 +28,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ EXAMPLES = Path(__file__).resolve().parent
 RECIPE = EXAMPLES / "text_recipes" / "imdb_ulmfit.json"
 RESULTS = EXAMPLES.parent / "docs" / "findings" / "ulmfit"
 CODE = ("imdb_ulmfit.py", "imdb_reviews.py", "language_run.py")
+FILES = (RECIPE, *(EXAMPLES / name for name in CODE))
 NETS = ("ulmfit", "scratch")
 LOOKS, TRIALS = "looks.jsonl", "trials.jsonl"
 _LEFT_BY = {
@@ -86,6 +87,11 @@ class Study:
     def quiet(self) -> bool:
         """Whether to show no progress."""
         return not self.frozen
+
+    @cached_property
+    def version(self) -> str:
+        """Name of the content of recipe and code; empty for synthetic texts."""
+        return frozen_recipe.version_of(*FILES) if self.frozen else ""
 
     @cached_property
     def reviews(self) -> Reviews:
@@ -305,31 +311,35 @@ def _classifier(
 def _equal_time_epochs(
     study: Study, data: TextData, cell: Cell, settings: Mapping[str, Any]
 ) -> int:
-    """Return how many epochs from scratch take the time of the net that was pretrained."""
-    logs = [study.results / name for name in (LOOKS, TRIALS)]
-    wanted = [
+    """Return how many epochs from scratch take the time of the net that was pretrained.
+
+    It is the one with the same labels, seed and version, and with the settings of the recipe.
+    """
+    pretrained = Cell(cell.labels, "ulmfit", cell.seed)
+    wanted = {**asdict(pretrained), "version": study.version}
+    log = study.results / (TRIALS if cell.seed == _CHOICE_SEED else LOOKS)
+    own = pretrained.settings(study)
+    seconds = [
         entry["seconds"]
-        for log in logs
         for entry in frozen_recipe.read_log(log)
-        if (entry["labels"], entry["net"]) == (cell.labels, "ulmfit")
+        if {name: entry.get(name) for name in wanted} == wanted
+        and entry.get("settings", own) == own
     ]
-    if not wanted:
+    if not seconds:
+        stage = "try" if cell.seed == _CHOICE_SEED else "classify"
         raise SystemExit(
-            f"The time of the net from scratch is that of the pretrained one, which has no result "
-            f"with {cell.labels} labels in {logs[0]}."
+            f"The net from scratch trains for the time of the pretrained one, which has no result "
+            f"of this recipe with {cell.labels} labels and seed {cell.seed} in {log}. Run "
+            f"python examples/imdb_ulmfit.py {stage} --labels {cell.labels} first."
         )
     timed = _classifier(study, data, cell, settings).fit(1)
-    return max(1, math.ceil(max(wanted) / float(timed.rows[-1]["seconds"])))
+    return max(1, math.ceil(seconds[-1] / float(timed.rows[-1]["seconds"])))
 
 
 def classify(study: Study, labels: str, minutes: float) -> list[dict[str, Any]]:
     """Train and score the classifiers that are missing in the log; start none after the time."""
     began, found = time.monotonic(), list[dict[str, Any]]()
-    commit, version = "", ""
-    if study.frozen:
-        files = [RECIPE, *(EXAMPLES / name for name in CODE)]
-        commit = frozen_recipe.frozen_commit(files[0], tuple(files[1:]))
-        version = frozen_recipe.version_of(*files)
+    commit = frozen_recipe.frozen_commit(FILES[0], FILES[1:]) if study.frozen else ""
     for net in study.recipe["classifier"][labels]:
         for seed in study.recipe["classifier"]["seeds"] if labels != "all" else [0]:
             if time.monotonic() - began > 60 * minutes:
@@ -339,7 +349,7 @@ def classify(study: Study, labels: str, minutes: float) -> list[dict[str, Any]]:
             settings, scored = cell.settings(study), study.reviews.scored
             entry = frozen_recipe.logged_look(
                 study.results / LOOKS,
-                {"labels": labels, "net": net, "seed": seed, "version": version},
+                {"labels": labels, "net": net, "seed": seed, "version": study.version},
                 commit,
                 EXAMPLES,
                 partial(train_classifier, study, cell, settings, scored),
@@ -354,7 +364,8 @@ def try_settings(study: Study, labels: str, net: str, changes: Mapping[str, Any]
     cell = Cell(labels, net, _CHOICE_SEED)
     settings = {**cell.settings(study), **changes}
     found = train_classifier(study, cell, settings, study.reviews.held)
-    entry = {"labels": labels, "net": net, "settings": settings, **found}
+    key = {"labels": labels, "net": net, "seed": cell.seed, "version": study.version}
+    entry = {**key, "settings": settings, **found}
     frozen_recipe.append(study.results / TRIALS, entry)
     return entry
 

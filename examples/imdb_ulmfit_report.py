@@ -114,7 +114,7 @@ def _about_texts(found: Mapping[str, Any]) -> str:
         f"{found['near_duplicates_of_scored_reviews_in_train']:,} of the "
         f"{found['train_reviews']:,} train reviews are near duplicates of one of the "
         f"{found['scored_reviews']:,} scored reviews (half of the word 8-grams of the shorter "
-        "one); the language model did not read them.\n"
+        "one); neither the language model nor a classifier is trained on them.\n"
     )
 
 
@@ -154,6 +154,7 @@ same time with a learning rate of its own, and with linear models of words. The 
 CLASSIFIERS = """
 Accuracy on the scored reviews, mean and standard deviation over the seeds, each of which draws
 other labelled reviews and weights. The gain is the difference from the network from scratch with
-the same seed, with Student's interval over the seeds. "all" has 24,000 labels, one seed, and ends
-with its best weights on the 1,000 held-out reviews.
+the same seed, with Student's interval over the seeds. "all" has the labels of all train reviews
+but near duplicates and the 1,000 held-out reviews, one seed, and ends with its best weights on the
+latter.
 """

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -197,6 +198,42 @@ def study_of(results: Path, **changes: Any) -> Any:
     module: Any = import_module("imdb_ulmfit")
     recipe = {**json.loads(module.RECIPE.read_text()), **changes}
     return module.Study(recipe, results, results / "work", results, frozen=False)
+
+
+def test_a_net_from_scratch_gets_the_time_of_the_same_pretrained_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = import_module("imdb_ulmfit")
+    study, rows = study_of(tmp_path), SimpleNamespace(rows=[{"seconds": 2.0}])
+    monkeypatch.setattr(module, "_classifier", lambda *_: SimpleNamespace(fit=lambda _: rows))
+    right = {"labels": "200", "net": "ulmfit", "seed": 1, "version": "", "seconds": 10.0}
+    wrong = [{"labels": "1000"}, {"net": "scratch"}, {"seed": 2}, {"version": "old"}]
+    looks = [{**right, "seconds": 90.0, **each} for each in wrong]
+    own = study.recipe["classifier"]["200"]["ulmfit"]
+    trial = {**right, "seed": 100, "seconds": 14.0, "settings": own}
+    longer = {**trial, "seconds": 90.0, "settings": {**own, "epochs": 50}}
+    for name, entries in (("looks", [right, *looks]), ("trials", [trial, longer])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, entries)))
+
+    def epochs(seed: int) -> int:
+        cell = module.Cell("200", "scratch", seed)
+        return module._equal_time_epochs(study, None, cell, cell.settings(study))
+
+    assert epochs(1) == 5
+    assert epochs(100) == 7
+    with pytest.raises(SystemExit, match="no result of this recipe with 200 labels and seed 0"):
+        epochs(0)
+
+
+def test_no_near_duplicate_of_a_scored_review_is_trained_on() -> None:
+    module: Any = import_module("imdb_reviews")
+    texts = [" ".join(f"{name}{number}" for number in range(12)) for name in "abcdef"]
+    train = pd.DataFrame({"text": texts, "label": list(module.CLASSES) * 3})
+    scored = pd.DataFrame({"text": [f"{texts[3]} again"], "label": ["negative"]})
+    found = module.Reviews(train, scored, {"held_reviews": 1, "language_reviews": 9})
+    wanted = [texts[row] for row in (1, 2, 4, 5)]
+    assert list(found.labelled["text"]) == found.language == wanted
+    assert sorted(found.draw(4, 0)["text"]) == wanted
 
 
 def test_changed_settings_do_not_continue_the_run_of_others(
