@@ -14,7 +14,7 @@ from flambeau.data.reading import Reading
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_csv, read_table
+from flambeau.data.tables import read_csv
 from flambeau.data.targets import Targets
 from flambeau.errors import explains_arguments
 from flambeau_text.classification import sources
@@ -24,6 +24,7 @@ from flambeau_text.classification.data_sets import read_datasets
 from flambeau_text.classification.folders import read_folder
 from flambeau_text.classification.options import TextOptions
 from flambeau_text.classification.paths import read_path
+from flambeau_text.part_column import read_frames
 
 PathLike: TypeAlias = str | os.PathLike[str]
 _FILES = (str, os.PathLike)
@@ -90,10 +91,7 @@ class TextDataConstructors(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
-        tables = {
-            part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in {"train": frame, **request.separate(object)}.items()
-        }
+        tables = read_frames(frame, request)
         table, given = sources.join_tables(tables)
         orders = ordered_columns(frame, table.names)
         source = TextTable(table, text, label, orders)

@@ -16,7 +16,7 @@ from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_csv, read_table
+from flambeau.data.tables import read_csv
 from flambeau.errors import ArgumentError, InputError, did_you_mean, explains_arguments
 from flambeau_text.file_kinds import TABLE_SUFFIXES, suffix_of
 from flambeau_text.instructions.conversations import (
@@ -31,8 +31,8 @@ from flambeau_text.instructions.preprocess import InstructionPreprocessor
 from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.language.packed import PackedDataset
-from flambeau_text.language.parts import assemble, size_or_file
-from flambeau_text.part_column import split_of_option
+from flambeau_text.language.parts import assemble, take_request
+from flambeau_text.part_column import read_frames
 from flambeau_text.tokenization import tokenizer_from_json
 
 if TYPE_CHECKING:
@@ -167,10 +167,7 @@ class InstructionData(Data):
             seed: Seed of the random split.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        tables = {
-            part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in {"train": frame, **request.separate(object)}.items()
-        }
+        tables = read_frames(frame, request)
         parts = {part: read_rows(table, options) for part, table in tables.items()}
         return cls._of(parts, request, options, tables["train"])
 
@@ -197,14 +194,7 @@ class InstructionData(Data):
         like = given.pop("like", None)
         names = ("language_model", *FIELDS, "form")
         chosen = {name: given.pop(name) for name in names if name in given}
-        request = SplitRequest(
-            size_or_file("valid", given.pop("valid", 0.1)),
-            size_or_file("test", given.pop("test", 0.0)),
-            split_of_option(given.pop("split", None)),
-            given.pop("seed", 0),
-            scored=given.pop("evaluate", None),
-            default_valid=0.1,
-        )
+        request = take_request(given)
         if given:
             name = next(iter(given))
             known = ["valid", "test", "split", *names]

@@ -15,7 +15,7 @@ from flambeau.data.preview import Preview
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest
-from flambeau.data.tables import read_csv, read_table
+from flambeau.data.tables import read_csv
 from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau_text.classification.paths import read_inputs
 from flambeau_text.language.documents import read_items
@@ -25,6 +25,7 @@ from flambeau_text.language.packed import PackedDataset, StreamTexts
 from flambeau_text.language.parts import assemble, read_parts, read_path, read_tables
 from flambeau_text.language.preprocess import LanguagePreprocessor
 from flambeau_text.language.stream import LineCounts, StreamDataset
+from flambeau_text.part_column import read_frames
 from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.backward import in_direction
@@ -154,10 +155,7 @@ class LanguageModelData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed, default_valid=0.1)
-        tables = {
-            part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in {"train": frame, **request.separate(object)}.items()
-        }
+        tables = read_frames(frame, request)
         return cls(*read_tables(tables, request, _with_text(options, text)))
 
     @classmethod

@@ -186,14 +186,7 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
     if "target" in given:
         chosen.setdefault("text", given.pop("target"))
     settings = LanguageOptions(**chosen)
-    request = SplitRequest(
-        size_or_file("valid", given.pop("valid", 0.1)),
-        size_or_file("test", given.pop("test", 0.0)),
-        split_of_option(given.pop("split", None)),
-        given.pop("seed", 0),
-        scored=given.pop("evaluate", None),
-        default_valid=0.1,
-    )
+    request = take_request(given)
     if given:
         name = next(iter(given))
         known = ["valid", "test", "split", *_SETTINGS]
@@ -205,6 +198,18 @@ def read_path(path: Path, options: Mapping[str, Any]) -> LanguageDataArguments:
         tables = {part: read_csv(file) for part, file in {"train": path, **separate}.items()}
         return read_tables(tables, request, settings)
     return read_parts([path], {part: [file] for part, file in separate.items()}, request, settings)
+
+
+def take_request(given: dict[str, Any]) -> SplitRequest:
+    """Remove the options of the split from those of ``flambeau fit``, and return them."""
+    return SplitRequest(
+        size_or_file("valid", given.pop("valid", 0.1)),
+        size_or_file("test", given.pop("test", 0.0)),
+        split_of_option(given.pop("split", None)),
+        given.pop("seed", 0),
+        scored=given.pop("evaluate", None),
+        default_valid=0.1,
+    )
 
 
 def size_or_file(name: str, value: Any) -> Any:

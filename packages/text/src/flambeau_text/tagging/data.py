@@ -20,12 +20,12 @@ from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.split_request import SplitRequest, parse_part_size
-from flambeau.data.tables import read_csv, read_table
+from flambeau.data.tables import read_csv
 from flambeau.errors import ArgumentError, InputError, did_you_mean, explains_arguments
 from flambeau.wording import name_some
 from flambeau_text.classification.sources import read_json_lines
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
-from flambeau_text.part_column import split_of_option
+from flambeau_text.part_column import read_frames, split_of_option
 from flambeau_text.ragged_rows import RaggedRows
 from flambeau_text.tagging.dataset import EncodedTags
 from flambeau_text.tagging.entities import are_entities
@@ -198,10 +198,7 @@ class TagData(Data):
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed)
-        tables = {
-            part: read_table(each, "frame" if part == "train" else f"{part} frame")
-            for part, each in {"train": frame, **request.separate(object)}.items()
-        }
+        tables = read_frames(frame, request)
         named = {"words": words, "tags": tags, "sentence": sentence}
         chosen = (options or TagOptions()).updated(named)
         found, chosen = read_tag_tables(tables, request, chosen)
