@@ -30,8 +30,11 @@ from flambeau.cli.fold_fit import (
 )
 from flambeau.cli.output_folder import OutputFolder, make_run_folder
 from flambeau.cli.plan_arguments import (
+    Epochs,
     EvaluateEvery,
     ModelName,
+    PeakRate,
+    Seed,
     Settings,
     StartExport,
     Steps,
@@ -65,10 +68,10 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     context: typer.Context,
     path: DataPath,
     model: ModelName = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs.")] = None,
+    epochs: Epochs = None,
     steps: Steps = None,
     evaluate_every: EvaluateEvery = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    lr: PeakRate = None,
     recipe: RecipeName = None,
     minutes: Minutes = None,
     folds: FoldCount = None,
@@ -77,7 +80,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     start: StartExport = None,
     like: LikeExport = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Seed = 0,
     domain: DomainName = None,
     task: TaskName = None,
     target: TargetName = None,

@@ -15,6 +15,15 @@ from flambeau.errors import ArgumentError, did_you_mean
 ModelName = Annotated[str | None, typer.Option(help="Name of an architecture.")]
 """The option ``--model``."""
 
+Epochs = Annotated[int | None, typer.Option(help="Number of epochs.")]
+"""The option ``--epochs``."""
+
+PeakRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+"""The option ``--lr``."""
+
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
+"""The option ``--seed``."""
+
 Steps = Annotated[int | None, typer.Option(help="Number of optimizer steps, in place of epochs.")]
 """The option ``--steps``."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 import typer
 
@@ -17,7 +15,10 @@ from flambeau.cli.data_arguments import (
     open_data,
 )
 from flambeau.cli.plan_arguments import (
+    Epochs,
     ModelName,
+    PeakRate,
+    Seed,
     Settings,
     StartExport,
     Steps,
@@ -33,12 +34,12 @@ def step(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     context: typer.Context,
     path: DataPath,
     model: ModelName = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs of the run.")] = None,
+    epochs: Epochs = None,
     steps: Steps = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    lr: PeakRate = None,
     start: StartExport = None,
     like: LikeExport = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    seed: Seed = 0,
     domain: DomainName = None,
     task: TaskName = None,
     target: TargetName = None,
