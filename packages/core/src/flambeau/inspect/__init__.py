@@ -1,10 +1,23 @@
 """Inspect a model: its layers (``summary``), the outputs of its modules (``Hooks``), a step.
 
-``Learner.step_through`` returns the ``StepStages`` of a training step.
+``Learner.step_through`` returns the ``StepStages`` of a training step. ``inspect`` watches all
+layers in a plain PyTorch loop, as ``Learner.inspect`` does in ``fit``.
 """
 
 from flambeau.inspect.hooks import Hooks, record_outputs
 from flambeau.inspect.stages import Stage, StepStages
 from flambeau.inspect.summary import Layer, Summary, summary
+from flambeau.inspect.watch.inspection import Inspection
+from flambeau.inspect.watch.plain_loop import inspect
 
-__all__ = ["Hooks", "Layer", "Stage", "StepStages", "Summary", "record_outputs", "summary"]
+__all__ = [
+    "Hooks",
+    "Inspection",
+    "Layer",
+    "Stage",
+    "StepStages",
+    "Summary",
+    "inspect",
+    "record_outputs",
+    "summary",
+]

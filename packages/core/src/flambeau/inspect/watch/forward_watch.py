@@ -1,0 +1,349 @@
+"""``ForwardWatch``: statistics of outputs and their gradients, by hooks, in one training step.
+
+Hooks are registered for one step and removed after it, so other steps cost nothing. They copy a
+part of each output at once, because a layer after it may change the output in place. They change
+nothing: the step computes what it computes without them, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from flambeau.inspect.watch import attention_statistics, layer_statistics
+from flambeau.inspect.watch.function_watch import FunctionWatch
+from flambeau.inspect.watch.layer_step import LayerStep
+from flambeau.inspect.watch.unit_axis import UnitAxis
+from flambeau.inspect.watch.watched_layer import (
+    INPUT,
+    MODEL,
+    WatchedLayer,
+    float_tensors,
+    has_statistics,
+    is_norm,
+    may_be_silent,
+    names_of,
+)
+from flambeau.torch_internals import is_compiled
+from flambeau.wording import name_some, type_and_first_line
+
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "Sigmoid": (0.0, 1.0),
+    "sigmoid": (0.0, 1.0),
+    "Hardsigmoid": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "Hardtanh": (-1.0, 1.0),
+}
+"""Range of the outputs of layers that saturate."""
+
+_MOST_CALLS = 8
+"""Calls of a layer in a step of which all statistics are computed: a recurrent cell has many."""
+
+_MOST_INPUTS = 8
+
+
+class ForwardWatch:
+    """Watches the modules and functions of a model in the steps between ``start`` and ``stop``.
+
+    Modules inside a region of ``torch.compile`` cannot be watched; ``hidden`` names them.
+
+    Args:
+        model: Any module.
+        on_model_call: Called before each call of the model in a watched step.
+
+    Attributes:
+        layers: The layers by name, in the order of their first call.
+        hidden: Notes on what cannot be seen.
+    """
+
+    def __init__(self, model: nn.Module, on_model_call: Callable[[], None] = lambda: None) -> None:
+        self.layers: dict[str, WatchedLayer] = {}
+        self.hidden: list[str] = []
+        self._model, self._on_model_call = model, on_model_call
+        self._steps: dict[str, LayerStep] = {}
+        self._handles: list[RemovableHandle] = []
+        self._names: dict[nn.Module, str] = {}
+        self._stack: list[nn.Module] = []
+        self._axis = UnitAxis()
+        self._functions = FunctionWatch(self._on_function)
+        self._last = ""  # layer that was called last
+        self._called: dict[str, int] = {}  # calls of functions in this call of the model
+        self._last_output: tuple[str, Tensor] | None = None
+        self._paused = True
+        self._enters_mode = False
+        self._only_training = False
+
+    def start(self, *, only_training: bool = False) -> None:
+        """Register the hooks.
+
+        Args:
+            only_training: Ignore calls without gradients: a loop may evaluate within the step.
+        """
+        compiled = [module for module in self._model.modules() if is_compiled(module)]
+        inside = {each for region in compiled for each in region.modules()}
+        self._names = {m: name for m, name in names_of(self._model).items() if m not in inside}
+        self._note_compiled(compiled)
+        # Under such a mode a compiled region would be compiled anew.
+        self._enters_mode, self._only_training = not compiled, only_training
+        self._steps, self._stack, self._paused = {}, [], False
+        for module in self._names:
+            self._handles += [
+                module.register_forward_pre_hook(self._before),
+                module.register_forward_hook(self._after, always_call=True),
+            ]
+
+    def stop(self) -> dict[str, Tensor]:
+        """Remove the hooks; return a row of ``ROW_SIZE`` numbers per layer, on its device."""
+        self._paused = True
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._leave()
+        steps, self._steps, self._last_output = self._steps, {}, None
+        with torch.no_grad():
+            return {name: s.row() for name, s in steps.items() if s.outputs or s.attention}
+
+    def active(self) -> dict[str, Tensor]:
+        """Return which units were active in the step, bool, by layer; before ``stop``."""
+        found = {name: step.active for name, step in self._steps.items()}
+        return {name: active for name, active in found.items() if active is not None}
+
+    # The hooks
+
+    def _before(self, module: nn.Module, arguments: Any) -> None:
+        if self._paused:
+            return
+        self._stack.append(module)
+        if module is self._model:
+            self._start_call(arguments)
+        if len(self._stack) == 1 and self._enters_mode and self._records():
+            self._functions.__enter__()
+
+    def _after(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        if self._paused or module not in self._stack:
+            return
+        while self._stack.pop() is not module:  # an error ended the calls inside
+            pass
+        name = self._names[module]
+        if output is not None and self._records():
+            if has_statistics(module):
+                first = next(float_tensors([output]), None)
+                if first is not None:
+                    self._record_module(name, module, arguments, first)
+            if module is self._model:
+                self._end_call(output)
+        if not self._stack:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._functions.is_active:
+            self._functions.__exit__(None, None, None)
+
+    def _records(self) -> bool:
+        return not self._paused and (torch.is_grad_enabled() or not self._only_training)
+
+    def _start_call(self, arguments: Any) -> None:
+        self._axis.start()
+        self._called, self._last, self._last_output = {}, "", None
+        self._on_model_call()
+        if not self._records():
+            return
+        for number, value in enumerate(float_tensors([arguments]), start=1):
+            if number > _MOST_INPUTS:
+                break
+            name = INPUT if number == 1 else f"(input {number})"
+            axis = 1 if value.ndim > 3 else value.ndim - 1
+            self._record(name, "input", value, axis)
+
+    def _end_call(self, output: Any) -> None:
+        last = self._last_output
+        if last is not None and any(value is last[1] for value in float_tensors([output])):
+            self.layers[last[0]].is_output = True
+
+    def _record_module(self, name: str, module: nn.Module, arguments: Any, output: Tensor) -> None:
+        kind = type(module).__name__
+        axis = self._axis.after(module, output)
+        layer = self._record(
+            name, kind, output, axis, inputs=arguments, finds_silent=may_be_silent(module)
+        )
+        layer.is_norm = is_norm(module)
+        self._last = name
+
+    def _on_function(
+        self, function: str, arguments: Sequence[Any], named: Mapping[str, Any], found: Any
+    ) -> None:
+        """Record an activation or attention function, unless a module does nothing else."""
+        inside = self._stack[-1] if self._stack else self._model
+        if self._paused or not self._records() or _is_activation(inside):
+            return
+        self._paused = True  # what is computed below calls such functions, too
+        try:
+            with _plain():
+                self._record_function(function, inside, arguments, named, found)
+        except Exception as error:  # noqa: BLE001 - statistics must not end a training
+            self._note_error(function, error)
+        finally:
+            self._paused = False
+
+    def _record_function(
+        self,
+        function: str,
+        inside: nn.Module,
+        arguments: Sequence[Any],
+        named: Mapping[str, Any],
+        found: Any,
+    ) -> None:
+        if function in ("attention", "multi_head_attention", "softmax"):
+            row = _attention_row(function, arguments, named, found)
+            if row is not None:
+                word = "softmax" if function == "softmax" else "attention"
+                name = self._numbered(f"{word} in {self._names.get(inside, MODEL)}")
+                self._layer(name, word)
+                self._step_of(name).attention.append(row)
+            return
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            return
+        where = f"after {self._last}" if self._last else f"of {INPUT}"
+        name = self._numbered(f"{function} {where}")
+        self._add(name, function, found, self._axis.after(None, found), finds_silent=True)
+
+    def _numbered(self, name: str) -> str:
+        """Return a name that distinguishes several calls in one call of the model."""
+        count = self._called[name] = self._called.get(name, 0) + 1
+        return name if count == 1 else f"{name}, {count}"
+
+    # Recording
+
+    def _record(
+        self,
+        name: str,
+        kind: str,
+        output: Tensor,
+        axis: int,
+        *,
+        inputs: Any = None,
+        finds_silent: bool = False,
+    ) -> WatchedLayer:
+        self._paused = True
+        try:
+            with _plain():
+                self._add(name, kind, output, axis, inputs=inputs, finds_silent=finds_silent)
+        except Exception as error:  # noqa: BLE001 - statistics must not end a training
+            self._note_error(name, error)
+        finally:
+            self._paused = False
+        return self._layer(name, kind)
+
+    def _add(
+        self,
+        name: str,
+        kind: str,
+        output: Tensor,
+        axis: int,
+        *,
+        inputs: Any = None,
+        finds_silent: bool = False,
+    ) -> None:
+        layer, step = self._layer(name, kind), self._step_of(name)
+        layer.units = output.shape[axis] if axis else 1
+        layer.per_sample = math.prod(output.shape[1:])
+        self._last_output = name, output
+        if finds_silent:
+            step.add_active(layer_statistics.active_units(output, axis))
+        if len(step.outputs) >= _MOST_CALLS:
+            return
+        row = layer_statistics.output_row(output, axis, _BOUNDS.get(kind))
+        first = next(float_tensors([inputs]), None)
+        if first is not None:
+            row[-1] = layer_statistics.root_mean_square(first)
+        step.outputs.append(row)
+        step.histograms.append(layer_statistics.output_histogram(output, axis))
+        if output.requires_grad and output.grad_fn is not None:
+            cast("Any", output).register_hook(self._gradient_hook(step, axis))
+
+    def _gradient_hook(self, step: LayerStep, axis: int) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            if self._steps and gradient.layout is torch.strided:  # not after the step
+                with _plain():
+                    step.gradients.append(layer_statistics.gradient_row(gradient, axis))
+                    found = layer_statistics.gradient_histogram(gradient, axis)
+                    step.gradient_histograms.append(found)
+
+        return hook
+
+    def _layer(self, name: str, kind: str) -> WatchedLayer:
+        if name not in self.layers:
+            number = 0 if kind == "input" else 1 + sum(n.number > 0 for n in self.layers.values())
+            self.layers[name] = WatchedLayer(name, kind, number)
+        return self.layers[name]
+
+    def _step_of(self, name: str) -> LayerStep:
+        return self._steps.setdefault(name, LayerStep())
+
+    # Notes
+
+    def _note_compiled(self, compiled: Sequence[nn.Module]) -> None:
+        if not compiled:
+            return
+        every = names_of(self._model)
+        inside = [
+            each
+            for region in compiled
+            for each in region.modules()
+            if has_statistics(each) and each in every
+        ]
+        regions = name_some([every[region] for region in compiled], most=3)
+        self._note(
+            f"torch.compile hides the outputs of {len(set(inside))} layers in {regions}, and all "
+            "functions that are no modules. Their weights and gradients are watched. To see the "
+            'outputs, train some steps with compile "off".'
+        )
+
+    def _note_error(self, name: str, error: Exception) -> None:
+        self._note(f"No statistics of {name}: {type_and_first_line(error)}.")
+
+    def _note(self, text: str) -> None:
+        if text not in self.hidden:
+            self.hidden.append(text)
+
+
+def _is_activation(module: nn.Module) -> bool:
+    """Return whether a module is a layer without children and parameters, recorded as a whole."""
+    owns = any(True for _ in module.parameters(recurse=False))
+    return not owns and not any(True for _ in module.children())
+
+
+def _attention_row(
+    function: str, arguments: Sequence[Any], named: Mapping[str, Any], found: Any
+) -> Tensor | None:
+    if function == "attention":
+        return attention_statistics.of_sdpa(arguments, named)
+    if function == "multi_head_attention":
+        return attention_statistics.of_multi_head(arguments, named)
+    axis = arguments[1] if len(arguments) > 1 else named.get("dim")
+    is_last = isinstance(found, Tensor) and axis in (-1, found.ndim - 1)
+    return attention_statistics.of_weights(found) if is_last else None
+
+
+class _plain:  # noqa: N801 - used as a function
+    """A block that computes without gradients and in the precision of its tensors."""
+
+    def __enter__(self) -> None:
+        self._contexts = [torch.no_grad()]
+        self._contexts += [
+            torch.autocast(kind, enabled=False)
+            for kind in ("cpu", "cuda")
+            if torch.is_autocast_enabled(kind)
+        ]
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(None, None, None)

@@ -1,0 +1,109 @@
+"""``Inspection``: what the layers of a model did in the watched steps of a training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flambeau.checked_arguments import checked_count
+from flambeau.inspect.watch.layer_record import LayerRecord
+from flambeau.inspect.watch.layer_watch import LayerWatch
+from flambeau.wording import count_of
+
+
+class Inspection:
+    """Watches layers in every ``every``-th step; ``learner.inspect`` and ``inspect`` return it.
+
+    Args:
+        every: Watch every ``every``-th step; None watches the first ten steps, every tenth step up
+            to 100, and every hundredth step after that.
+
+    Raises:
+        ArgumentError: ``every`` is not a number.
+        InputError: ``every`` is less than 1.
+    """
+
+    def __init__(self, every: int | None = None) -> None:
+        self.every = every
+        self._record = LayerRecord()
+        self._watch: LayerWatch | None = None
+
+    @property
+    def every(self) -> int | None:
+        """The distance of the watched steps; see the class."""
+        return self._every
+
+    @every.setter
+    def every(self, every: int | None) -> None:
+        self._every = None if every is None else checked_count(every, "every", unit="steps")
+        self._stride = 1  # grows in a long run, see LayerRecord.thin_out
+
+    @property
+    def record(self) -> LayerRecord:
+        """The statistics so far, read from the device."""
+        self.read()
+        return self._record
+
+    def watches(self, step: int) -> bool:
+        """Return whether a step (from 0) is watched."""
+        if self._every is not None:
+            return step % (self._every * self._stride) == 0
+        return step < 10 or (step < 100 and step % 10 == 0) or step % (100 * self._stride) == 0
+
+    def read(self) -> list[int]:
+        """Read the watched steps since the last call from the device; return them."""
+        watch, record = self._watch, self._record
+        if watch is None:
+            return []
+        readings = watch.read()
+        record.add(readings)
+        record.layers, record.weights = dict(watch.layers), dict(watch.weights)
+        record.notes = list(watch.notes)
+        record.last_active = {name: each.cpu() for name, each in watch.last_active.items()}
+        return [each.step for each in readings]
+
+    def thin_out(self) -> bool:
+        """Keep fewer steps of a long run, and watch fewer from now on; return whether it did."""
+        found = self._record.thin_out()
+        if found:
+            self._stride *= 2
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write all statistics as JSON Lines; see docs/look_inside.md for the format.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        return self.record.save(path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the record and what is needed to continue it: JSON values and tensors."""
+        first = {} if self._watch is None else dict(self._watch.initial_embeddings)
+        return {"record": self.record.state_dict(), "stride": self._stride, "embeddings": first}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what ``state_dict`` returned."""
+        self._record = LayerRecord()
+        self._record.load_state_dict(state["record"])
+        self._stride = int(state["stride"])
+        if self._watch is not None:
+            self._continue(self._watch)
+            self._watch.initial_embeddings.update(state["embeddings"])
+
+    def _use(self, watch: LayerWatch) -> None:
+        """Watch with ``watch`` from now on, and continue the record."""
+        self.read()
+        self._watch = watch
+        self._continue(watch)
+
+    def _continue(self, watch: LayerWatch) -> None:
+        watch.continue_from(self._record.layers, self._record.last_active)
+
+    def __str__(self) -> str:
+        record = self.record
+        called = sum(layer.number > 0 for layer in record.layers.values())
+        steps = count_of(len(record.values), "step")
+        return f"{steps} of {count_of(called, 'layer')} watched."

@@ -1,0 +1,186 @@
+"""Statistics of one output or gradient of a layer, as a vector on the device.
+
+They are computed from a part of the values: at most 64 samples, 16 positions and 512 units, evenly
+spaced. Only whether a unit fires is computed from all values (``active_units``).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from flambeau.inspect.watch.log_bins import GRADIENT_BINS, OUTPUT_BINS
+
+OUTPUT_COLUMNS = (
+    "mean",
+    "rms",
+    "largest",
+    "zeros",
+    "nonfinite",
+    "differs",
+    "rank",
+    "twins",
+    "twin_a",
+    "twin_b",
+    "saturated",
+    "input_rms",
+)
+"""Names of the values of ``output_row``; see there."""
+
+GRADIENT_COLUMNS = ("gradient_rms", "gradient_largest", "gradient_zeros")
+"""Names of the values of ``gradient_row``; see there."""
+
+_SAMPLES, _POSITIONS, _UNITS = 64, 16, 512
+_ROWS = 256  # for products of all pairs of units
+_BINNED = 2**15  # values in a histogram
+
+_TWIN_DISTANCE = 1e-2  # relative; float32 sums of 256 products resolve 1e-3
+_LEAST_ACTIVE = 0.05  # share of rows; a unit that is rarely active may equal another by chance
+_SATURATED_WITHIN = 0.02  # of the range of a sigmoid from its bounds
+_SATURATED_ROWS = 0.95
+
+
+def part_of(values: Tensor, axis: int) -> Tensor:
+    """Return a part of the values as float32 ``(samples, positions, units)``.
+
+    Args:
+        values: Any shape, samples first.
+        axis: The axis of the units; 0 if there is only the axis of samples.
+    """
+    values = values.detach()
+    if values.ndim == 0:
+        values = values.reshape(1)
+    if axis == 0:
+        values, axis = values.unsqueeze(-1), values.ndim
+    positions = [i for i in range(1, values.ndim) if i != axis]
+    most = {0: _SAMPLES, axis: _UNITS}
+    # Equal shares of the positions for each of their axes: 16, 4 × 4, 2 × 2 × 2.
+    most |= dict.fromkeys(positions, int(_POSITIONS ** (1 / max(len(positions), 1)) + 1e-9))
+    steps = [_spacing(size, most[i]) for i, size in enumerate(values.shape)]
+    # From the middle of the first interval: padding is often at the borders.
+    part = values[tuple(slice(step // 2, None, step) for step in steps)]
+    part = part.movedim(axis, -1)
+    part = part.reshape(part.shape[0], -1, part.shape[-1]).float()
+    # Too few samples to compare: positions count as samples.
+    return part if len(part) >= 4 else part.reshape(-1, 1, part.shape[-1])
+
+
+def output_row(values: Tensor, axis: int, bounds: tuple[float, float] | None = None) -> Tensor:
+    """Return the statistics of an output, float32 ``(len(OUTPUT_COLUMNS),)``.
+
+    - mean, rms (root mean square), largest (absolute value);
+    - zeros, nonfinite: shares of the values;
+    - differs: share of the mean square that differs between samples: near 0 if the output hardly
+      depends on the sample;
+    - rank: effective rank of the units, the participation ratio of the eigenvalues of their
+      covariance, ``(Σλ)² / Σλ²``;
+    - twins: number of units that equal another unit; twin_a, twin_b: one such pair;
+    - saturated: share of the units that are near a bound in at least 95% of the rows; NaN without
+      bounds;
+    - input_rms: NaN, filled in by the caller.
+
+    Args:
+        values: The output.
+        axis: The axis of the units.
+        bounds: Lowest and highest value of a sigmoid or tanh; None for other layers.
+
+    Source:
+        Participation ratio: Gao et al., "A theory of multineuronal dimensionality" (2017).
+    """
+    part = part_of(values, axis)
+    rows = part.reshape(-1, part.shape[-1])
+    spacing = _spacing(values.shape[axis], _UNITS) if axis else 1
+    square = rows.square().mean()
+    nan = torch.full((), torch.nan, device=rows.device)
+    found = [
+        rows.mean(),
+        square.sqrt(),
+        rows.abs().amax() if rows.numel() else nan,
+        (rows == 0).float().mean(),
+        1.0 - rows.isfinite().float().mean(),
+        part.var(0, correction=0).mean() / square,
+        *_of_pairs(rows, spacing),
+        nan if bounds is None else _saturated(rows, bounds),
+        nan,
+    ]
+    return torch.stack(found)
+
+
+def gradient_row(values: Tensor, axis: int) -> Tensor:
+    """Return root mean square, largest absolute value and share of zeros of a gradient."""
+    rows = part_of(values, axis)
+    largest = rows.abs().amax() if rows.numel() else rows.sum()
+    return torch.stack([rows.square().mean().sqrt(), largest, (rows == 0).float().mean()])
+
+
+def output_histogram(values: Tensor, axis: int) -> Tensor:
+    """Return the shares of the values in ``OUTPUT_BINS``."""
+    return OUTPUT_BINS.shares(_thinned(part_of(values, axis)))
+
+
+def gradient_histogram(values: Tensor, axis: int) -> Tensor:
+    """Return the shares of the values in ``GRADIENT_BINS``."""
+    return GRADIENT_BINS.shares(_thinned(part_of(values, axis)))
+
+
+def root_mean_square(values: Tensor) -> Tensor:
+    """Return the root mean square of a part of the values, 0-d."""
+    return part_of(values, values.ndim - 1).square().mean().sqrt()
+
+
+def active_units(values: Tensor, axis: int) -> Tensor:
+    """Return which units have a value other than 0 for any sample, bool ``(units,)``."""
+    fires = values.detach() != 0
+    if axis == 0:
+        return fires.any().reshape(1)
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    return fires.any(dim=others)
+
+
+def _thinned(values: Tensor) -> Tensor:
+    flat = values.reshape(-1)
+    return flat[:: _spacing(len(flat), _BINNED)]
+
+
+def _spacing(size: int, most: int) -> int:
+    """Return the step with which a slice of ``size`` values has at most ``most`` of them."""
+    return max(1, math.ceil(size / most))
+
+
+def _of_pairs(rows: Tensor, spacing: int) -> list[Tensor]:
+    """Return rank, twins, twin_a and twin_b of units ``(rows, units)``.
+
+    Args:
+        rows: The units, every ``spacing``-th of the layer.
+        spacing: See above.
+    """
+    rows = rows[:: _spacing(len(rows), _ROWS)]
+    centred = rows - rows.mean(0)
+    products = centred.T @ centred
+    own = products.diagonal()
+    rank = own.sum().square() / products.square().sum()
+    if len(own) < 2:
+        none = torch.zeros_like(rank)
+        return [rank, none, none - 1, none - 1]
+    active = (rows != 0).float().mean(0) >= _LEAST_ACTIVE
+    varies = active & (own > 1e-8 * rows.square().sum(0))
+    distance = (own[:, None] + own[None, :] - 2.0 * products) / own[:, None]
+    valid = varies[:, None] & varies[None, :]
+    valid = valid & ~torch.eye(len(own), dtype=torch.bool, device=rows.device)
+    distance = torch.where(valid & distance.isfinite(), distance, torch.inf)
+    nearest, partner = distance.min(1)
+    twins = (nearest < _TWIN_DISTANCE**2).sum().float()
+    first = nearest.argmin()
+    second = partner.gather(0, first.reshape(1)).reshape(())
+    pair = torch.stack([first, second]).sort().values.float() * spacing + spacing // 2
+    pair = torch.where(twins > 0, pair, -1.0)
+    return [rank, twins, pair[0], pair[1]]
+
+
+def _saturated(rows: Tensor, bounds: tuple[float, float]) -> Tensor:
+    low, high = bounds
+    margin = _SATURATED_WITHIN * (high - low)
+    near = (rows < low + margin) | (rows > high - margin)
+    return (near.float().mean(0) >= _SATURATED_ROWS).float().mean()

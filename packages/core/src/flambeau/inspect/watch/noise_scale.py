@@ -1,0 +1,78 @@
+"""``NoiseScale``: the gradient noise scale, from the micro-batches of a step with accumulation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from flambeau.inspect.watch.weight_watch import norm_of
+
+
+class NoiseScale:
+    """Compares the squared norm of the gradient of one micro-batch with that of the whole step.
+
+    With accumulation the gradients of the first micro-batch are in the parameters when the model is
+    called the second time. Their squared norm is larger than that of the mean over all
+    micro-batches, by the noise that averaging removes. The simple noise scale ``tr(Σ) / |G|²`` is
+    about the number of micro-batches beyond which a larger batch hardly helps.
+
+    Without accumulation there is no second gradient to compare with, so nothing is recorded.
+
+    Source:
+        McCandlish et al., "An Empirical Model of Large-Batch Training" (arXiv 1812.06162),
+        appendix A.1. Here the unit of the batch size is a micro-batch.
+    """
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._first: Tensor | None = None
+        self._total: Tensor | None = None
+
+    def start(self) -> None:
+        """Start a step."""
+        self._calls, self._first, self._total = 0, None, None
+
+    def model_called(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Note a call of the model; before the second one, take the gradients so far."""
+        self._calls += 1
+        if self._calls == 2:
+            self._first = _square(parameters)
+
+    def gradients_ready(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Take the gradients of the whole step."""
+        if self._first is not None:
+            self._total = _square(parameters)
+
+    def end(self) -> Tensor | None:
+        """Return estimates of ``|G|²`` and ``tr(Σ)``, float32 ``(2,)``; None without accumulation.
+
+        The mean over steps of each, not of their ratio, gives the noise scale. The gradients of a
+        step are those of the mean loss over all micro-batches.
+        """
+        if self._first is None or self._total is None:
+            return None
+        n = self._calls
+        small, big = self._first * n * n, self._total
+        return torch.stack([(n * big - small) / (n - 1), (small - big) / (1 - 1 / n)])
+
+
+def noise_scale(estimates: Sequence[tuple[float, float]]) -> float | None:
+    """Return the noise scale in micro-batches, from the estimates of several steps.
+
+    None if there are none, or if noise hides the gradient (the estimate of ``|G|²`` is not
+    positive).
+    """
+    square = sum(each for each, _ in estimates)
+    trace = sum(each for _, each in estimates)
+    return trace / square if square > 0 else None
+
+
+def _square(parameters: Iterable[nn.Parameter]) -> Tensor | None:
+    norms = [
+        norm_of(p.grad).square()
+        for p in parameters
+        if p.grad is not None and p.grad.layout is torch.strided
+    ]
+    return torch.stack([each.to(norms[0].device) for each in norms]).sum() if norms else None

@@ -1,0 +1,350 @@
+"""``inspect(model)``: what it records in a plain loop, and that it changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau.inspect import inspect
+from flambeau.inspect.watch.layer_record import LayerRecord, load_record
+from flambeau.inspect.watch.noise_scale import noise_scale
+from flambeau.inspect.watch.weight_watch import FROZEN, NO_GRADIENT, NO_OPTIMIZER
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    before = torch.get_rng_state()
+    torch.manual_seed(5)
+    yield
+    torch.set_rng_state(before)
+
+
+class Mixed(nn.Module):
+    """In-place and functional activations, attention, a recurrent layer with a tuple, dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.act = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(8, 16, 3, padding=1)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.lstm = nn.LSTM(16, 12, batch_first=True)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.conv2(self.act(self.norm(self.conv(x)))))
+        h = h.flatten(2).transpose(1, 2)
+        h = h + self.attention(h, h, h, need_weights=False)[0]
+        h = h + F.scaled_dot_product_attention(h, h, h)
+        h, _ = self.lstm(h)
+        return self.head(self.drop(h[:, -1]))
+
+
+class Shared(nn.Module):
+    """Calls one layer twice, and recomputes a block in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(36, 36)
+        self.block = nn.Sequential(nn.Linear(36, 20), nn.Tanh())
+        self.head = nn.Linear(20, 3)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(self.layer(x.flatten(1)).relu_())
+        return self.head(checkpoint(self.block, h, use_reentrant=False))
+
+
+def train(
+    model: nn.Module,
+    *,
+    steps: int = 4,
+    watching: bool = True,
+    every: int | None = 1,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+    dtype: torch.dtype | None = None,
+    accumulate: int = 1,
+) -> tuple[LayerRecord | None, list[float]]:
+    torch.manual_seed(1)
+    opt = optimizer((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    losses = []
+    watch = inspect(model, every=every) if watching else contextlib.nullcontext()
+    cast = torch.autocast("cpu", dtype) if dtype else contextlib.nullcontext()
+    with watch:
+        for _ in range(steps):
+            for _ in range(accumulate):
+                x, y = torch.randn(16, 1, 6, 6), torch.randint(3, (16,))
+                with cast:
+                    loss = F.cross_entropy(model(x), y) / accumulate
+                loss.backward()
+                losses.append(loss.item())
+            opt.step()
+            opt.zero_grad()
+    return (watch.record if watching else None), losses
+
+
+@pytest.mark.parametrize("kind", [Mixed, Shared])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_training_is_the_same_bit_for_bit(kind: type[nn.Module], dtype: torch.dtype | None) -> None:
+    torch.manual_seed(0)
+    one = kind()
+    torch.manual_seed(0)
+    other = kind()
+    _, losses = train(one, dtype=dtype, accumulate=2)
+    _, same = train(other, dtype=dtype, accumulate=2, watching=False)
+    assert losses == same
+    assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+def test_layers_have_the_order_of_their_calls_and_the_names_of_the_modules() -> None:
+    model = Mixed()
+    record, _ = train(model)
+    assert record is not None
+    named = {layer.name: layer for layer in record.layers.values()}
+    assert list(named) == [
+        "(input)", "conv", "norm", "act", "conv2", "relu after conv2", "attention in attention",
+        "attention", "attention in (model)", "lstm", "head",
+    ]  # fmt: skip
+    assert [layer.number for layer in named.values()] == list(range(11))
+    assert named["act"].units == 8
+    assert named["lstm"].units == 12
+    assert [name for name, layer in named.items() if layer.is_output] == ["head"]
+    assert [name for name, layer in named.items() if layer.is_norm] == ["norm"]
+    assert record.notes == []
+    assert set(record.weights) == {name for name, _ in model.named_parameters()}
+    for name in ("conv", "act", "relu after conv2", "lstm", "head"):
+        assert list(record.series(name, "rms")) == [0, 1, 2, 3], name
+        assert record.series(name, "gradient_rms"), name
+    assert min(record.series("act", "zeros").values()) > 0.2
+    assert 0 < record.series("attention in (model)", "entropy")[0] <= 1
+
+
+def test_the_values_are_those_of_hooks_and_gradients() -> None:
+    """One step by hand, with torch's own operations."""
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 2))
+    x = torch.randn(10, 6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    before = model[0].weight.detach().clone()
+    with inspect(model) as watch:
+        hidden = model[0](x)
+        hidden.retain_grad()
+        # A copy, so that the activation in place does not change what is compared.
+        model(x).square().mean().backward()
+        gradient = model[0].weight.grad.clone()
+        optimizer.step()
+    record = watch.record
+    assert record.series("0", "rms")[0] == pytest.approx(hidden.square().mean().sqrt().item())
+    assert record.series("1", "zeros")[0] == pytest.approx((hidden <= 0).float().mean().item())
+    assert record.weight_series("0.weight", "norm")[0] == pytest.approx(before.norm().item())
+    norm = gradient.norm().item()
+    assert record.weight_series("0.weight", "gradient_norm")[0] == pytest.approx(norm)
+    assert record.weight_series("0.weight", "update_norm")[0] == pytest.approx(0.5 * norm, rel=1e-4)
+
+
+def test_hooks_are_removed_between_watched_steps_after_the_block_and_after_an_error() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def n_hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+    with inspect(model, every=3) as watch:
+        assert n_hooks() == 8
+        for _ in range(2):
+            model(torch.randn(4, 6)).sum().backward()
+            optimizer.step()
+            assert n_hooks() == 0
+        optimizer.step()
+        assert n_hooks() == 8
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            model(torch.randn(4, 7))
+        assert torch.overrides._get_current_function_mode() is None
+        model(torch.randn(4, 6)).sum().backward()
+        optimizer.step()
+    assert n_hooks() == 0
+    assert watch.record.steps == [0, 3]
+    with pytest.raises(RuntimeError, match="shapes"), inspect(model):
+        model(torch.randn(4, 7))
+    assert n_hooks() == 0
+
+
+def test_an_evaluation_in_the_loop_is_not_watched() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        for _ in range(2):
+            model(torch.zeros(4, 6) + 1).sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                model(torch.full((4, 6), 1e6))
+    assert max(watch.record.series("(input)", "rms").values()) == 1.0
+
+
+def test_a_module_that_is_called_twice_has_one_row_per_step() -> None:
+    record, _ = train(Shared())
+    assert record is not None
+    assert list(record.series("layer", "rms")) == [0, 1, 2, 3]
+    assert "relu_" not in " ".join(record.layers)
+    assert "relu after layer" in record.layers
+    assert list(record.series("1" if "1" in record.layers else "block.1", "rms")) == [0, 1, 2, 3]
+
+
+def test_weights_say_why_they_get_no_gradient() -> None:
+    model = Shared()
+    model.block.requires_grad_(False)
+    only_head = lambda parameters, lr: torch.optim.SGD(model.head.parameters(), lr)  # noqa: E731
+    record, _ = train(model, optimizer=only_head)
+    assert record is not None
+    last = {name: record.weight_series(name, "gradient_norm")[3] for name in record.weights}
+    assert last["block.0.weight"] == FROZEN
+    assert last["unused.weight"] == NO_OPTIMIZER
+    assert last["layer.weight"] == NO_OPTIMIZER
+    assert last["head.weight"] > 0
+    record, _ = train(Shared())
+    assert record is not None
+    assert record.weight_series("unused.weight", "gradient_norm")[3] == NO_GRADIENT
+    assert record.weight_series("unused.weight", "update_norm")[3] == 0
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        torch.optim.SGD,
+        lambda p, lr: torch.optim.SGD(p, lr, weight_decay=0.1, momentum=0.9),
+    ],
+)
+def test_embedding_rows_that_no_batch_has_used(optimizer: Any) -> None:
+    model = nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(12, 2))
+    opt = optimizer(model.parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        for step in range(4):
+            model(torch.tensor([[step, 10, 11], [12, 10, 11]])).square().sum().backward()
+            opt.step()
+            opt.zero_grad()
+    # Rows 10, 11, 12 and one more in each step.
+    assert list(watch.record.weight_series("0.weight", "unused_rows").values()) == [16, 15, 14, 13]
+
+
+def test_silent_units_are_known_by_their_last_activity() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with inspect(model, every=1) as watch:
+        for step in range(4):
+            with torch.no_grad():
+                model[0].weight.zero_()
+                model[0].bias.copy_(torch.tensor([1.0, 1.0 if step < 2 else -1.0, -1.0]))
+            model(torch.randn(8, 4)).sum().backward()
+            optimizer.step()
+    assert watch.record.last_active["1"].tolist() == [3, 1, -1]
+    assert list(watch.record.series("1", "silent").values()) == [1, 1, 2, 2]
+
+
+def test_accumulation_gives_the_noise_scale() -> None:
+    """Gradients of a linear model whose mean and variance are known."""
+    model = nn.Linear(50, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    draws = torch.Generator().manual_seed(0)
+    with inspect(model, every=1) as watch:
+        for _ in range(60):
+            for _ in range(4):
+                x = 0.3 + torch.randn(1, 50, generator=draws)  # gradient of a micro-batch
+                (model(x).sum() / 4).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    # |G|² = 50 · 0.09 = 4.5, tr(Σ) = 50; 60 steps estimate the ratio to about 10%.
+    assert watch.record.noise_scale() == pytest.approx(50 / 4.5, rel=0.25)
+    record, _ = train(Shared())
+    assert record is not None
+    assert record.noise_scale() is None
+    assert noise_scale([(-1.0, 2.0)]) is None
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # by torch.compile itself
+def test_a_compiled_region_hides_its_layers_and_a_note_says_so() -> None:
+    model = nn.Sequential(
+        nn.Linear(36, 8), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 3)
+    )
+    model[1].compile(backend="eager")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        for _ in range(2):
+            model(torch.randn(4, 36)).sum().backward()
+            optimizer.step()
+    assert list(watch.record.layers) == ["(input)", "0", "2"]
+    [note] = watch.record.notes
+    assert "2 layers in 1" in note
+    assert watch.record.weight_series("1.0.weight", "update_norm")[0] > 0
+
+
+def test_statistics_that_fail_do_not_end_the_training() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.to_sparse().to_dense() if x.ndim == 2 else x
+
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.odd, self.layer = Odd(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.odd(x[:0])
+            return self.layer(self.odd(x))
+
+    model = Empty()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspect(model) as watch:
+        model(torch.randn(4, 4)).sum().backward()
+        optimizer.step()
+    assert watch.record.steps == [0]
+
+
+def test_the_record_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:
+    record, _ = train(Mixed(), accumulate=2)
+    assert record is not None
+    path = record.save(tmp_path / "inspect.jsonl")
+    for found in (load_record(path), load_record(tmp_path)):
+        assert found.layers == record.layers
+        assert found.weights == record.weights
+        assert found.steps == record.steps
+        for name in record.rows:
+            for column in ("rms", "silent", "entropy", "gradient_rms"):
+                expected = record.series(name, column)
+                assert found.series(name, column) == pytest.approx(expected, rel=1e-4)
+            for step, shares in record.histograms(name).items():
+                assert torch.allclose(found.histograms(name)[step], shares, atol=1e-4)
+    restored = LayerRecord()
+    restored.load_state_dict(record.state_dict())
+    assert list(restored._text(restored.steps)) == list(record._text(record.steps))
+    with pytest.raises(InputError, match="cannot be read as the record"):
+        load_record(tmp_path / "other.jsonl")
+
+
+def test_a_block_without_a_step_says_so() -> None:
+    model = nn.Linear(2, 1)
+    with inspect(model) as watch:
+        model(torch.ones(1, 2))
+    assert watch.record.steps == []
+    assert "No optimizer" in watch.record.notes[-1]
+
+
+def test_every_is_checked_and_none_watches_fewer_steps_later() -> None:
+    model = nn.Linear(2, 1)
+    with pytest.raises(InputError, match="every"):
+        inspect(model, every=0)
+    with pytest.raises(ArgumentError, match="every"):
+        inspect(model, every="ten")  # pyright: ignore[reportArgumentType]
+    watched = [step for step in range(301) if inspect(model).watches(step)]
+    assert watched == [*range(10), *range(10, 100, 10), 100, 200, 300]
