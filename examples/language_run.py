@@ -10,6 +10,7 @@ use it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from flambeau import Batch, Learner
 from flambeau import random as keyed
@@ -27,6 +27,7 @@ from flambeau_bench.machine import host
 from flambeau_text import LanguageModelData
 from flambeau_text.language.stream import NEXT, TOKENS
 from flambeau_text.language.task import LanguageModelTask, LanguageOutput
+from flambeau_text.token_loss import linear_token_loss
 
 # ---------------------------------------------------------------- the sampled loss
 
@@ -36,20 +37,20 @@ class SampledOutput(LanguageOutput):
     """The output of a training step, with the words that the loss compares the target with.
 
     Attributes:
-        rows: Ids of the compared words, int64 ``(words,)``.
+        words: Ids of the compared words, int64 ``(words,)``, each once, with all targets.
         log_shares: Logarithm of the probability with which each was drawn, ``(words,)``.
     """
 
-    rows: Tensor
+    words: Tensor
     log_shares: Tensor
 
 
 class SampledWords(LanguageModelTask):
-    """Language modelling whose training loss sums over frequent words and a sample of the others.
+    """Language modelling whose training loss sums over some words and a sample of the others.
 
-    The target's own logit is always exact, and each sampled word counts for all words that it
-    stands for (the sum of exponentials is divided by the probability of the draw), so that the
-    expected sum is that over all words. Evaluation uses all words.
+    The frequent words and all targets of the step are always compared, and each sampled word counts
+    for all words that it stands for (its exponential is divided by the probability of the draw),
+    so that the expected sum of exponentials is that over all words. Evaluation uses all words.
 
     Attributes:
         exact: Number of most frequent words that are always compared.
@@ -67,22 +68,18 @@ class SampledWords(LanguageModelTask):
     def forward(self, model: nn.Module, batch: Batch, context: StepContext) -> LanguageOutput:
         """Return the features of each position, in training with the words of this step."""
         found = super().forward(model, batch, context)
-        others = self.n_outputs - self.exact
-        if context.stage != "train" or not 0 < self.sampled < others:
+        if context.stage != "train" or self.sampled == 0:
             return found
+        targets = batch.targets[NEXT][batch.masks[TOKENS]]
         draws = keyed.generator(context.seed, "sampled words", context.step)
-        drawn = torch.randperm(others, generator=draws)[: self.sampled] + self.exact
-        rows = torch.cat([torch.arange(self.exact), drawn])
-        shares = torch.ones(len(rows))
-        shares[self.exact :] = self.sampled / others
-        device = found.features.device
+        words, log_shares = draw_words(targets, self.n_outputs, self.exact, self.sampled, draws)
         return SampledOutput(
             found.features,
             found.raw,
             found.output,
             in_training=True,
-            rows=rows.to(device),
-            log_shares=shares.log().to(device),
+            words=words,
+            log_shares=log_shares,
         )
 
     def likelihood(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -90,45 +87,57 @@ class SampledWords(LanguageModelTask):
         if not isinstance(outputs, SampledOutput):
             return super().likelihood(outputs, batch)
         mask = batch.masks[TOKENS].flatten()
-        losses = sampled_losses(
-            outputs.output,
-            outputs.features.flatten(0, 1),
-            batch.targets[NEXT].flatten(),
-            (outputs.rows, outputs.log_shares),
-        )
-        return (losses * mask).sum(), mask.sum()
+        features, targets = outputs.features.flatten(0, 1), batch.targets[NEXT].flatten()
+        sample = outputs.words, outputs.log_shares
+        return sampled_loss(outputs.output, features, targets, mask, sample), mask.sum()
 
 
-def sampled_losses(
-    output: nn.Module, features: Tensor, targets: Tensor, sample: tuple[Tensor, Tensor]
+def draw_words(
+    targets: Tensor, vocab_size: int, exact: int, sampled: int, draws: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the ids of the compared words, and the logarithms of their probabilities.
+
+    Args:
+        targets: int64, the targets of a step, which are always compared.
+        vocab_size: Number of words.
+        exact: Number of the first words that are always compared.
+        sampled: Number of words that are drawn from the others; all of them if they are fewer.
+        draws: Generator of the draw.
+    """
+    compared = torch.zeros(vocab_size, dtype=torch.bool, device=targets.device)
+    compared[:exact] = True
+    compared[targets] = True
+    always, others = compared.nonzero().squeeze(1), (~compared).nonzero().squeeze(1)
+    drawn = others[torch.randperm(len(others), generator=draws)[:sampled].to(targets.device)]
+    log_shares = torch.zeros(len(always) + len(drawn), device=targets.device)
+    log_shares[len(always) :] = math.log(max(1, len(drawn)) / max(1, len(others)))
+    return torch.cat([always, drawn]), log_shares
+
+
+def sampled_loss(
+    output: nn.Module,
+    features: Tensor,
+    targets: Tensor,
+    mask: Tensor,
+    sample: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Return the loss of each token, float32 ``(tokens,)``; exact if all words are in the sample.
+    """Return the summed loss of the tokens, a scalar; exact if all words are in the sample.
 
     Args:
         output: A linear output layer.
         features: ``(tokens, size)``.
-        targets: int64 ``(tokens,)``.
-        sample: Ids of the compared words, each once, and the logarithms of their shares.
+        targets: int64 ``(tokens,)``, each in the sample where the mask is True.
+        mask: bool ``(tokens,)``, False at targets that are ignored.
+        sample: The two tensors of `draw_words`.
     """
     assert isinstance(output, nn.Linear), output
-    rows, log_shares = sample
-    # One read of the weights for both, so that their gradient is added up once.
-    words = torch.cat([rows, targets])
-    weights = F.embedding(words, output.weight)
-    shift, own_shift = -log_shares, None
+    words, log_shares = sample
+    weight, bias = output.weight[words], -log_shares.to(output.weight.dtype)
     if output.bias is not None:
-        bias = F.embedding(words, output.bias.unsqueeze(1)).squeeze(1)
-        shift, own_shift = bias[: len(rows)] - log_shares, bias[len(rows) :]
-    scores = F.linear(features, weights[: len(rows)], shift.to(features.dtype)).float()
-    own = (features * weights[len(rows) :].to(features.dtype)).float().sum(-1)
-    own = own if own_shift is None else own + own_shift.float()
-    # The target counts once, with its exact logit.
-    column = torch.full((output.out_features,), -1, device=rows.device)
-    column[rows] = torch.arange(len(rows), device=rows.device)
-    at = column[targets]
-    found = (at >= 0).nonzero().squeeze(1)
-    scores.index_put_((found, at[found]), scores.new_tensor(-torch.inf))
-    return torch.logaddexp(scores.logsumexp(-1), own) - own
+        bias = bias + output.bias[words]
+    columns = torch.zeros(output.out_features, dtype=torch.int64, device=words.device)
+    columns[words] = torch.arange(len(words), device=words.device)
+    return linear_token_loss((weight, bias), features, columns[targets], mask)[0]
 
 
 # ---------------------------------------------------------------- runs

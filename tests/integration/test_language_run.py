@@ -48,17 +48,19 @@ def test_a_sample_of_all_words_gives_the_exact_loss(runs: ModuleType, bias: bool
     output = layer(30, 8, bias=bias)
     features = torch.randn(12, 8, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(30, (12,))
+    mask = torch.arange(12) != 5
     sample = torch.randperm(30), torch.zeros(30)
-    found = runs.sampled_losses(output, features, targets, sample).sum()
-    expected = nn.functional.cross_entropy(output(features), targets, reduction="sum")
-    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=0)
+    found = runs.sampled_loss(output, features, targets, mask, sample)
+    logits = output(features)[mask]
+    expected = nn.functional.cross_entropy(logits, targets[mask], reduction="sum")
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     parameters = [features, *output.parameters()]
     for a, b in zip(
         torch.autograd.grad(found, parameters),
         torch.autograd.grad(expected, parameters),
         strict=True,
     ):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_the_expected_sum_is_that_over_all_words(runs: ModuleType) -> None:
@@ -66,17 +68,28 @@ def test_the_expected_sum_is_that_over_all_words(runs: ModuleType) -> None:
     features = torch.randn(5, 6, dtype=torch.float64)
     targets = torch.tensor([0, 9, 10, 25, 39])  # frequent and rare words
     own = output(features).gather(1, targets.unsqueeze(1)).squeeze(1)
-    log_shares = torch.zeros(exact + drawn)
-    log_shares[exact:] = np.log(drawn / 30)
     sums = torch.zeros(5, dtype=torch.float64)
     draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for _ in range(4_000):
-            others = torch.randperm(30, generator=draws)[:drawn] + exact
-            rows = torch.cat([torch.arange(exact), others])
-            losses = runs.sampled_losses(output, features, targets, (rows, log_shares))
-            sums += (losses + own).exp() / 4_000
+            sample = runs.draw_words(targets, 40, exact, drawn, draws)
+            for at in range(5):
+                one = torch.arange(5) == at
+                loss = runs.sampled_loss(output, features, targets, one, sample)
+                sums[at] += (loss + own[at]).exp() / 4_000
     torch.testing.assert_close(sums, output(features).exp().sum(1), rtol=0.02, atol=0)
+
+
+def test_the_words_of_a_step_hold_its_targets_once(runs: ModuleType) -> None:
+    targets = torch.tensor([3, 25, 39, 25])
+    draws = torch.Generator().manual_seed(0)
+    words, log_shares = runs.draw_words(targets, 40, 10, 6, draws)
+    assert sorted(set(words.tolist())) == sorted(words.tolist())
+    assert {*range(10), 25, 39} <= set(words.tolist())
+    assert log_shares.exp().tolist() == pytest.approx([1.0] * 12 + [6 / 28] * 6)
+    every, shares = runs.draw_words(targets, 40, 10, 50, draws)
+    assert sorted(every.tolist()) == list(range(40))
+    assert not shares.any()
 
 
 # ---------------------------------------------------------------- WikiText-2

@@ -54,13 +54,13 @@ def token_loss(
         Szegedy et al., "Rethinking the Inception Architecture" (arXiv 1512.00567), section 7.
         ``F.cross_entropy`` is the same with ``excluded=None``.
     """
-    targets = targets.masked_fill(~mask, 0)
     # A subclass that overrides forward may compute its logits in another way.
     if isinstance(output, nn.Linear) and type(output).forward is nn.Linear.forward:
-        found = cast("Any", _LinearLoss).apply(
-            features, output.weight, output.bias, targets, mask, smoothing, excluded
+        layer = output.weight, output.bias
+        return linear_token_loss(
+            layer, features, targets, mask, smoothing=smoothing, excluded=excluded
         )
-        return found[0], found[1]
+    targets = targets.masked_fill(~mask, 0)
     logits = output(features)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     counts = mask.to(logits.dtype)
@@ -75,6 +75,30 @@ def token_loss(
     others = others / (logits.shape[1] - (excluded is not None))
     smoothed = (normaliser - (1.0 - smoothing) * reference - smoothing * others) * counts
     return smoothed.sum(), likelihood.detach().sum()
+
+
+def linear_token_loss(
+    layer: tuple[Tensor, Tensor | None],
+    features: Tensor,
+    targets: Tensor,
+    mask: Tensor,
+    *,
+    smoothing: float = 0.0,
+    excluded: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the two sums of `token_loss` for the weight and bias of a linear output layer.
+
+    Args:
+        layer: Weight ``(vocabulary, size)``, and bias ``(vocabulary,)`` or None.
+        features: As for `token_loss`, as are the other arguments.
+        targets: int64 ``(tokens,)``.
+        mask: bool ``(tokens,)``.
+        smoothing: Label smoothing.
+        excluded: Id of a token that is never predicted.
+    """
+    targets = targets.masked_fill(~mask, 0)
+    found = cast("Any", _LinearLoss).apply(features, *layer, targets, mask, smoothing, excluded)
+    return found[0], found[1]
 
 
 class _LinearLoss(torch.autograd.Function):
