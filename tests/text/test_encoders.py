@@ -337,6 +337,49 @@ def test_the_tokens_of_an_encoder_cannot_be_changed(bert: Path, options: dict[st
         TextOptions(language_model=bert, **options)
 
 
+def test_the_tokenizer_of_another_model_is_refused(
+    bert: Path, pretrained: Any, tmp_path: Path
+) -> None:
+    other = pretrained.save_encoder(tmp_path / "roberta", "roberta")
+    tokenizer = EncoderTokenizer.from_folder(other)
+    for options in (TextOptions, TagOptions):
+        with pytest.raises(InputError, match="its ids stand for other tokens"):
+            options(language_model=bert, tokenizer=tokenizer)
+    own = EncoderTokenizer.from_folder(bert)
+    assert TextOptions(language_model=bert, tokenizer=own).tokenizer is own
+
+
+def test_changed_settings_of_the_encoder_are_trained_and_exported(
+    folder: Path, tmp_path: Path
+) -> None:
+    name = "attention_dropout" if folder.name in ("distilbert", "modernbert") else (
+        "attention_probs_dropout_prob"
+    )  # fmt: skip
+    plain = learner_of(labelled(folder))
+    changed = learner_of(labelled(folder), model_config={"encoder": {name: 0.75}})
+    encoders = [each.model.encoder.encoder.network for each in (plain, changed)]
+    assert getattr(encoders[1].config, name) == 0.75
+    rates = [
+        module.p
+        for module in encoders[1].modules()
+        if isinstance(module, torch.nn.Dropout) and module.p == 0.75
+    ]
+    assert rates or folder.name == "modernbert"  # which reads the rate from its settings
+    for key, value in encoders[0].state_dict().items():
+        assert torch.equal(value, encoders[1].state_dict()[key])
+    exported = Predictor.load(changed.export(tmp_path / "export"))
+    assert getattr(exported.model.encoder.encoder.network.config, name) == 0.75
+
+
+def test_an_encoder_may_be_shortened_but_not_widened(bert: Path) -> None:
+    shorter = learner_of(labelled(bert), model_config={"encoder": {"num_hidden_layers": 1}})
+    assert len(shorter.model.encoder.encoder.network.encoder.layer) == 1
+    with pytest.raises(InputError, match=r"cannot be loaded|lacks"):
+        learner_of(labelled(bert), model_config={"encoder": {"intermediate_size": 99}}).model  # noqa: B018
+    with pytest.raises(InputError):
+        learner_of(labelled(bert), model_config={"encoder": {"num_hidden_layers": 9}}).model  # noqa: B018
+
+
 def test_a_folder_as_the_architecture_is_explained(bert: Path) -> None:
     data = TextData.from_arrays(TEXTS, LABELS, valid=6)
     with pytest.raises(PlanError, match=r"name it for the data: TextOptions\(language_model="):

@@ -38,8 +38,8 @@ def test_columns_of_lists_and_of_texts_are_sentences() -> None:
         data = TagData.from_df(frame)
         assert content(data) == EXPECTED
         assert data.reading_options["words"] == "tokens"
-    named = TagData.from_df({"a": WORDS, "b": TAGS, "tags": TAGS}, "a", "b", valid=3)
-    assert len(named.split.valid) == 3
+    named = TagData.from_df({"a": WORDS, "b": TAGS, "tags": TAGS}, "a", "b", valid=4)
+    assert len(named.split.valid) == 4
     assert content(named) == EXPECTED
 
 

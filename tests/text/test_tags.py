@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from flambeau import Learner, Predictor
+from flambeau.doctor import TrainingSetup
 from flambeau.errors import FlambeauError, InputError
 from flambeau_text import SubwordTokenizer, TagData, TagOptions
 from flambeau_text.tagging import Entity, EntityF1, entities_of
+from flambeau_text.tagging.checks import check_copies
 from flambeau_text.tagging.domain import made_sentences
 from flambeau_text.tagging.preprocess import TagPreprocessor
 
@@ -182,7 +184,8 @@ def test_padding_changes_no_loss_and_no_gradient(tokenizer: str) -> None:
 def test_a_file_of_conll_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.conll"
     text = (
-        "-DOCSTART- O\r\n\r\n# id 1\r\nAnn NNP B-PER\r\nsings VB O\r\n\r\n\r\nRome\u2028s B-LOC\r\n"
+        "-DOCSTART- O\r\n\r\n# id 1\r\nAnn NNP B-PER\r\nsings VB O\r\n\r\n\r\n"
+        "Rome\u2028s NNP B-LOC\r\n"
     )
     file.write_bytes(text.encode())
     data = TagData.from_conll(file, valid=file)
@@ -195,6 +198,73 @@ def test_a_file_of_conll_is_read(tmp_path: Path) -> None:
     file.write_bytes(b"Ann B-PER\nsin\xffgs O\n")
     with pytest.raises(InputError, match=r"a\.conll, line 2"):
         TagData.from_conll(file)
+
+
+CONLL_U = """\
+# sent_id = 1
+1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_
+1\tde\tde\tADP\tE\t_\t3\tcase\t_\t_
+2\tle\tle\tDET\tD\tGender=Masc\t3\tdet\t_\t_
+3\tchat 2\tchat\tNOUN\tN\t_\t0\troot\t_\t_
+3.1\tvu\tvoir\tVERB\tV\t_\t_\t_\t_\t_
+
+# sent_id = 2
+1\tva\taller\tVERB\t_\t_\t0\troot\t_\t_
+"""
+
+
+def test_a_file_of_conll_u_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "a.conllu"
+    file.write_text(CONLL_U)
+    data = TagData.from_conll(file, valid=file)
+    assert data.raw("train") == [["de", "le", "chat 2"], ["va"]]
+    assert data.samples["tags"] == [["ADP", "DET", "NOUN"], ["VERB"]] * 2
+    assert "CoNLL-U: words from FORM, tags from UPOS" in data.report()
+    assert "words from FORM" in Learner(data, quiet=True).plan["task"].reason
+    options = TagOptions(words="lemma", tags="deprel")
+    data = TagData.from_conll(file, valid=file, options=options)
+    assert data.raw("train") == [["de", "le", "chat"], ["aller"]]
+    assert data.samples["tags"][0] == ["case", "det", "root"]
+    with pytest.raises(InputError, match=r"line 9: .* has no XPOS"):
+        TagData.from_conll(file, valid=file, options=TagOptions(tags="xpos"))
+    with pytest.raises(InputError, match=r"tags='pos' is no column of .*which has 10"):
+        TagData.from_conll(file, valid=file, options=TagOptions(tags="pos"))
+    assert TagData.from_path(file, {"target": "deprel"}).facts()["class_names"] == [
+        "case", "det", "root",
+    ]  # fmt: skip
+
+
+def test_columns_of_conll_are_chosen(tmp_path: Path) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text("Ann NNP I-NP B-PER\nsings VB O O\n\nRome NNP I-NP B-LOC\n")
+    data = TagData.from_conll(file, valid=file)
+    assert data.facts()["class_names"] == ["B-LOC", "B-PER", "O"]
+    assert "Of 4 columns, 0 has the words and 3, the last, the tags" in data.report()
+    data = TagData.from_conll(file, valid=file, options=TagOptions(tags="1"))
+    assert data.facts()["class_names"] == ["NNP", "VB"]
+    with pytest.raises(InputError, match=r"tags='4' is no column .* from 0 to 3"):
+        TagData.from_conll(file, options=TagOptions(tags="4"))
+    file.write_text("1 Ann B-PER\n2 sings O\n\n1 Rome B-LOC\n")
+    with pytest.raises(InputError, match=r"The first column of .* numbers the words"):
+        TagData.from_conll(file)
+    data = TagData.from_conll(file, valid=file, options=TagOptions(words="1"))
+    assert data.raw("train") == [["Ann", "sings"], ["Rome"]]
+
+
+def test_lines_of_conll_have_the_same_columns(tmp_path: Path) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text("Ann NNP B-PER\nsings VB\n")
+    with pytest.raises(InputError, match=r"line 2: .* has 2 columns, but the first .* has 3"):
+        TagData.from_conll(file)
+    # With tabs a word may have spaces, and an empty field is seen.
+    file.write_text("New York\tB-LOC\t\nis \tO\n")
+    data = TagData.from_conll(file, valid=file)
+    assert data.raw("train") == [["New York", "is"]]
+    file.write_text("Ann\tNNP\tB-PER\nsings\t\tO\n")
+    data = TagData.from_conll(file, valid=file)
+    assert data.samples["tags"] == [["B-PER", "O"]] * 2
+    with pytest.raises(InputError, match=r"'sings' has no tag"):
+        TagData.from_conll(file, options=TagOptions(tags="1"))
 
 
 def test_a_number_sign_may_be_a_word(tmp_path: Path) -> None:
@@ -220,6 +290,43 @@ def test_a_number_sign_may_be_a_word(tmp_path: Path) -> None:
 def test_bad_sentences_are_named(sentences: list, tags: list, message: str) -> None:
     with pytest.raises(FlambeauError, match=message):
         TagData.from_arrays(sentences, tags)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_draw_leaves_each_tag_in_train(seed: int) -> None:
+    words = [[f"w{row}", "x"] for row in range(20)]
+    tags = [["A", "B"] for _ in range(20)]
+    tags[4], tags[9] = ["RARE", "B"], ["RARE", "ODD"]
+    data = TagData.from_arrays(words, tags, valid=8, test=8, seed=seed)
+    train = {tag for row in data.split.train.tolist() for tag in tags[row]}
+    assert train == {"A", "B", "RARE", "ODD"}
+    rows = np.concatenate([data.split.part(part) for part in ("train", "valid", "test")])
+    assert sorted(rows.tolist()) == list(range(20))
+    moved = len(data.split.train) - 4
+    assert moved <= 2
+    assert any("moved to train" in note for note in data.split.notes) == (moved > 0)
+
+
+def test_copies_of_a_sentence_are_in_one_part() -> None:
+    words = [[f"w{row % 10}", "x"] for row in range(40)]
+    tags = [["A", "B"]] * 40
+    data = TagData.from_arrays(words, tags, valid=0.3)
+    parts = [{tuple(own) for own in data.raw(part)} for part in ("train", "valid")]
+    assert all(parts)
+    assert not parts[0] & parts[1]
+    assert "a group is all copies of one sentence" in data.report()
+
+
+def test_the_doctor_finds_copies_across_given_parts() -> None:
+    words = [[f"w{row}", "x"] for row in range(20)]
+    tags = [["A", "B"]] * 20
+    others = [[f"v{row}", "x"] for row in range(6)]
+    data = TagData.from_arrays(words, tags, valid=(words[:4] + others, tags[:10]))
+    [found] = check_copies(TrainingSetup(data, {}, lambda: pytest.fail("it builds the model")))
+    assert found.code == "duplicates-across-parts"
+    assert "4 of 10 valid sentences are also in train" in found.what
+    data = TagData.from_arrays(words, tags, valid=(others, tags[:6]))
+    assert not check_copies(TrainingSetup(data, {}, lambda: pytest.fail("it builds the model")))
 
 
 def test_a_tag_only_in_valid_is_refused() -> None:

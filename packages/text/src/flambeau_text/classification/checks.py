@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flambeau.data.split import HELD_OUT
 from flambeau.doctor import Check, Finding, TrainingSetup
 from flambeau_text.classification.assemble import texts_of
 from flambeau_text.classification.data import TextData
 from flambeau_text.classification.dataset import EncodedTexts
+from flambeau_text.copies import copies_across_parts
 
 _LEAST_CUT = 0.01
-_LEAST_COPIES, _LEAST_SHARE = 2, 0.01
 
 
 def check_truncated(setup: TrainingSetup) -> Finding | None:
@@ -35,30 +32,10 @@ def check_copies(setup: TrainingSetup) -> list[Finding]:
     data = setup.data
     if not isinstance(data, TextData):
         return []
-    label_of: dict[Any, str] = {}
-    texts = [texts_of(data.samples, row) for row in range(len(data.samples))]
-    for row in data.split.train.tolist():
-        label_of.setdefault(texts[row], data.targets.text(row))
-    found: list[Finding] = []
-    for part in HELD_OUT:
-        rows = data.split.part(part).tolist()
-        copies = [row for row in rows if texts[row] in label_of]
-        if len(copies) < max(_LEAST_COPIES, _LEAST_SHARE * len(rows)):
-            continue
-        differ = sum(label_of[texts[row]] != data.targets.text(row) for row in copies)
-        where = data.samples["location"][copies[0]]
-        found.append(
-            Finding(
-                "duplicates-across-parts",
-                f"{len(copies):,} of {len(rows):,} {part} texts are also in train (the first is "
-                f"{where}), {differ:,} of them with another label, so the scores are too high.",
-                {"copies": len(copies), "compared": len(rows), "with another label": differ},
-                "Drop the copies, or let flambeau draw the parts (valid=0.2), which keeps all "
-                "copies of a text in one part.",
-                severity="error" if len(copies) > len(rows) / 2 else "warning",
-            )
-        )
-    return found
+    rows = range(len(data.samples))
+    texts = [texts_of(data.samples, row) for row in rows]
+    labels = [data.targets.text(row) for row in rows]
+    return copies_across_parts(texts, labels, data.samples["location"], data.split)
 
 
 CHECKS = (

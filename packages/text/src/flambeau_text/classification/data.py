@@ -306,7 +306,7 @@ class TextData(TextDataConstructors):
         encoder = self._options.encoder
         if encoder is not None and values["architecture"] in encoder.architectures:
             # A part of the configuration leaves the encoder's own settings as they are.
-            arguments["config"] = {**encoder.config, **values["model_config"]}
+            arguments["config"] = encoder.network_config(values["model_config"])
             if values.get("weights") is not None:
                 arguments["weights"] = encoder.weights_for(tokenizer)
         elif isinstance(tokenizer, EncoderTokenizer) and self.n_texts > 1:

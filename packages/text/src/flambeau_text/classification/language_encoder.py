@@ -59,6 +59,10 @@ class LanguageEncoder:
         """Return the tokenizer of the language model."""
         return tokenizer_from_json(self.tokenizer)
 
+    def network_config(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of the network: the encoder's sizes, changed by ``given``."""
+        return {**self.config, **given}
+
     def as_facts(self) -> dict[str, Any]:
         """Return what the plan's rules read, as JSON values."""
         return {

@@ -127,6 +127,7 @@ class TextOptions:
         if is_model_folder(folder):
             refuse_tokenization(self, folder)
             encoder = EncoderFolder.read(folder)
+            encoder.check_tokenizer(self.tokenizer)
         else:
             encoder = LanguageEncoder.read(folder)
         object.__setattr__(self, "encoder", encoder)

@@ -225,7 +225,7 @@ def _built(
     else:
         folder = Path(weights["folder"])
         check_digest(folder, weights["sha256"])
-        encoder = PretrainedEncoder(load_network("AutoModel", folder))
+        encoder = PretrainedEncoder(load_network("AutoModel", folder, config=chosen.encoder))
     rows = len(encoder.network.get_input_embeddings().weight)
     if vocab_size > rows:
         raise InputError(

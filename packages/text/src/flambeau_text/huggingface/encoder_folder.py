@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from flambeau.artefact.export_format import ExportRecord
+from flambeau.errors import InputError
 from flambeau_text.huggingface.encoder import ARCHITECTURE, check_encoder_config, position_limit
 from flambeau_text.huggingface.folder import check_folder, read_config
 from flambeau_text.huggingface.networks import config_as_json, config_from_json, weights_digest
@@ -61,6 +62,25 @@ class EncoderFolder:
     def build_tokenizer(self) -> Tokenizer:
         """Return the tokenizer of the encoder."""
         return tokenizer_from_json(self.tokenizer)
+
+    def check_tokenizer(self, given: Any) -> None:
+        """Raise an InputError if ``given`` is a tokenizer, but not that of the encoder."""
+        if isinstance(given, Tokenizer) and given.as_json() != self.tokenizer:
+            raise InputError(
+                f"tokenizer={given!r:.60} cannot be combined with language_model={self.folder}: "
+                "its ids stand for other tokens than those with which the model was trained. Omit "
+                "tokenizer."
+            )
+
+    def network_config(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configuration of the network, with changes.
+
+        Args:
+            given: Fields of `EncoderConfig`; of "encoder" only the settings to change, such as
+                ``{"encoder": {"attention_dropout": 0.0}}``.
+        """
+        changed = {**self.config["encoder"], **given.get("encoder", {})}
+        return {**self.config, **given, "encoder": changed}
 
     def as_facts(self) -> dict[str, Any]:
         """Return what the plan's rules read, as JSON values."""

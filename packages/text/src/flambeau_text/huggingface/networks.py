@@ -25,6 +25,7 @@ def load_network(
     head: str,
     path: Path,
     *,
+    config: Mapping[str, Any] | None = None,
     attention: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Any:
@@ -33,6 +34,7 @@ def load_network(
     Args:
         head: Name of the class of transformers that loads it: "AutoModel", "AutoModelForCausalLM".
         path: The folder.
+        config: The settings of the network, with "model_type"; None takes those of the folder.
         attention: Implementation of attention; None lets transformers choose.
         dtype: Dtype of the weights.
 
@@ -43,7 +45,9 @@ def load_network(
     Warns:
         FlambeauWarning: [unused-weights] The network has no place for some of the weights.
     """
-    options = {} if attention is None else {"attn_implementation": attention}
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    if config is not None:
+        options["config"] = config_from_json(config)
     library = transformers()
     log = logging.getLogger("transformers")
     level = log.level

@@ -27,13 +27,14 @@ from flambeau_text.classification.sources import read_json_lines
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from flambeau_text.part_column import read_frames, split_of_option
 from flambeau_text.ragged_rows import RaggedRows
+from flambeau_text.tagging.conll import read_conll
 from flambeau_text.tagging.dataset import EncodedTags
+from flambeau_text.tagging.draw import draw_parts
 from flambeau_text.tagging.entities import are_entities
 from flambeau_text.tagging.options import TagOptions
 from flambeau_text.tagging.preprocess import TagPreprocessor
 from flambeau_text.tagging.sources import (
     TaggedSentences,
-    read_conll,
     read_pairs,
     read_tag_data_sets,
     read_tag_tables,
@@ -68,8 +69,8 @@ class TagData(Data):
         readings: How the parts were found.
 
     Example:
-        >>> words, tags = [["Ann", "sings"], ["We", "sing"]] * 5, [["B-PER", "O"], ["O", "O"]] * 5
-        >>> TagData.from_arrays(words, tags, valid=2).facts()["class_names"]
+        >>> words, tags = [["Ann", "sings"], ["We", "sing"]], [["B-PER", "O"], ["O", "O"]]
+        >>> TagData.from_arrays(words, tags, valid=(words, tags)).facts()["class_names"]
         ['B-PER', 'O']
     """
 
@@ -142,7 +143,9 @@ class TagData(Data):
 
         Columns are separated by spaces or tabs, sentences by blank lines; lines that begin with
         ``-DOCSTART-`` are skipped, and those between sentences that begin with ``#`` and a space
-        and do not end with the tag of an entity.
+        and do not end with the tag of an entity. In a file with ten columns of which the first
+        numbers the words (CoNLL-U), the words are in FORM and the tags in UPOS, if ``options`` name
+        no other columns; lines of ranges of words and of empty nodes are skipped.
 
         Args:
             path: The file, also ``.gz``.
@@ -153,13 +156,15 @@ class TagData(Data):
             options: Further options.
 
         Raises:
-            InputError: A line has a word without a tag; the message names it.
+            InputError: A line has a word without a tag, or another number of columns than the
+                first; the message names it.
             SplitError: The parts cannot be formed.
         """
         request = SplitRequest(valid, test, split, seed)
         files = {"train": path, **request.separate(*_FILES)}
-        found = {part: read_conll(Path(file)) for part, file in files.items()}
-        return cls._of(TaggedSentences.joined(found), request, options or TagOptions())
+        chosen = options or TagOptions()
+        found = {part: read_conll(Path(file), chosen) for part, file in files.items()}
+        return cls._of(TaggedSentences.joined(found), request, chosen)
 
     @classmethod
     def from_df(
@@ -296,7 +301,7 @@ class TagData(Data):
             return cls._of(found, request, chosen)
         if request.column is not None:
             raise ArgumentError(f"{path} is no table, so --split {request.column} has no column.")
-        parts = {part: read_conll(file) for part, file in files.items()}
+        parts = {part: read_conll(file, chosen) for part, file in files.items()}
         return cls._of(TaggedSentences.joined(parts), request, chosen)
 
     @classmethod
@@ -304,7 +309,7 @@ class TagData(Data):
         if not len(found):
             raise InputError("There are no sentences. Give at least two.")
         _check_known(found, options)
-        split = request.resolve(len(found), given=found.given or None)
+        split = draw_parts(found, request)
         samples = Samples({_SENTENCE: found.words, _TAGS: found.tags, _LOCATION: found.locations})
         data = cls(samples, split, options, found.readings)
         if not request.for_training or options.like is not None:
@@ -460,7 +465,7 @@ class TagData(Data):
         encoder = self._options.encoder
         if encoder is not None and values["architecture"] in encoder.architectures:
             # A part of the configuration leaves the encoder's own settings as they are.
-            arguments["config"] = {**encoder.config, **values["model_config"]}
+            arguments["config"] = encoder.network_config(values["model_config"])
             if values.get("weights") is not None:
                 arguments["weights"] = encoder.weights_for()
         return arguments

@@ -17,7 +17,7 @@ from flambeau_text.tagging.preprocess import TagPreprocessor
 from flambeau_text.tagging.rules import RULES
 from flambeau_text.tagging.task import TagTask
 
-_ENDINGS = (".conll", ".iob", ".iob2", ".bio")
+_ENDINGS = (".conll", ".conllu", ".iob", ".iob2", ".bio")
 _NAMES, _PLACES = ("Ann", "Bob", "Eve", "Kim Lee", "Max Ray"), ("Rome", "Oslo", "New York", "Lima")
 _FRAMES = ("{0} sees {1}", "in {1} {0} sings", "{0} and a dog walk to {1}", "no dog was in {1}")
 

@@ -29,8 +29,10 @@ class TagOptions:
 
     Attributes:
         words: Column of a table with the words: a list or a text per sentence, or one word per row;
-            None finds a column with a usual name ("words", "tokens", …).
+            None finds a column with a usual name ("words", "tokens", …). In files of CoNLL a number
+            from 0, or in CoNLL-U a name such as "form"; None uses the first, or FORM.
         tags: Column with the tags, in the same form; None finds it ("tags", "ner_tags", …).
+            In files of CoNLL None uses the last, or UPOS.
         sentence: Column that tells the sentences of a table with one word per row apart; None finds
             it ("sentence_id", "sentence", …).
         classes: All tags in the order of the model's outputs; None uses those in the data, sorted.
@@ -82,6 +84,7 @@ class TagOptions:
             )
         refuse_tokenization(self, folder)
         encoder = EncoderFolder.read(folder)
+        encoder.check_tokenizer(self.tokenizer)
         object.__setattr__(self, "encoder", encoder)
         object.__setattr__(self, "tokenizer", encoder.build_tokenizer())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from flambeau.plan.choice import Choice
 from flambeau.plan.rule import Rule
+from flambeau.plan.rules_task import with_readings
 from flambeau_text.huggingface.encoder import ARCHITECTURE as HF_ENCODER
 from flambeau_text.huggingface.encoder import EncoderConfig
 from flambeau_text.pretrained_rules import (
@@ -47,13 +48,14 @@ def _task(facts: Any, values: Values) -> Choice:
         if odd is None
         else f" Entities are not scored, because {odd!r} is not of the form B-TYPE or I-TYPE."
     )
-    return Choice(
+    choice = Choice(
         "task",
         "tags",
         f"{len(names)} tags of {what}: {facts['words']:,} words in {n:,} train sentences.{doubt}",
         override="Learner(data, task=…)",
         source="default",
     )
+    return with_readings(choice, facts)
 
 
 def _tokenizer(facts: Any, values: Values) -> Choice:

@@ -1,13 +1,12 @@
-"""Functions that read sentences with the tags of their words from arrays, files and tables."""
+"""Functions that read sentences with the tags of their words from arrays and tables."""
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from pathlib import Path
 from token import STRING
 from tokenize import generate_tokens
 from typing import Any, cast
@@ -28,10 +27,8 @@ from flambeau_text.classification.data_sets import (
     with_class_names,
 )
 from flambeau_text.part_column import part_column
-from flambeau_text.tagging.entities import split_tag
 from flambeau_text.tagging.options import TagOptions
 from flambeau_text.tagging.preprocess import words_of
-from flambeau_text.text_lines import read_lines
 
 WORD_NAMES = ("words", "tokens", "word", "token")
 """Usual names of the column of words."""
@@ -117,54 +114,6 @@ def read_pairs(sentences: Any, tags: Any, part: str) -> TaggedSentences:
     for row, (words, own) in enumerate(zip(sentences, tags, strict=True)):
         found.add(words, own, f"{part} sentence {row}")
     return found
-
-
-def read_conll(path: Path) -> TaggedSentences:
-    """Read a file in the format of CoNLL; see ``TagData.from_conll``.
-
-    Raises:
-        InputError: A line has a word without a tag.
-    """
-    found = TaggedSentences()
-    for words, tags, where in _sentences_of_conll(path):
-        found.add(words, tags, where)
-    return found
-
-
-def _sentences_of_conll(path: Path) -> Iterable[tuple[list[str], list[str], str]]:
-    words: list[str] = []
-    tags: list[str] = []
-    first = 1
-    lines = [*read_lines(path), ""]
-    n_columns = next((len(_fields(line)) for line in lines if _is_word(line)), 0)
-    for number, line in enumerate(lines, start=1):
-        fields = _fields(line)
-        # "#" is a word within a sentence, and in a line like the others with the tag of an entity.
-        may_be_comment = line.startswith("# ") and not words
-        is_comment = len(fields) != n_columns or split_tag(fields[-1]) is None
-        if (may_be_comment and is_comment) or line.startswith("-DOCSTART-"):
-            continue
-        if fields and len(fields) < 2:
-            raise InputError(
-                f"{path}, line {number}: {line!r:.40} has a word without a tag. Write the word, a "
-                "space and its tag; blank lines end sentences."
-            )
-        if fields:
-            first = number if not words else first
-            words.append(fields[0])
-            tags.append(fields[-1])
-        elif words:
-            yield words, tags, f"{path}, line {first}"
-            words, tags = [], []
-
-
-def _fields(line: str) -> list[str]:
-    # Only spaces and tabs, as other white space may be part of a word.
-    return [field for field in line.replace("\t", " ").split(" ") if field]
-
-
-def _is_word(line: str) -> bool:
-    return bool(_fields(line)) and not line.startswith(("# ", "-DOCSTART-"))
 
 
 # ---------------------------------------------------------------- tables
