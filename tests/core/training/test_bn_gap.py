@@ -10,8 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from flambeau import Callback, Classification, Learner, TensorData, TrainingOptions
+from flambeau import (
+    Callback,
+    Classification,
+    Learner,
+    Phase,
+    Schedule,
+    TensorData,
+    TrainingOptions,
+)
 from flambeau.training import EMA, StepResult
+from flambeau.training.norm import bn_gap
 
 
 def net(momentum: float | None = 0.1, drop: float = 0.0) -> nn.Sequential:
@@ -72,6 +81,29 @@ def test_measured_once_after_the_first_epoch_of_a_phase() -> None:
         told = learner(net(momentum=0.0), callbacks=[Rows()])
         told.fit(3, lr=0.02)
     assert rows == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [((None,) * 6, [0, 5]), ((["1", "4"],) * 3 + (None,) * 3, [0, 2, 3, 5])],
+)
+def test_phases_that_train_the_same_layers_are_measured_twice(
+    trainable: tuple, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    measure = bn_gap._measure_or_none
+
+    def counted(run):
+        seen.append(run.state.position.phase)
+        return measure(run)
+
+    monkeypatch.setattr(bn_gap, "_measure_or_none", counted)
+    phases = [
+        Phase(1, {"lr": Schedule("constant", 0.02)}, trainable=each and tuple(each))
+        for each in trainable
+    ]
+    learner(net()).fit_phases(phases)
+    assert seen == expected
 
 
 def test_statistics_that_lag_behind() -> None:

@@ -17,6 +17,8 @@ from flambeau import (
     Callback,
     FlambeauWarning,
     Learner,
+    Phase,
+    Schedule,
     TensorData,
     TrainingOptions,
     TrainState,
@@ -118,6 +120,21 @@ def test_later_evaluations_use_the_running_statistics() -> None:
         again = recomputed(keep.models[epoch], batches(fitted, epoch)[:20])
         stored = keep.models[epoch][1].running_mean  # type: ignore[index]
         assert torch.allclose(stored, again[1].running_mean) is is_fresh  # type: ignore[index]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_phases_that_train_the_same_layers_count_together(again: bool) -> None:
+    """A run with a time budget has a phase for each evaluation."""
+    keep = KeepWeights()
+    fitted = learner(net(), callbacks=[keep], n=8 * 26)
+    trainable = None if again else ("1", "4")
+    phases = [Phase(1, {"lr": Schedule("constant", 0.05)}, trainable=each)
+              for each in (None, trainable)]  # fmt: skip
+    fitted.fit_phases(phases)
+    for epoch, is_fresh in enumerate((True, not again)):
+        expected = recomputed(keep.models[epoch], batches(fitted, epoch)[:20])
+        stored = keep.models[epoch][1].running_mean  # type: ignore[index]
+        assert torch.allclose(stored, expected[1].running_mean) is is_fresh  # type: ignore[index]
 
 
 def test_statistics_that_never_follow_the_data_stay() -> None:

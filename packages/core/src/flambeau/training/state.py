@@ -146,6 +146,32 @@ class TrainState:
         return self.step_counts.between(first, position.epoch) + position.epoch_step
 
     @property
+    def same_modes_since(self) -> int:
+        """Index of the first phase since which the same layers have been trained in the same modes.
+
+        A run with a time budget has a phase for each evaluation.
+        """
+        index = min(self.position.phase, len(self.phases) - 1)
+        while index > 0 and _have_same_modes(self.phases[index - 1], self.phases[index]):
+            index -= 1
+        return index
+
+    @property
+    def modes_end(self) -> bool:
+        """Whether no later phase trains the same layers in the same modes after this one."""
+        index = min(self.position.phase, len(self.phases) - 1)
+        after = self.phases[index + 1 : index + 2]
+        return not after or not _have_same_modes(self.phases[index], after[0])
+
+    @property
+    def steps_in_same_modes(self) -> int:
+        """Optimizer steps finished since the phase ``same_modes_since`` began."""
+        position = self.position
+        earlier = sum(map(self._epochs_of, range(self.same_modes_since, position.phase)))
+        first = position.epoch - position.phase_epoch - earlier
+        return self.step_counts.between(first, position.epoch) + position.epoch_step
+
+    @property
     def phase_steps(self) -> int:
         """Optimizer steps of this phase, over all its epochs."""
         first = self.position.epoch - self.position.phase_epoch
@@ -175,3 +201,7 @@ class TrainState:
         if self.intervals is not None:
             return self.intervals.counts[index]
         return self.phases[index].epochs or 0
+
+
+def _have_same_modes(one: Phase, other: Phase) -> bool:
+    return one.trainable == other.trainable and one.bn == other.bn

@@ -27,9 +27,7 @@ from flambeau_text.classification.sources import read_json_lines
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from flambeau_text.part_column import read_frames, split_of_option
 from flambeau_text.ragged_rows import RaggedRows
-from flambeau_text.tagging.conll import read_conll
 from flambeau_text.tagging.dataset import EncodedTags
-from flambeau_text.tagging.draw import draw_parts
 from flambeau_text.tagging.entities import are_entities
 from flambeau_text.tagging.options import TagOptions
 from flambeau_text.tagging.preprocess import TagPreprocessor
@@ -160,9 +158,10 @@ class TagData(Data):
                 first; the message names it.
             SplitError: The parts cannot be formed.
         """
-        request = SplitRequest(valid, test, split, seed)
+        from flambeau_text.tagging.conll import read_conll
+
+        request, chosen = SplitRequest(valid, test, split, seed), options or TagOptions()
         files = {"train": path, **request.separate(*_FILES)}
-        chosen = options or TagOptions()
         found = {part: read_conll(Path(file), chosen) for part, file in files.items()}
         return cls._of(TaggedSentences.joined(found), request, chosen)
 
@@ -276,8 +275,12 @@ class TagData(Data):
     @classmethod
     def from_path(cls, path: Path, options: Mapping[str, Any]) -> TagData:
         """Read the file of ``flambeau fit PATH``: a table, JSON lines, or the format of CoNLL."""
-        given = {name: value for name, value in options.items() if value is not None}
-        given.pop("task", None)  # that of the model, which its export has
+        from flambeau_text.tagging.conll import read_conll
+
+        # "task" is that of the model, which its export has.
+        given = {
+            name: each for name, each in options.items() if each is not None and name != "task"
+        }
         tags = given.pop("target", None)
         sizes = {name: given.pop(name) for name in ("valid", "test") if name in given}
         request = SplitRequest(
@@ -293,8 +296,7 @@ class TagData(Data):
             )
         chosen = TagOptions(**given).updated({"tags": tags})
         files = {"train": path, **request.separate(Path)}
-        suffix = suffix_of(path)
-        if suffix in (*TABLE_SUFFIXES, *JSON_SUFFIXES):
+        if (suffix := suffix_of(path)) in (*TABLE_SUFFIXES, *JSON_SUFFIXES):
             read = read_csv if suffix in TABLE_SUFFIXES else read_json_lines
             tables = {part: read(file) for part, file in files.items()}
             found, chosen = read_tag_tables(tables, request, chosen)
@@ -306,9 +308,11 @@ class TagData(Data):
 
     @classmethod
     def _of(cls, found: TaggedSentences, request: SplitRequest, options: TagOptions) -> TagData:
+        from flambeau_text.tagging.draw import draw_parts
+
         if not len(found):
             raise InputError("There are no sentences. Give at least two.")
-        _check_known(found, options)
+        found.check_classes(options.classes)
         split = draw_parts(found, request)
         samples = Samples({_SENTENCE: found.words, _TAGS: found.tags, _LOCATION: found.locations})
         data = cls(samples, split, options, found.readings)
@@ -474,20 +478,6 @@ class TagData(Data):
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         return {"classes": self._classes}
-
-
-def _check_known(found: TaggedSentences, options: TagOptions) -> None:
-    """Raise an InputError that names the first sentence with a tag that the model does not have."""
-    classes = options.classes
-    if classes is None:
-        return
-    known = set(classes)
-    for tags, where in zip(found.tags, found.locations, strict=True):
-        if unknown := [tag for tag in tags if tag not in known]:
-            raise InputError(
-                f"{where} has the tag {unknown[0]!r}, which is not one of the classes "
-                f"{name_some(classes, most=20)}. Correct it, or omit classes= and like=."
-            )
 
 
 def _size_or_file(value: Any) -> Any:

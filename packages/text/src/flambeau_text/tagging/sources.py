@@ -85,6 +85,22 @@ class TaggedSentences:
         self.tags.append([str(tag) for tag in own])
         self.locations.append(where)
 
+    def check_classes(self, classes: Sequence[str] | None) -> None:
+        """Raise an InputError that names the first sentence with a tag not among the classes.
+
+        Args:
+            classes: The tags of the model; None permits all tags.
+        """
+        if classes is None:
+            return
+        known = set(classes)
+        for tags, where in zip(self.tags, self.locations, strict=True):
+            if unknown := [tag for tag in tags if tag not in known]:
+                raise InputError(
+                    f"{where} has the tag {unknown[0]!r}, which is not one of the classes "
+                    f"{name_some(classes, most=20)}. Correct it, or omit classes= and like=."
+                )
+
     @classmethod
     def joined(cls, parts: Mapping[str, TaggedSentences]) -> TaggedSentences:
         """Return the sentences of all parts, whose rows are those of the parts."""

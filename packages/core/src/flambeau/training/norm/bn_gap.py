@@ -60,16 +60,18 @@ def check_train_eval_gap(run: Run) -> None:
     """Warn if the losses in training and evaluation mode differ too much; called at epoch ends.
 
     It measures after the first epoch of a phase, to find statistics that are never updated, and
-    after the last one. In other epochs a difference is normal: running statistics lag behind
-    weights that change fast, until the learning rate decreases. Weights, buffers, modes and
+    after the last one; consecutive phases that train the same layers count as one. In other epochs
+    a difference is normal: running statistics lag behind weights that change fast, until the
+    learning rate decreases. Weights, buffers, modes and
     generators are restored.
 
     Warns:
         FlambeauWarning: One loss is more than ``LIMIT`` times the other.
     """
-    position, phase = run.state.position, run.state.phase
-    is_last = position.phase_epoch + 1 >= run.state.phase_epochs
-    if (position.phase_epoch > 0 and not is_last) or run.gap_warned_phase == position.phase:
+    state, position, phase = run.state, run.state.position, run.state.phase
+    is_last = state.modes_end and position.phase_epoch + 1 >= state.phase_epochs
+    is_first = state.same_modes_since == position.phase and position.phase_epoch == 0
+    if not (is_first or is_last) or run.gap_warned_phase >= state.same_modes_since:
         return
     if run.components.values.get(KEY) == "off":
         return
@@ -86,7 +88,7 @@ def check_train_eval_gap(run: Run) -> None:
         return
     # Statistics that are computed anew fit the weights; running ones lag in the first steps.
     is_fresh = run.components.values.get(KEY, "fresh") == "fresh"
-    has_enough_steps = is_last and (not is_fresh or run.state.phase_step >= LAG_STEPS)
+    has_enough_steps = is_last and (not is_fresh or state.steps_in_same_modes >= LAG_STEPS)
     if all(measured.all_updated for measured in measurements) and not has_enough_steps:
         return
     weight = sum(measured.weight for measured in measurements)
@@ -94,7 +96,7 @@ def check_train_eval_gap(run: Run) -> None:
         return
     as_trained = sum(measured.as_trained for measured in measurements) / weight
     as_evaluated = sum(measured.as_evaluated for measured in measurements) / weight
-    first = run.state.history.step_losses[0]
+    first = state.history.step_losses[0]
     low, high = sorted((as_trained, as_evaluated))
     if low > 0 and high > LIMIT * low and high > _MATTERS * first:
         run.gap_warned_phase = position.phase

@@ -34,8 +34,8 @@ measurement are not used.
 """
 
 LAG_STEPS = 50
-"""Steps of a phase after which running statistics fit: with torch's momentum of 0.1, 99.5% of
-them then come from these steps."""
+"""Steps that train the same layers after which running statistics fit: with torch's momentum of
+0.1, 99.5% of them then come from these steps."""
 
 _NormLayer = (
     nn.BatchNorm1d
@@ -57,7 +57,9 @@ def statistics_to_refresh(run: Run) -> bool:
             evaluation uses the running ones.
     """
     state, average = run.state, run.average
-    if run.components.values.get(KEY, "fresh") != "fresh" or state.phase_step >= LAG_STEPS:
+    if run.components.values.get(KEY, "fresh") != "fresh":
+        return False
+    if state.steps_in_same_modes >= LAG_STEPS:
         return False
     if average is not None and average.updates and average.averages_statistics:
         return False
