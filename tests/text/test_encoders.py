@@ -259,7 +259,7 @@ def test_tags_are_at_the_first_token_of_each_word(folder: Path) -> None:
 
 
 def made_sentences_with(folder: Path) -> TagData:
-    data = made_sentences(60)
+    data = made_sentences(160)
     return TagData(data.samples, data.split, TagOptions(language_model=folder))
 
 
@@ -277,7 +277,8 @@ def test_a_tagger_learns_and_is_exported(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Item 1: 60 words have \d+ tokens, but .* at most 48"):
         predictor.predict([["Ann"], ["Ann"] * 60])
     with pytest.raises(InputError, match=r"train sentence \d: 50 words have"):
-        learner_of(TagData.from_arrays([["a", "b"] * 25] * 5, [["O", "B-A"] * 25] * 5,
+        learner_of(TagData.from_arrays([[f"{n}", "b"] * 25 for n in range(5)],
+                   [["O", "B-A"] * 25] * 5,
                    options=TagOptions(language_model=bert))).fit(1)  # fmt: skip
 
 
