@@ -154,7 +154,7 @@ def test_wrong_lengths_of_a_fit_are_refused(value: Any) -> None:
     with pytest.raises(FlambeauError, match="minutes must be"):
         _learner(lr=0.1).fit_auto(-1 if type(value) is float else value)
     with pytest.raises(FlambeauError, match="max_steps must be"):
-        _learner().lr_find(max_steps=value)
+        learner().lr_find(max_steps=value)
 
 
 def test_seeds_of_every_type_are_one_seed() -> None:
@@ -210,3 +210,34 @@ def test_flags_of_every_type_are_read() -> None:
     assert (
         SklearnMetric(len, "labels", higher_is_better=torch.tensor(True)).higher_is_better is True
     )
+
+
+@pytest.mark.parametrize("method", ["export", "save", "load"])
+@pytest.mark.parametrize("value", [None, 3, np.zeros(2), b"model", ["model"]])
+def test_paths_of_other_types_are_refused(method: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match="must be a path \\(text or Path\\), not"):
+        getattr(learner(), method)(value)
+
+
+def test_values_without_names_are_counted() -> None:
+    own, x = learner(), np.zeros((4, 3))
+    with pytest.raises(ArgumentError, match=r"Learner.fit was given 2 values .* only epochs. Name"):
+        own.fit(x, x)
+    with pytest.raises(ArgumentError, match=r"Learner needs data"):
+        Learner()  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match=r"Learner.predict needs items"):
+        own.predict()  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match=r"Learner.unfreeze was given 1 value without"):
+        own.unfreeze(3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("value", ["head", None, 1.5, -4, 9, np.zeros(2)])
+def test_groups_are_frozen_to_an_index(value: Any) -> None:
+    with pytest.raises(FlambeauError):
+        learner().freeze_to(value)
+
+
+@pytest.mark.parametrize("value", [None, 3, np.zeros(2), ["valid"]])
+def test_parts_of_other_types_are_refused(value: Any) -> None:
+    with pytest.raises(ArgumentError, match="A part is given by its name"):
+        learner().evaluate(value)

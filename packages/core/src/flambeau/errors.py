@@ -24,7 +24,8 @@ import difflib
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 
@@ -200,6 +201,9 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
     known = frozenset(names)
     annotations = inspect.unwrap(function).__annotations__
     flags = {name for name in names if annotations.get(name) in _FLAGS}
+    paths = {name for name in names if annotations.get(name) in _PATHS}
+    needed = names[1 : code.co_argcount - len(inspect.unwrap(function).__defaults__ or ())]
+    most = None if code.co_flags & inspect.CO_VARARGS else code.co_argcount
     if code.co_flags & inspect.CO_VARKEYWORDS:
         return function
 
@@ -207,11 +211,21 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
     def call(first: Any, /, *args: Any, **named: Any) -> Any:
         for name in named:
             if name not in known:
-                owner = first.__name__ if isinstance(first, type) else type(first).__name__
-                shown = owner if function.__name__ == "__init__" else f"{owner}.{function.__name__}"
                 own = did_you_mean(name, known - {"self", "cls"})
                 other = "" if own.startswith("Did") else hint(name)
+                shown = _shown(first, function)
                 raise ArgumentError(f"{shown} has no argument {name!r}. {other or own}")
+        if most is not None and len(args) >= most:
+            raise ArgumentError(_too_many(_shown(first, function), names, most, len(args)))
+        if missing := [name for name in needed[len(args) :] if name not in named]:
+            raise ArgumentError(f"{_shown(first, function)} needs {' and '.join(missing)}.")
+        for name in paths:
+            at = names.index(name) - 1
+            value = args[at] if at < len(args) else named.get(name)
+            if (at < len(args) or name in named) and not isinstance(value, str | os.PathLike):
+                if value is None and annotations[name].endswith("None"):
+                    continue
+                raise ArgumentError(f"{name} must be a path (text or Path), not {value!r:.60}.")
         if flags:
             args = tuple(
                 _checked_flag(value, name) if name in flags else value
@@ -225,6 +239,26 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
 
 
 _FLAGS = ("bool", "bool | None", bool)
+_PATHS = tuple(
+    f"{name}{end}"
+    for name in ("str | Path", "str | os.PathLike[str]", "PathLike")
+    for end in ("", " | None")
+)
+
+
+def _shown(owner: Any, function: Callable[..., Any]) -> str:
+    name = owner.__name__ if isinstance(owner, type) else type(owner).__name__
+    return name if function.__name__ == "__init__" else f"{name}.{function.__name__}"
+
+
+def _too_many(shown: str, names: Sequence[str], most: int, given: int) -> str:
+    own = names[1:most]
+    known = (
+        f"without a name it takes only {', '.join(own)}" if own else "it takes none without name"
+    )
+    named = names[most:]
+    others = f" Name the others: {', '.join(f'{name}=…' for name in named)}." if named else ""
+    return f"{shown} was given {given} value{'s' * (given > 1)} without a name; {known}.{others}"
 
 
 def _checked_flag(value: object, name: str) -> bool | None:

@@ -337,13 +337,13 @@ class Split:
 
     def part(self, name: str) -> Rows:
         """Return the row numbers of "train", "valid", "test" or "calibration"."""
+        if not isinstance(cast(object, name), str):
+            raise ArgumentError(
+                f"A part is given by its name, not by a {type(name).__name__}. The parts are "
+                f"{', '.join(PARTS)}. Samples of your own are a part if the data are built "
+                "with them: test=(inputs, targets)."
+            )
         if name not in PARTS:
-            if not isinstance(cast(object, name), str):
-                raise ArgumentError(
-                    f"A part is given by its name, not by a {type(name).__name__}. The parts are "
-                    f"{', '.join(PARTS)}. Samples of your own are a part if the data are built "
-                    "with them: test=(inputs, targets)."
-                )
             raise ArgumentError(f"No part {name!r}. The parts are {', '.join(PARTS)}.")
         rows: Rows = getattr(self, name)
         return rows

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from torch import nn
 
+from flambeau.checked_arguments import checked_count
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.wording import name_some
 
@@ -199,9 +200,11 @@ def groups_from(model: nn.Module, first: int) -> list[str]:
     """Return the names of the parameter groups from index ``first`` on.
 
     Raises:
+        ArgumentError: ``first`` is no number.
         InputError: There is no group from that index on.
     """
     names = tuple(parameter_groups(model))
+    first = checked_count(first, "first", at_least=-len(names), unit="groups")
     if not names[first:]:
         raise InputError(
             f"freeze_to({first}) freezes every parameter group: the model has {len(names)} "
