@@ -370,3 +370,21 @@ def test_classes_that_are_whole_numbers_may_be_ratings() -> None:
         frame["y"] = np.array(sure)[draws.integers(0, len(sure), 200)]
         table = {"x": frame["x"], "y": frame["y"]}
         assert Learner(TabularData.from_df(table, "y"), quiet=True).plan["task"].confidence == 1.0
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_parts_may_be_files(tmp_path: Path, ending: str) -> None:
+    frame = pd.DataFrame({"age": [*range(N)], "y": ["low", "high"] * (N // 2)})
+    files = {part: tmp_path / f"{part}.{ending}" for part in ("train", "valid", "test")}
+    for rows, path in zip((frame, frame[:6], frame[6:16]), files.values(), strict=True):
+        rows.to_csv(path, index=False) if ending == "csv" else rows.to_parquet(path)
+    read = TabularData.from_csv if ending == "csv" else TabularData.from_parquet
+    data = read(files["train"], "y", valid=str(files["valid"]), test=files["test"])
+    assert data.split.sizes() == "40 train, 6 valid, 10 test"
+    assert data.raw("test")[0]["age"] == 6
+    drawn = read(files["train"], "y", test=files["test"])
+    assert drawn.split.sizes() == "32 train, 8 valid, 10 test"
+    with pytest.raises(InputError, match="There is no file other"):
+        read(files["train"], "y", test=f"other.{ending}")
+    with pytest.raises(SplitError, match="Separate samples for test"):
+        read(files["train"], "y", test=files["test"], split="age")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,17 @@ def read_file(path: Path, csv: CsvOptions | None = None) -> Frame:
         InputError: The file is missing or no table.
     """
     return read_parquet_table(path) if _is_parquet(path, csv) else read_csv_table(path, csv)
+
+
+def read_files_of_parts(request: SplitRequest, csv: CsvOptions | None = None) -> SplitRequest:
+    """Return the request with the table of each part that is given as a file.
+
+    Raises:
+        InputError: A file is missing or no table.
+        SplitError: ``split`` is given too.
+    """
+    files = request.separate(str, os.PathLike)
+    return replace(request, **{part: read_file(Path(file), csv) for part, file in files.items()})
 
 
 def iter_file(path: Path, csv: CsvOptions | None = None) -> Iterator[Frame]:

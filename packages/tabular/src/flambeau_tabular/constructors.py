@@ -123,20 +123,21 @@ class TabularDataConstructors(Data):
     ) -> Self:
         """Read a CSV or TSV file, also compressed; for the other arguments see `from_df`.
 
-        Delimiter, decimal separator and missing cells are inferred; the plan's "csv" shows them,
-        and ``options=TabularOptions(csv=CsvOptions(…))`` sets them.
+        Delimiter, decimal separator and missing cells are inferred for each file; the plan's "csv"
+        shows them, and ``options=TabularOptions(csv=CsvOptions(…))`` sets them. ``valid``, ``test``
+        and ``calibration`` may be files with the same columns.
 
         Raises:
-            InputError: The file is missing or no table; further as `from_df`.
+            InputError: A file is missing or no table; further as `from_df`.
         """
-        from flambeau_tabular.assemble import assemble, read_file
+        from flambeau_tabular.assemble import assemble, read_file, read_files_of_parts
 
         given = {"time": time, "group": group, "weight": weight, "kinds": kinds}
         chosen = (options or TabularOptions()).updated(given)
+        csv = chosen.csv_options
         request = SplitRequest(valid, test, split, seed, stratify, calibration)
-        return cls(
-            **assemble(read_file(one_path(path), chosen.csv_options), target, request, chosen)
-        )
+        request = read_files_of_parts(request, csv)
+        return cls(**assemble(read_file(one_path(path), csv), target, request, chosen))
 
     @classmethod
     def from_parquet(  # noqa: PLR0913
@@ -158,14 +159,17 @@ class TabularDataConstructors(Data):
     ) -> Self:
         """Read a Parquet file; for the other arguments see `from_df`.
 
+        ``valid``, ``test`` and ``calibration`` may be files with the same columns.
+
         Raises:
-            InputError: The file is missing or no table; further as `from_df`.
+            InputError: A file is missing or no table; further as `from_df`.
         """
-        from flambeau_tabular.assemble import assemble, read_file
+        from flambeau_tabular.assemble import assemble, read_file, read_files_of_parts
 
         given = {"time": time, "group": group, "weight": weight, "kinds": kinds}
         chosen = (options or TabularOptions()).updated(given)
         request = SplitRequest(valid, test, split, seed, stratify, calibration)
+        request = read_files_of_parts(request)
         return cls(**assemble(read_file(one_path(path)), target, request, chosen))
 
     @classmethod
