@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from flambeau_bench.syntax_nodes import count_nodes
 
 FOLDER = Path(__file__).parents[2] / "examples" / "programs"
 NAMES = sorted(path.stem.removesuffix("_plain") for path in FOLDER.glob("*_plain.py"))
@@ -64,10 +65,6 @@ RESULTS: dict[str, tuple[Callable[[Found], float], float, float]] = {
 }
 
 
-def nodes(path: Path) -> int:
-    return sum(1 for _ in ast.walk(ast.parse(path.read_text("utf-8"))))
-
-
 def test_all_programs_are_compared() -> None:
     assert sorted(RESULTS) == NAMES
     assert len(list(FOLDER.glob("*.py"))) == 2 * len(NAMES)
@@ -75,14 +72,14 @@ def test_all_programs_are_compared() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_program_is_no_longer_than_plain_pytorch(name: str) -> None:
-    assert nodes(FOLDER / f"{name}.py") <= nodes(FOLDER / f"{name}_plain.py")
+    assert count_nodes(FOLDER / f"{name}.py") <= count_nodes(FOLDER / f"{name}_plain.py")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_has_the_counts(name: str) -> None:
     page = (FOLDER.parents[1] / "docs" / "training.md").read_text("utf-8")
-    row = f"{name}.py) | {nodes(FOLDER / f'{name}.py')} | {nodes(FOLDER / f'{name}_plain.py')} |"
-    assert row in page
+    counts = [count_nodes(FOLDER / f"{file}.py") for file in (name, f"{name}_plain")]
+    assert f"{name}.py) | {counts[0]} | {counts[1]} |" in page
 
 
 @pytest.mark.slow

@@ -1,0 +1,153 @@
+"""The programs that are compared by length: counts, scores, and the page that shows both."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flambeau_bench.less_code import programs, results
+from flambeau_bench.less_code.__main__ import app
+from flambeau_bench.less_code.programs import PEERS, TASKS, AbsentError, program, run_program
+from flambeau_bench.syntax_nodes import code_hash, count_lines, count_nodes
+
+NAMES = [(peer, task) for peer in PEERS for task in TASKS]
+
+
+@pytest.fixture(scope="module")
+def records() -> dict[tuple[str, str], dict[str, Any]]:
+    return results.read()
+
+
+def test_a_record_is_of_the_program_as_it_is_now(records: dict[tuple[str, str], Any]) -> None:
+    for (peer, task), record in records.items():
+        path = program(peer, task)
+        assert record["code"] == code_hash(path), f"run {peer} {task} again"
+        assert record["nodes"] == count_nodes(path)
+        assert record["host"]["cpu"]
+
+
+def test_a_program_that_was_run_reached_what_it_has_to(
+    records: dict[tuple[str, str], Any],
+) -> None:
+    for (_, task), record in records.items():
+        assert record["metric"] == TASKS[task].metric
+        assert record["score"] >= TASKS[task].required
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_flambeau_is_never_longer_than_keras(task: str) -> None:
+    assert count_nodes(program("flambeau", task)) <= count_nodes(program("keras", task))
+
+
+def test_flambeau_is_shortest_in_four_of_five() -> None:
+    shortest = [
+        task
+        for task in TASKS
+        if count_nodes(program("flambeau", task))
+        == min(count_nodes(program(peer, task)) for peer in PEERS)
+    ]
+    assert len(shortest) >= 4
+
+
+def test_the_page_is_made_of_the_records(records: dict[tuple[str, str], Any]) -> None:
+    page = results.PAGE.read_text(encoding="utf-8")
+    assert results.written(page, records) == page
+    other = {key: {**record, "score": record["score"] / 2} for key, record in records.items()}
+    assert results.written(page, other) != page
+
+
+@pytest.mark.parametrize(("peer", "task"), NAMES)
+def test_a_program_names_its_defaults(peer: str, task: str) -> None:
+    text = ast.get_docstring(ast.parse(program(peer, task).read_text(encoding="utf-8")))
+    assert text is not None
+    assert "\n\nDefaults: " in text
+
+
+def test_the_file_of_results_is_compact() -> None:
+    assert results.RESULTS.stat().st_size <= 200_000
+
+
+def test_layout_and_comments_do_not_count(tmp_path: Path) -> None:
+    plain, spread = tmp_path / "plain.py", tmp_path / "spread.py"
+    plain.write_text('"""A."""\n\nprint(max(1, 2))\n')
+    spread.write_text('"""Another."""\n# why\nprint(\n    max(1, 2),\n)\n')
+    assert count_nodes(plain) == count_nodes(spread) == 12
+    assert code_hash(plain) == code_hash(spread)
+    assert (count_lines(plain), count_lines(spread)) == (1, 3)
+    plain.write_text('"""A."""\n\nprint(max(1, 3))\n')
+    assert code_hash(plain) != code_hash(spread)
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> Path:
+    """Put a program for flambeau in place of those of the checkout; return an empty data folder."""
+    path = folder / "baselines" / "flambeau" / "programs" / "tabular.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(code)
+    monkeypatch.setattr(programs, "BASELINES", folder / "baselines")
+    (folder / "data").mkdir()
+    return folder / "data"
+
+
+def test_a_run_returns_the_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = fake(monkeypatch, tmp_path, "print(open('rows.txt').read()); print(0.875)")
+    (data / "rows.txt").write_text("rows")
+    assert run_program("flambeau", "tabular", data) == 0.875
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("print('done')", "no score"), ("1 / 0", "ZeroDivisionError"), ("print('nan')", "no score")],
+)
+def test_a_program_without_a_score_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    data = fake(monkeypatch, tmp_path, code)
+    with pytest.raises(RuntimeError, match=message):
+        run_program("flambeau", "tabular", data)
+
+
+def test_a_library_that_is_not_installed_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch, tmp_path, "print(1.0)")
+    with pytest.raises(AbsentError, match="uv sync --frozen --group programs"):
+        programs.interpreter("keras")
+
+
+def test_a_run_below_the_mark_is_recorded_and_exits_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fake(monkeypatch, tmp_path, "print(0.5)")
+    out = tmp_path / "results.jsonl"
+    found = CliRunner().invoke(app, ["run", str(data), "flambeau", "tabular", "--out", str(out)])
+    assert found.exit_code == 1, found.output
+    assert json.loads(out.read_text())["score"] == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.baselines
+@pytest.mark.parametrize(("peer", "task"), NAMES)
+def test_a_program_runs(peer: str, task: str, prepared: Path) -> None:
+    try:
+        programs.interpreter(peer)
+    except AbsentError as error:
+        pytest.skip(str(error))
+    assert run_program(peer, task, prepared) >= TASKS[task].required
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import os
+
+    from flambeau_bench.less_code.prepare import prepare
+
+    if not os.environ.get("FLAMBEAU_DATA"):
+        pytest.skip("FLAMBEAU_DATA is not set")
+    folder = tmp_path_factory.mktemp("data")
+    prepare(folder)
+    return folder
