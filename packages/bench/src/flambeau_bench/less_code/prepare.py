@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from flambeau.data.tables import read_csv
 from flambeau_bench.case import Size
 from flambeau_bench.cases.vision_fit import read_fashion_mnist
 from flambeau_bench.real_data import folder_of
@@ -112,9 +113,8 @@ def write_captions(folder: Path) -> None:
 def write_reviews(folder: Path) -> None:
     """Write 5,000 train and 2,500 test reviews of IMDb, in random order."""
     for name, file, most in (("train", "train", 5_000), ("test", "test_10k", 2_500)):
-        path = folder_of("imdb") / f"{file}.csv.gz"
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as source:
-            rows = [(row["text"], row["label"]) for row in csv.DictReader(source)]
+        source = read_csv(folder_of("imdb") / f"{file}.csv.gz")
+        rows = list(zip(source.column("text"), source.column("label"), strict=True))
         random.Random(0).shuffle(rows)
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as target:
             csv.writer(target).writerows([("text", "label"), *rows[:most]])
