@@ -213,10 +213,11 @@ def test_callbacks_get_every_event_of_a_step() -> None:
     assert "events per step" in case.gate(comparison, [(baseline, fewer)]).reason
 
 
-def test_planted_reads_are_counted_and_flambeau_has_none() -> None:
+@pytest.mark.parametrize("variant", ["guard off", "inspect"])
+def test_planted_reads_are_counted_and_flambeau_has_none(variant: str) -> None:
     case = SyncCount()
     size = Size("quick", {"steps": 5}, pairs=1, floor_pairs=0)
-    comparison, baseline, candidate = both(case, size, "guard off")
+    comparison, baseline, candidate = both(case, size, variant)
     assert baseline.figures["host_reads"] == 1.0
     assert candidate.figures["host_reads"] == 0.0
     assert invalid_reasons(baseline, candidate, {}) == ""
@@ -376,7 +377,9 @@ def test_gpu_sizes_are_skipped_without_a_gpu(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("variant", ["default", "guard off", "clip", "accumulate4", "ema"])
+@pytest.mark.parametrize(
+    "variant", ["default", "guard off", "clip", "accumulate4", "ema", "inspect"]
+)
 def test_steps_do_not_synchronise_on_cuda(variant: str) -> None:
     case = SyncCount()
     comparison, baseline, candidate = both(case, case.sizes["gpu"], variant)

@@ -31,7 +31,11 @@ VARIANTS: dict[str, TrainingOptions] = {
     "clip": TrainingOptions(clip_norm=by_hand.MAX_NORM),
     "accumulate4": TrainingOptions(accumulate=by_hand.ACCUMULATE),
     "ema": TrainingOptions(average=EMA()),
+    "inspect": TrainingOptions(accumulate=by_hand.ACCUMULATE),
 }
+
+INSPECT = "inspect"
+"""The variant in which ``learner.inspect`` watches every step."""
 
 
 class StepSwitch(Callback):
@@ -83,7 +87,8 @@ class SyncCount(Case):
             if side == BY_HAND:
                 reads, trained = self._with_planted_reads(loader, size, training.accumulate), steps
             else:
-                reads, trained = self._flambeau(loader, size, training)
+                watches = comparison.variant == INSPECT
+                reads, trained = self._flambeau(loader, size, training, watches)
         return Measurement(
             {"host_reads": reads / (steps - 1)},
             steps=trained,
@@ -109,7 +114,7 @@ class SyncCount(Case):
             return reads.total
 
     def _flambeau(
-        self, loader: ReadyLoader, size: Size, training: TrainingOptions
+        self, loader: ReadyLoader, size: Size, training: TrainingOptions, watches: bool
     ) -> tuple[int, int]:
         with ExitStack() as stack:
             reads: HostReads | None = None
@@ -132,6 +137,8 @@ class SyncCount(Case):
                 callbacks=[StepSwitch(switch)],
                 device=size.device,
             )
+            if watches:
+                learner.inspect(every=1)
             history = learner.fit()
             return (0 if reads is None else reads.total), len(history.step_losses)
 

@@ -63,6 +63,12 @@ Minutes = Annotated[
 ]
 """The option ``--minutes``."""
 
+InspectEvery = Annotated[
+    int | None,
+    typer.Option(help="Watch all layers in every N-th step, and say what is wrong with them."),
+]
+"""The option ``--inspect-every``."""
+
 
 def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     context: typer.Context,
@@ -76,6 +82,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     minutes: Minutes = None,
     folds: FoldCount = None,
     seeds: SeedCount = None,
+    inspect_every: InspectEvery = None,
     out: OutputFolder = None,
     start: StartExport = None,
     like: LikeExport = None,
@@ -107,6 +114,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     own["evaluate_every"] = evaluate_every
     choices = parse_choices(settings or []) | without_none(own)
     of_folds = fold_arguments(folds, seeds, recipe, minutes)
+    _check_inspect(inspect_every, of_folds)
     if resume is not None:
         of_folds = saved_arguments(resume)
         folder = run_of(resume) if of_folds is None else resume
@@ -115,6 +123,8 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         folder = agree_on_folder(out, kind.name)
         learner = Learner(data, model, choices=choices, start=start, seed=seed, folder=folder)
         run_on_main(lambda: _start_run(folder, learner))
+    if inspect_every is not None:
+        learner.inspect(inspect_every)
     typer.echo(str(learner.plan) + "\n")
     try:
         _train(learner, folder, resume, recipe or "fit", minutes, of_folds)
@@ -213,7 +223,24 @@ def _train(
         getattr(learner, RECIPES[recipe])()
     if learner.plan["auto"].value is not None:
         typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
+    if learner.is_inspected:
+        typer.echo(f"\n{learner.inspect()}")
     _finish(learner, folder)
+
+
+def _check_inspect(every: int | None, of_folds: Mapping[str, Any] | None) -> None:
+    """Refuse ``--inspect-every`` with ``--folds``, and a number below 1.
+
+    Raises:
+        ArgumentError: See above.
+    """
+    if every is not None and every < 1:
+        raise ArgumentError(f"--inspect-every is {every}, but a number of steps is at least 1.")
+    if every is not None and of_folds is not None:
+        raise ArgumentError(
+            f"--inspect-every {every} cannot be used with --folds, which trains several models. "
+            "Train one model: remove --folds."
+        )
 
 
 def _calibrate(learner: Learner) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambeau.errors import explains_arguments
@@ -15,14 +16,18 @@ from flambeau.plan import Plan
 from flambeau.task.task import StepContext
 
 if TYPE_CHECKING:
+    from flambeau.callbacks.layer_inspection import LayerInspection
     from flambeau.data.batch import Batch
     from flambeau.doctor import Diagnosis
-    from flambeau.inspect import StepStages, Summary
+    from flambeau.inspect import Inspection, StepStages, Summary
 
 
 @explains_arguments(argument_hint)
 class InspectionMethods(ABC):
     """The methods of ``Learner`` that show its model, its data and its next step."""
+
+    _inspection: LayerInspection | None = None
+    _folder: Path | None
 
     @property
     @abstractmethod
@@ -94,3 +99,43 @@ class InspectionMethods(ABC):
         from flambeau.learner.stepping import step_through
 
         return step_through(self._setup(), self._trainable, batch)
+
+    @property
+    def is_inspected(self) -> bool:
+        """Whether ``inspect`` was called, so that fits watch the layers."""
+        return self._inspection is not None
+
+    def inspect(self, every: int | None = None) -> Inspection:
+        """Watch all layers in some steps of every fit from now on; return what was recorded.
+
+        In the watched steps, statistics of the outputs, gradients, weights and updates of each
+        layer are computed on the device: dead and saturated units, effective rank, entropy of
+        attention and more. They are read once per epoch and change nothing in the training. With a
+        folder, ``inspect.jsonl`` in it has them. A further call without ``every`` only returns the
+        record. To continue the record after ``resume``, call this method before it.
+
+        Args:
+            every: Watch every ``every``-th step. None watches the first ten steps, every tenth step
+                up to 100, and every hundredth step after that.
+
+        Raises:
+            ArgumentError: ``every`` is not a number.
+            InputError: ``every`` is less than 1.
+
+        Example:
+            >>> import torch
+            >>> from flambeau import Learner, TensorData
+            >>> x = torch.randn(40, 5)
+            >>> learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
+            >>> watch = learner.inspect(every=1)
+            >>> history = learner.fit(steps=4)
+            >>> watch.record.steps
+            [0, 1, 2, 3]
+        """
+        from flambeau.callbacks.layer_inspection import LayerInspection
+
+        if self._inspection is None:
+            self._inspection = LayerInspection(every, writes=self._folder is not None)
+        elif every is not None:
+            self._inspection.inspection.every = every
+        return self._inspection.inspection

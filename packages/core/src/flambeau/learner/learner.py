@@ -353,7 +353,8 @@ class Learner(RecipeMethods, InspectionMethods):
             training=self.training,
             history=self.history,
             position=Position(epoch=self._position.epoch, step=self._position.step),
-            callbacks=self.callbacks,
+            # First: another callback may interrupt the run in the event.
+            callbacks=(*filter(None, [self._inspection]), *self.callbacks),
             seed=self.seed,
             quiet=self.quiet,
             folder=self._folder,

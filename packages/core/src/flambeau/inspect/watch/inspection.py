@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from flambeau.checked_arguments import checked_count
 from flambeau.inspect.watch.layer_record import LayerRecord
 from flambeau.inspect.watch.layer_watch import LayerWatch
@@ -29,6 +31,7 @@ class Inspection:
         self.every = every
         self._record = LayerRecord()
         self._watch: LayerWatch | None = None
+        self._embeddings: dict[str, Tensor] = {}
 
     @property
     def every(self) -> int | None:
@@ -62,6 +65,7 @@ class Inspection:
         record.layers, record.weights = dict(watch.layers), dict(watch.weights)
         record.notes = list(watch.notes)
         record.last_active = {name: each.cpu() for name, each in watch.last_active.items()}
+        self._embeddings = dict(watch.initial_embeddings)
         return [each.step for each in readings]
 
     def thin_out(self) -> bool:
@@ -81,26 +85,30 @@ class Inspection:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the record and what is needed to continue it: JSON values and tensors."""
-        first = {} if self._watch is None else dict(self._watch.initial_embeddings)
-        return {"record": self.record.state_dict(), "stride": self._stride, "embeddings": first}
+        return {
+            "record": self.record.state_dict(),
+            "stride": self._stride,
+            "embeddings": dict(self._embeddings),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` returned."""
         self._record = LayerRecord()
         self._record.load_state_dict(state["record"])
         self._stride = int(state["stride"])
-        if self._watch is not None:
-            self._continue(self._watch)
-            self._watch.initial_embeddings.update(state["embeddings"])
+        self._embeddings = dict(state["embeddings"])
+        self._watch = None
 
-    def _use(self, watch: LayerWatch) -> None:
+    def use(self, watch: LayerWatch) -> None:
         """Watch with ``watch`` from now on, and continue the record."""
         self.read()
+        watch.continue_from(self._record.layers, self._record.last_active, self._embeddings)
         self._watch = watch
-        self._continue(watch)
 
-    def _continue(self, watch: LayerWatch) -> None:
-        watch.continue_from(self._record.layers, self._record.last_active)
+    def release(self) -> None:
+        """Read the last steps, and free the model, the optimizers and the copies of weights."""
+        self.read()
+        self._watch = None
 
     def __str__(self) -> str:
         record = self.record

@@ -91,11 +91,17 @@ class LayerWatch:
         return self._step is not None
 
     def continue_from(
-        self, layers: Mapping[str, WatchedLayer], last_active: Mapping[str, Tensor]
+        self,
+        layers: Mapping[str, WatchedLayer],
+        last_active: Mapping[str, Tensor],
+        initial_embeddings: Mapping[str, Tensor],
     ) -> None:
         """Continue the record of an earlier run."""
+        device = next((p.device for p in self._trained.parameters()), torch.device("cpu"))
         self._forward.layers.update(layers)
-        self.last_active = dict(last_active)
+        # Copied here, not in a step, where the host would wait for the device.
+        self.last_active = {name: each.to(device) for name, each in last_active.items()}
+        self._weights.first = {name: each.to(device) for name, each in initial_embeddings.items()}
 
     def start_step(self, step: int, *, only_training: bool = False) -> None:
         """Register hooks and copy the weights.
@@ -175,8 +181,7 @@ class LayerWatch:
     def _update_active(self, name: str, active: Tensor, step: int) -> None:
         last = self.last_active.get(name)
         if last is None or last.shape != active.shape:
-            last = torch.full(active.shape, -1, dtype=torch.int32)
-        last = last.to(active.device)
+            last = torch.full(active.shape, -1, dtype=torch.int32, device=active.device)
         self.last_active[name] = torch.where(active, torch.full_like(last, step), last)
 
 

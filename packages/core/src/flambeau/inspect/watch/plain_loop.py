@@ -41,7 +41,7 @@ class ModelInspection(Inspection):
     def __enter__(self) -> Self:
         if self._handles:
             raise InputError("This inspection is already in use. Call inspect(model) again.")
-        self._use(LayerWatch(self._model))
+        self.use(LayerWatch(self._model))
         self._handles = [
             register_optimizer_step_pre_hook(self._before_update),
             register_optimizer_step_post_hook(self._after_update),
@@ -66,7 +66,7 @@ class ModelInspection(Inspection):
                     "No optimizer that has parameters of the model made a step inside the block, "
                     "so nothing was recorded. Put the whole loop inside it."
                 )
-        self.read()
+        self.release()
 
     def _start(self) -> None:
         """Start the next step, if it is watched."""

@@ -1,0 +1,257 @@
+"""``learner.inspect``: the training is the same with it, it resumes, and it writes a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flambeau import (
+    EMA,
+    Callback,
+    FlambeauWarning,
+    Learner,
+    Phase,
+    TensorData,
+    TrainingOptions,
+    TrainState,
+)
+from flambeau.callbacks.layer_inspection import LayerInspection
+from flambeau.inspect.watch.layer_record import load_record
+from flambeau.inspect.watch.weight_watch import FROZEN
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    before = torch.get_rng_state()
+    torch.manual_seed(5)
+    yield
+    torch.set_rng_state(before)
+
+
+def net() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return nn.Sequential(
+            nn.Linear(5, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.2),
+            nn.Linear(16, 3),
+        )
+
+
+def table() -> TensorData:
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    return TensorData.from_tensors(x, x[:, :3].argmax(1), valid=0.25)
+
+
+def make(folder: Path | None = None, **options: Any) -> Learner:
+    torch.manual_seed(7)
+    choices = {"lr": 0.05, "probe": "off", "batch_size": 8, **options.pop("choices", {})}
+    callbacks = options.pop("callbacks", ())
+    return Learner(
+        table(),
+        options.pop("model", None) or net(),
+        choices=choices,
+        training=TrainingOptions(doctor=False, **options),
+        callbacks=callbacks,
+        folder=folder,
+        quiet=True,
+    )
+
+
+def gan_like(model: nn.Module, micro_batches: Any, task: Any, step: Any) -> Tensor:
+    [batch] = micro_batches
+    for name in ("body", "head"):
+        loss = nn.functional.cross_entropy(model(batch.input), batch.target)
+        step.backward(loss)
+        step.update(loss, name)
+    return loss.detach()
+
+
+def two_optimizers(model: nn.Module, values: Any) -> dict[str, torch.optim.Optimizer]:
+    return {
+        "body": torch.optim.SGD(model[0].parameters(), lr=values["lr"]),
+        "head": torch.optim.SGD(model[4].parameters(), lr=values["lr"]),
+    }
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "sgd": {"choices": {"optimizer": "sgd"}},
+    "accumulation, clipping, average": {
+        "accumulate": 2, "clip_norm": 0.1, "average": EMA(),
+    },
+    "bf16": {"choices": {"precision": "bf16"}},
+    "fp16": {"choices": {"precision": "fp16"}},
+    "guard off": {"nonfinite": "off"},
+    "several optimizers": {"train_step": gan_like, "optimizer": two_optimizers},
+    "lbfgs": {
+        "optimizer": lambda model, values: {
+            "main": torch.optim.LBFGS(model.parameters(), lr=values["lr"], max_iter=3)
+        }
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_training_is_the_same_bit_for_bit(name: str) -> None:
+    plain, watched = make(**OPTIONS[name]), make(**OPTIONS[name])
+    watch = watched.inspect(every=1)
+    for learner in (plain, watched):
+        torch.manual_seed(11)
+        learner.fit(2)
+    assert list(plain.history.step_losses) == list(watched.history.step_losses)
+    states = plain.model.state_dict(), watched.model.state_dict()
+    assert all(map(torch.equal, *(state.values() for state in states)))
+    n_steps = len(watched.history.step_losses)
+    assert watch.record.steps == list(range(n_steps))
+    assert watch.record.series("2", "zeros")
+    assert max(watch.record.weight_series("0.weight", "update_norm").values()) > 0
+    assert watch.record.notes == []
+
+
+def test_an_inspection_that_changes_a_weight_would_be_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end = LayerInspection.on_step_end
+
+    def broken(self: LayerInspection, state: TrainState) -> None:
+        end(self, state)
+        with torch.no_grad():
+            state.model[0].weight[0, 0] += 1e-3
+
+    monkeypatch.setattr(LayerInspection, "on_step_end", broken)
+    with pytest.raises(AssertionError):
+        test_training_is_the_same_bit_for_bit("defaults")
+
+
+def test_nothing_is_registered_in_steps_that_are_not_watched() -> None:
+    seen: list[int] = []
+
+    class Count(Callback):
+        def on_gradients_ready(self, state: TrainState) -> None:
+            seen.append(sum(len(m._forward_hooks) for m in state.model.modules()))
+
+    learner = make(callbacks=[Count()])
+    learner.inspect(every=4)
+    learner.fit(1)
+    assert [count > 0 for count in seen] == [True, False, False, False, True, False]
+
+
+def test_a_resumed_run_has_the_record_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_step_end(self, state: TrainState) -> None:
+            if state.position.step == 9:
+                raise KeyboardInterrupt
+
+    options = {"model": None, "choices": {"optimizer": "sgd"}}
+    whole = make(tmp_path / "whole", **options)
+    expected = whole.inspect(every=2)
+    whole.fit(3)
+    cut = make(tmp_path / "cut", callbacks=[Stop()], **options)
+    cut.inspect(every=2)
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(3)
+    resumed = make(tmp_path / "cut", **options)
+    found = resumed.inspect(every=2)
+    resumed.resume()
+    assert found.record.steps == expected.record.steps == list(range(0, 18, 2))
+    one, other = found.record.state_dict(), expected.record.state_dict()
+    for part in ("rows", "weight_rows"):
+        assert one[part].keys() == other[part].keys()
+        for name in one[part]:
+            a, b = one[part][name]["rows"], other[part][name]["rows"]
+            assert torch.equal(a.nan_to_num(-9.0), b.nan_to_num(-9.0)), name
+    assert torch.equal(found.record.last_active["2"], expected.record.last_active["2"])
+    assert load_record(tmp_path / "cut").steps == load_record(tmp_path / "whole").steps
+
+
+def test_the_file_has_a_line_per_layer_and_step(tmp_path: Path) -> None:
+    learner = make(tmp_path)
+    watch = learner.inspect(every=3)
+    learner.fit(2)
+    lines = [json.loads(line) for line in (tmp_path / "inspect.jsonl").read_text().splitlines()]
+    assert "inspect" in lines[0]
+    steps = [line for line in lines if "layer" not in line and "step" in line]
+    assert [line["step"] for line in steps] == [0, 3, 6, 9]
+    assert all(line["lr"] > 0 for line in steps)
+    relu = [line for line in lines if line.get("layer") == "2"]
+    assert [line["step"] for line in relu] == [0, 3, 6, 9]
+    assert {"mean", "rms", "silent", "rank", "histogram", "gradient_histogram"} <= set(relu[0])
+    linear = next(line for line in lines if line.get("layer") == "0")
+    assert set(linear["weights"]["0.weight"]) == {"norm", "gradient_norm", "update_norm"}
+    assert load_record(tmp_path).series("2", "rms") == pytest.approx(
+        watch.record.series("2", "rms"), rel=1e-4
+    )
+    learner.fit(1)
+    assert load_record(tmp_path).steps == [0, 3, 6, 9, 12, 15]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    learner = make()
+    learner.inspect()
+    learner.fit(1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
+    learner = make(tmp_path / "run")
+    (tmp_path / "run" / "inspect.jsonl.part").mkdir(parents=True)
+    watch = learner.inspect(every=1)
+    with pytest.warns(FlambeauWarning, match="inspect-not-written"):
+        learner.fit(1)
+    assert len(watch.record.steps) == 6
+
+
+def test_a_long_run_keeps_fewer_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("flambeau.inspect.watch.layer_record.MOST_STEPS", 10)
+    learner = make(tmp_path)
+    watch = learner.inspect(every=1)
+    learner.fit(4)
+    # 12 steps after two epochs, of which every second one is kept and watched from then on; again
+    # 12 after four epochs.
+    assert watch.record.steps == list(range(0, 24, 4))
+    assert load_record(tmp_path).steps == watch.record.steps
+
+
+def test_a_further_call_returns_the_record_and_may_change_the_interval() -> None:
+    learner = make()
+    assert not learner.is_inspected
+    watch = learner.inspect(every=3)
+    learner.fit(1)
+    assert learner.inspect() is watch
+    assert learner.inspect(every=2).every == 2
+    learner.fit(1)
+    assert watch.record.steps == [0, 3, 6, 8, 10]
+
+
+def test_layers_that_a_phase_freezes_are_frozen_deliberately() -> None:
+    learner = make()
+    watch = learner.inspect(every=1)
+    learner.fit_phases([Phase(1, trainable=["4"])])
+    assert watch.record.deliberately_frozen
+    assert watch.record.weight_series("0.weight", "gradient_norm")[0] == FROZEN
+    learner.fit_phases([Phase(1)])
+    assert not watch.record.deliberately_frozen
+
+
+def test_the_model_is_freed_with_the_learner() -> None:
+    import gc
+    import weakref
+
+    learner = make()
+    watch = learner.inspect(every=1)
+    learner.fit(1)
+    model = weakref.ref(learner.model)
+    del learner
+    gc.collect()
+    assert model() is None
+    assert watch.record.steps
