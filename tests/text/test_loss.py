@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flambeau_text import token_loss as module
 from flambeau_text.token_loss import token_loss
@@ -168,6 +169,25 @@ def test_bf16_gradients_equal_float32_within_precision(smoothing: float, scale: 
         reduced = loss_of(layer, features, targets, smoothing)[0]
     for one, other in zip(torch.autograd.grad(reduced, learning), wanted, strict=True):
         assert float((one - other).norm() / other.norm()) < 0.02
+
+
+def test_an_evaluation_computes_no_gradients(parts: tuple) -> None:
+    """Parameters require gradients in an evaluation, too."""
+    layer, features, targets = parts
+
+    class Products(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm)
+            return function(*args, **(kwargs or {}))
+
+    counts = []
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled), Products() as products:
+            loss_of(layer, features, targets)
+        counts.append(products.count)
+    assert counts == [3, 1]
 
 
 def test_without_grad_mode_nothing_requires_grad(parts: tuple) -> None:

@@ -97,7 +97,14 @@ def linear_token_loss(
         excluded: Id of a token that is never predicted.
     """
     targets = targets.masked_fill(~mask, 0)
-    found = cast("Any", _LinearLoss).apply(features, *layer, targets, mask, smoothing, excluded)
+    weight, bias = layer
+    if not torch.is_grad_enabled():
+        # Within the function gradients are disabled, and parameters require one at any time.
+        features, weight = features.detach(), weight.detach()
+        bias = None if bias is None else bias.detach()
+    found = cast("Any", _LinearLoss).apply(
+        features, weight, bias, targets, mask, smoothing, excluded
+    )
     return found[0], found[1]
 
 
