@@ -55,17 +55,17 @@ class ForwardWatch:
 
     Args:
         model: Any module.
-        on_model_call: Called before each call of the model in a watched step.
+        on_pass: Called before each pass through the model in a watched step.
 
     Attributes:
         layers: The layers by name, in the order of their first call.
         hidden: Notes on what cannot be seen.
     """
 
-    def __init__(self, model: nn.Module, on_model_call: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, model: nn.Module, on_pass: Callable[[], None] = lambda: None) -> None:
         self.layers: dict[str, WatchedLayer] = {}
         self.hidden: list[str] = []
-        self._model, self._on_model_call = model, on_model_call
+        self._model, self._on_pass = model, on_pass
         self._steps: dict[str, LayerStep] = {}
         self._handles: list[RemovableHandle] = []
         self._names: dict[nn.Module, str] = {}
@@ -73,8 +73,9 @@ class ForwardWatch:
         self._axis = UnitAxis()
         self._functions = FunctionWatch(self._on_function)
         self._last = ""  # layer that was called last
-        self._called: dict[str, int] = {}  # calls of functions in this call of the model
+        self._called: dict[str, int] = {}  # calls of functions in this pass
         self._last_output: tuple[str, Tensor] | None = None
+        self._first: nn.Module | None = None  # module with which a pass starts
         self._paused = True
         self._enters_mode = False
         self._only_training = False
@@ -91,7 +92,7 @@ class ForwardWatch:
         self._note_compiled(compiled)
         # Under such a mode a compiled region would be compiled anew.
         self._enters_mode, self._only_training = not compiled, only_training
-        self._steps, self._stack, self._paused = {}, [], False
+        self._steps, self._stack, self._first, self._paused = {}, [], None, False
         for module in self._names:
             self._handles += [
                 module.register_forward_pre_hook(self._before),
@@ -120,8 +121,11 @@ class ForwardWatch:
         if self._paused:
             return
         self._stack.append(module)
-        if module is self._model:
-            self._start_call(arguments)
+        if self._first is None or module is self._first:
+            self._first = module
+            self._start_pass()
+        if module is self._model and self._records():
+            self._record_inputs(arguments)
         if len(self._stack) == 1 and self._enters_mode and self._records():
             self._functions.__enter__()
 
@@ -148,12 +152,13 @@ class ForwardWatch:
     def _records(self) -> bool:
         return not self._paused and (torch.is_grad_enabled() or not self._only_training)
 
-    def _start_call(self, arguments: Any) -> None:
+    def _start_pass(self) -> None:
+        """Start a pass through the model; it may begin inside it, with a part that a task calls."""
         self._axis.start()
         self._called, self._last, self._last_output = {}, "", None
-        self._on_model_call()
-        if not self._records():
-            return
+        self._on_pass()
+
+    def _record_inputs(self, arguments: Any) -> None:
         for number, value in enumerate(float_tensors([arguments]), start=1):
             if number > _MOST_INPUTS:
                 break
@@ -214,7 +219,7 @@ class ForwardWatch:
         self._add(name, function, found, self._axis.after(None, found), finds_silent=True)
 
     def _numbered(self, name: str) -> str:
-        """Return a name that distinguishes several calls in one call of the model."""
+        """Return a name that distinguishes several calls in one pass."""
         count = self._called[name] = self._called.get(name, 0) + 1
         return name if count == 1 else f"{name}, {count}"
 

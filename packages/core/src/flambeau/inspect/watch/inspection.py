@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from flambeau.checked_arguments import checked_count
 from flambeau.inspect.watch.layer_record import LayerRecord
 from flambeau.inspect.watch.layer_watch import LayerWatch
-from flambeau.wording import count_of
+from flambeau.inspect.watch.thresholds import LEAST_STEPS
+from flambeau.wording import count_of, format_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from flambeau.inspect.watch.verdicts import Verdict
 
 
 class Inspection:
@@ -75,6 +81,30 @@ class Inspection:
             self._stride *= 2
         return found
 
+    def verdicts(self) -> list[Verdict]:
+        """Return what is wrong with which layer, the most important faults first.
+
+        A fault must last for three watched steps; the thresholds are in
+        ``flambeau.inspect.watch.thresholds``. On a healthy network the list is empty.
+        """
+        from flambeau.inspect.watch.verdicts import find_verdicts
+
+        return find_verdicts(self.record)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Plot histograms of the outputs and gradients of the layers over the steps.
+
+        Args:
+            path: File to write (.png, .pdf, .svg); None writes no file.
+
+        Raises:
+            InputError: Fewer than two steps were watched.
+            MissingDependencyError: matplotlib is not installed.
+        """
+        from flambeau.inspect.watch.layer_figure import plot_layers
+
+        return plot_layers(self.record, path, first={each.layer for each in self.verdicts()})
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write all statistics as JSON Lines; see docs/look_inside.md for the format.
 
@@ -111,7 +141,23 @@ class Inspection:
         self._watch = None
 
     def __str__(self) -> str:
+        return "\n".join([*map(str, self.verdicts()), *self.summary_lines()])
+
+    def summary_lines(self) -> list[str]:
+        """Return what was watched, whether no fault was found, and what could not be seen."""
         record = self.record
         called = sum(layer.number > 0 for layer in record.layers.values())
-        steps = count_of(len(record.values), "step")
-        return f"{steps} of {count_of(called, 'layer')} watched."
+        watched = f"{count_of(called, 'layer')} watched in {count_of(len(record.values), 'step')}"
+        enough = len(record.values) >= LEAST_STEPS
+        if not enough:
+            watched += f": too few for a verdict, which needs {LEAST_STEPS}"
+        elif not self.verdicts():
+            watched += ": no fault found"
+        lines = [f"{watched}."]
+        scale = record.noise_scale()
+        if scale is not None:
+            lines.append(
+                f"Gradient noise scale: {format_number(scale)} micro-batches; a larger batch than "
+                "that hardly improves a step."
+            )
+        return [*lines, *record.notes]

@@ -106,6 +106,10 @@ class LayerRecord:
         found = {step: row[first : first + N_BINS] for step, row in self.rows[layer].items()}
         return {step: row for step, row in found.items() if not bool(row.isnan().any())}
 
+    def has_histograms(self, layer: str) -> bool:
+        """Return whether any step has a histogram of the outputs of a layer."""
+        return bool(self.series(layer, "mean"))
+
     def noise_scale(self) -> float | None:
         """Return the gradient noise scale in micro-batches; None without accumulation."""
         return noise_scale(list(self.noise.values()))

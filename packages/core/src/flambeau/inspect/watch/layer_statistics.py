@@ -165,7 +165,10 @@ def _of_pairs(rows: Tensor, spacing: int) -> list[Tensor]:
         none = torch.zeros_like(rank)
         return [rank, none, none - 1, none - 1]
     active = (rows != 0).float().mean(0) >= _LEAST_ACTIVE
-    varies = active & (own > 1e-8 * rows.square().sum(0))
+    # Units of two values, such as indicators, are often equal for a few samples.
+    low, high = rows.amin(0), rows.amax(0)
+    two_values = ((rows == low) | (rows == high)).all(0)
+    varies = active & ~two_values & (own > 1e-8 * rows.square().sum(0))
     distance = (own[:, None] + own[None, :] - 2.0 * products) / own[:, None]
     valid = varies[:, None] & varies[None, :]
     valid = valid & ~torch.eye(len(own), dtype=torch.bool, device=rows.device)

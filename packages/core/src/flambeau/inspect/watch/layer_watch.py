@@ -55,7 +55,7 @@ class LayerWatch:
     """
 
     def __init__(self, model: nn.Module, trained: nn.Module | None = None) -> None:
-        self._forward = ForwardWatch(model, self._model_called)
+        self._forward = ForwardWatch(model, self._pass_started)
         self._weights = WeightWatch(model if trained is None else trained)
         self._noise = NoiseScale()
         self._step: StepReading | None = None
@@ -174,9 +174,9 @@ class LayerWatch:
                 step.noise = square, trace
         return steps
 
-    def _model_called(self) -> None:
+    def _pass_started(self) -> None:
         with torch.no_grad():
-            self._noise.model_called(self._parameters)
+            self._noise.pass_started(self._parameters)
 
     def _update_active(self, name: str, active: Tensor, step: int) -> None:
         last = self.last_active.get(name)

@@ -13,8 +13,8 @@ from flambeau.inspect.watch.weight_watch import norm_of
 class NoiseScale:
     """Compares the squared norm of the gradient of one micro-batch with that of the whole step.
 
-    With accumulation the gradients of the first micro-batch are in the parameters when the model is
-    called the second time. Their squared norm is larger than that of the mean over all
+    With accumulation the gradients of the first micro-batch are in the parameters when the second
+    pass through the model starts. Their squared norm is larger than that of the mean over all
     micro-batches, by the noise that averaging removes. The simple noise scale ``tr(Σ) / |G|²`` is
     about the number of micro-batches beyond which a larger batch hardly helps.
 
@@ -26,18 +26,18 @@ class NoiseScale:
     """
 
     def __init__(self) -> None:
-        self._calls = 0
+        self._passes = 0
         self._first: Tensor | None = None
         self._total: Tensor | None = None
 
     def start(self) -> None:
         """Start a step."""
-        self._calls, self._first, self._total = 0, None, None
+        self._passes, self._first, self._total = 0, None, None
 
-    def model_called(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Note a call of the model; before the second one, take the gradients so far."""
-        self._calls += 1
-        if self._calls == 2:
+    def pass_started(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Count a pass through the model; before the second one, take the gradients so far."""
+        self._passes += 1
+        if self._passes == 2:
             self._first = _square(parameters)
 
     def gradients_ready(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -53,7 +53,7 @@ class NoiseScale:
         """
         if self._first is None or self._total is None:
             return None
-        n = self._calls
+        n = self._passes
         small, big = self._first * n * n, self._total
         return torch.stack([(n * big - small) / (n - 1), (small - big) / (1 - 1 / n)])
 
