@@ -255,3 +255,21 @@ def test_the_model_is_freed_with_the_learner() -> None:
     gc.collect()
     assert model() is None
     assert watch.record.steps
+
+
+def test_verdicts_are_printed_once_unless_the_learner_is_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for quiet in (True, False):
+        model = net()
+        with torch.no_grad():
+            model[1].bias.fill_(-20.0)
+        learner = make(model=model)
+        learner.quiet = quiet
+        watch = learner.inspect(every=1)
+        learner.fit(3)
+        assert [(each.kind, each.layer) for each in watch.verdicts()] == [("dead", "2")]
+        err = capsys.readouterr().err
+        assert err.count("inspect: layer 3 (2): 100% of its 16 units never fire") == 1 - quiet
+    assert "layer 3 (2): 100%" in str(watch)
+    assert "4 layers watched in 18 steps" in str(watch)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flambeau.callbacks.progress_bar import ProgressBar
 from flambeau.errors import FlambeauWarning, StorageError
 from flambeau.inspect.watch.inspection import Inspection
 from flambeau.inspect.watch.layer_record import FILE_NAME
@@ -20,11 +21,13 @@ class LayerInspection(Callback):
     """Records statistics of all layers in the watched steps; ``learner.inspect`` creates it.
 
     Nothing is read from the device within an epoch. At its end the steps are appended to
-    ``inspect.jsonl`` in the run's folder. The record is saved in checkpoints.
+    ``inspect.jsonl`` in the run's folder, and new verdicts are printed. The record is saved in
+    checkpoints.
 
     Args:
         every: As for ``Inspection``.
         writes: Whether to write the file: if the user named a folder.
+        quiet: Whether to print no verdicts.
 
     Attributes:
         inspection: The record of the watched steps.
@@ -32,8 +35,12 @@ class LayerInspection(Callback):
 
     every_process = False
 
-    def __init__(self, every: int | None = None, *, writes: bool = True) -> None:
+    def __init__(
+        self, every: int | None = None, *, writes: bool = True, quiet: bool = False
+    ) -> None:
         self.inspection = Inspection(every)
+        self._quiet = quiet
+        self._printed: set[tuple[str, str]] = set()
         self._writes = writes
         self._watch: LayerWatch | None = None
         self._unwritten: list[int] = []
@@ -62,6 +69,7 @@ class LayerInspection(Callback):
     def on_epoch_end(self, state: TrainState) -> None:
         self._read()
         self._write(state)
+        self._print()
 
     def on_fit_end(self, state: TrainState) -> None:
         self._release()
@@ -72,6 +80,7 @@ class LayerInspection(Callback):
             self._watch.cancel()
         self._release()
         self._write(state)
+        self._print()
 
     def state_dict(self) -> dict[str, Any]:
         self._read()
@@ -83,6 +92,14 @@ class LayerInspection(Callback):
     def _read(self) -> None:
         self._unwritten += self.inspection.read()
         self._stale |= self.inspection.thin_out()
+
+    def _print(self) -> None:
+        """Print the verdicts that were not printed before."""
+        for verdict in () if self._quiet else self.inspection.verdicts():
+            key = verdict.kind, verdict.layer
+            if key not in self._printed:
+                self._printed.add(key)
+                ProgressBar.write_line(f"inspect: {verdict}")
 
     def _release(self) -> None:
         self._read()

@@ -28,6 +28,7 @@ class InspectionMethods(ABC):
 
     _inspection: LayerInspection | None = None
     _folder: Path | None
+    quiet: bool
 
     @property
     @abstractmethod
@@ -111,8 +112,9 @@ class InspectionMethods(ABC):
         In the watched steps, statistics of the outputs, gradients, weights and updates of each
         layer are computed on the device: dead and saturated units, effective rank, entropy of
         attention and more. They are read once per epoch and change nothing in the training. With a
-        folder, ``inspect.jsonl`` in it has them. A further call without ``every`` only returns the
-        record. To continue the record after ``resume``, call this method before it.
+        folder, ``inspect.jsonl`` in it has them. ``print`` shows what is wrong with which layer and
+        how to fix it; the fit prints it at the end of an epoch, too. A further call without
+        ``every`` only returns the record. To continue it after ``resume``, call this method first.
 
         Args:
             every: Watch every ``every``-th step. None watches the first ten steps, every tenth step
@@ -135,7 +137,8 @@ class InspectionMethods(ABC):
         from flambeau.callbacks.layer_inspection import LayerInspection
 
         if self._inspection is None:
-            self._inspection = LayerInspection(every, writes=self._folder is not None)
+            writes = self._folder is not None
+            self._inspection = LayerInspection(every, writes=writes, quiet=self.quiet)
         elif every is not None:
             self._inspection.inspection.every = every
         return self._inspection.inspection
