@@ -12,6 +12,8 @@ from flambeau.inspect.watch.layer_record import LayerRecord
 from flambeau.inspect.watch.watched_layer import WatchedLayer, WatchedWeight
 from flambeau.inspect.watch.weight_watch import FROZEN, NO_GRADIENT, NO_OPTIMIZER
 
+_LEAST_GRADIENT = 1e-4
+
 _SATURATING = ("Sigmoid", "sigmoid", "Hardsigmoid", "Tanh", "tanh", "Hardtanh")
 
 
@@ -121,8 +123,9 @@ def _vanishing(record: LayerRecord) -> Iterator[Evidence]:
 def _of_weight(record: LayerRecord, name: str, weight: WatchedWeight) -> Iterator[Evidence]:
     gradients = record.weight_series(name, "gradient_norm")
     updates = record.weight_series(name, "update_norm")
+    sizes = record.weight_series(name, "norm")
     reasons = {
-        step: _why_not_trained(value, updates.get(step, math.nan))
+        step: _why_not_trained(value, updates.get(step, math.nan), sizes.get(step, 0.0))
         for step, value in gradients.items()
     }
     values = {step: float(bool(reason)) for step, reason in reasons.items()}
@@ -143,10 +146,12 @@ def _of_weight(record: LayerRecord, name: str, weight: WatchedWeight) -> Iterato
         yield Evidence("large updates", weight.layer, ratios, {"weight": name, "ratios": own})
 
 
-def _why_not_trained(gradient: float, update: float) -> str:
+def _why_not_trained(gradient: float, update: float, size: float) -> str:
     """Return why a weight does not change; empty if it does, or if nothing says that it does not.
 
-    A gradient of exactly 0 comes from the layers after it, which have verdicts of their own.
+    A gradient of exactly 0 comes from the layers after it, which have verdicts of their own. One
+    that is small beside the weight, such as that of the bias of keys, which a softmax ignores, may
+    be lost in the rounding of the weight.
     """
     if gradient == FROZEN:
         return "frozen"
@@ -154,7 +159,7 @@ def _why_not_trained(gradient: float, update: float) -> str:
         return "no gradient"
     if gradient == NO_OPTIMIZER:
         return "no optimizer"
-    return "no update" if gradient > 0 and update == 0 else ""
+    return "no update" if gradient > _LEAST_GRADIENT * size and update == 0 else ""
 
 
 def _last(series: Mapping[int, object]) -> object:
