@@ -116,7 +116,8 @@ def _without_consequences(record: LayerRecord, hits: _Hits, numbers: Mapping[str
     constant = [*(hit for hit in hits["dead"] if hit.value > 0.9), *hits["saturated"]]
     first = min((numbers[hit.layer] for hit in constant), default=10**6)
     found["lost signal"] = [h for h in hits["lost signal"][:1] if numbers[h.layer] < first]
-    found["vanishing"] = _one_of_vanishing(hits["vanishing"], constant, numbers)
+    stopping = [*constant, *hits["one position"], *hits["no entropy"]]
+    found["vanishing"] = _one_of_vanishing(hits["vanishing"], stopping, numbers)
     found["frozen"] = _frozen_layers(record, hits["frozen"])
     collapsed = {hit.layer for hit in hits["one position"]}
     found["no entropy"] = [hit for hit in hits["no entropy"] if hit.layer not in collapsed]
@@ -151,13 +152,13 @@ def _dead_units(record: LayerRecord, hit: _Hit) -> tuple[int, ...]:
 
 
 def _one_of_vanishing(
-    hits: Sequence[_Hit], constant: Sequence[_Hit], numbers: Mapping[str, int]
+    hits: Sequence[_Hit], stopping: Sequence[_Hit], numbers: Mapping[str, int]
 ) -> list[_Hit]:
     """Return the first layer whose gradient vanishes, with the layer in which most of it is lost.
 
-    Before a dead or saturated layer it vanishes because of that layer.
+    Before a dead or saturated layer and a collapsed attention it vanishes because of that one.
     """
-    last = max((numbers[hit.layer] for hit in constant), default=0)
+    last = max((numbers[hit.layer] for hit in stopping), default=0)
     hits = [hit for hit in hits if numbers[hit.layer] > last]
     if not hits:
         return []

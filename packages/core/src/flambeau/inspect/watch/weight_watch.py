@@ -100,8 +100,8 @@ class WeightWatch:
     def _unused_rows(self, name: str, value: nn.Parameter, old: Tensor) -> Tensor | None:
         """Return the number of rows of an embedding that no step has updated, 0-d.
 
-        Adam's second moments of such rows are 0. Without them, unused rows are those that are
-        still colinear with the initial ones: weight decay shrinks all rows.
+        Adam's second moments of such rows are 0. Without them, unused rows equal the initial ones;
+        if no row does, because weight decay shrinks all of them, they are colinear with them.
         """
         if not self.weights[name].is_embedding:
             return None
@@ -115,7 +115,9 @@ class WeightWatch:
             1, keepdim=True
         ).clamp(min=1e-30)
         size = now.float().square().sum(1).clamp(min=1e-30)
-        return (residual.square().sum(1) <= _COLINEAR**2 * size).sum().float()
+        colinear = residual.square().sum(1) <= _COLINEAR**2 * size
+        equal = (now == first).all(1)
+        return torch.where(equal.any(), equal, colinear).sum().float()
 
     def _second_moments(self, value: nn.Parameter) -> Tensor | None:
         for optimizer in self._optimizers:
