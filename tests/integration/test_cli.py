@@ -26,6 +26,7 @@ from flambeau.cli.app import build_app
 from flambeau.cli.data_arguments import option_texts, parse_options
 from flambeau.domain import get_domain
 from flambeau.errors import FlambeauError
+from flambeau.inspect.watch.layer_record import load_record
 
 SMALL = ("--set", "batch_size=8", "--size", "16", "--epochs", "1")
 
@@ -403,6 +404,20 @@ def test_steps_and_evaluate_every(photos: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(FlambeauError, match=message):
             call("fit", photos, *small, *options, "--out", tmp_path / "other")
+
+
+def test_inspect_every_prints_verdicts_and_writes_a_page(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    text = call("fit", photos, *SMALL[:-2], "--steps", 4, "--inspect-every", 1, "--out", folder)
+    assert "layers watched in 4 steps" in text
+    assert load_record(folder).steps == [0, 1, 2, 3]
+    assert ">Layers<" in (folder / "layers.html").read_text()
+    for options, message in (
+        (("--inspect-every", 0), "--inspect-every is 0"),
+        (("--inspect-every", 5, "--folds", 2), "--inspect-every 5 cannot be used with --folds"),
+    ):
+        with pytest.raises(FlambeauError, match=message):
+            call("fit", photos, *SMALL, *options, "--out", tmp_path / "other")
 
 
 def test_minutes_runs_fit_auto(photos: Path, tmp_path: Path) -> None:

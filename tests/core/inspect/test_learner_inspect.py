@@ -22,8 +22,11 @@ from flambeau import (
     TrainState,
 )
 from flambeau.callbacks.layer_inspection import LayerInspection
+from flambeau.errors import InputError
+from flambeau.inspect.watch.layer_figure import drawn_layers
 from flambeau.inspect.watch.layer_record import load_record
 from flambeau.inspect.watch.weight_watch import FROZEN
+from flambeau.report.layer_section import layers_page
 
 
 @pytest.fixture(autouse=True)
@@ -273,3 +276,40 @@ def test_verdicts_are_printed_once_unless_the_learner_is_quiet(
         assert err.count("inspect: layer 3 (2): 100% of its 16 units never fire") == 1 - quiet
     assert "layer 3 (2): 100%" in str(watch)
     assert "4 layers watched in 18 steps" in str(watch)
+
+
+def test_the_report_has_a_section_and_the_page_stands_alone(tmp_path: Path) -> None:
+    model = net()
+    with torch.no_grad():
+        model[1].bias.fill_(-20.0)
+    learner = make(model=model)
+    plain = learner.interpret().report(tmp_path / "plain.html").read_text()
+    assert ">Layers<" not in plain
+    learner.inspect(every=1)
+    learner.fit(1)
+    page = learner.interpret().report(tmp_path / "report.html").read_text()
+    assert ">Layers<" in page
+    assert "100% of its 16 units never fire since step 0" in page
+    assert page.count('aria-label="Histograms of') == 5  # the input and four layers
+    alone = layers_page(learner.inspect()).html()
+    assert "share of silent units, by layer and step" in alone
+    assert "<script" not in alone
+
+
+def test_a_plot_needs_two_steps_and_draws_at_most_24_layers(tmp_path: Path) -> None:
+    deep = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    deep.extend([nn.Linear(4, 4) for _ in range(30)])
+    deep.append(nn.Linear(4, 3))
+    learner = make(model=deep)
+    watch = learner.inspect(every=100)
+    learner.fit(1)
+    with pytest.raises(InputError, match="1 steps were watched"):
+        watch.plot()
+    learner.inspect(every=1)
+    learner.fit(1)
+    names = drawn_layers(watch.record, first={"20"})
+    assert len(names) == 24
+    assert "20" in names
+    figure = watch.plot(tmp_path / "layers.png")
+    assert (tmp_path / "layers.png").stat().st_size > 10_000
+    assert len(figure.axes) == 48

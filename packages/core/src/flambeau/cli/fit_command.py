@@ -224,8 +224,16 @@ def _train(
     if learner.plan["auto"].value is not None:
         typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
     if learner.is_inspected:
-        typer.echo(f"\n{learner.inspect()}")
+        run_on_main(lambda: _report_layers(learner, folder))
     _finish(learner, folder)
+
+
+def _report_layers(learner: Learner, folder: Path) -> None:
+    """Print the verdicts on the layers, and write the page about them."""
+    from flambeau.report.layer_section import layers_page
+
+    path = layers_page(learner.inspect()).save(folder / "layers.html")
+    typer.echo(f"\n{learner.inspect()}\nPlots of the layers are in {path}.")
 
 
 def _check_inspect(every: int | None, of_folds: Mapping[str, Any] | None) -> None:

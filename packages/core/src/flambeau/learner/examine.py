@@ -19,7 +19,7 @@ from flambeau.training.optim.groups import trainable_groups
 from flambeau.training.run import Run
 
 if TYPE_CHECKING:
-    from flambeau.inspect import Summary
+    from flambeau.inspect import Inspection, Summary
     from flambeau.report.interpretation import ReportDetails
 
 
@@ -76,7 +76,9 @@ def check_task_loss(checked: TrainingSetup) -> None:
         check_loss(task, outputs, batch, result)
 
 
-def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:
+def report_details(
+    setup: Setup, built: BuiltPlan, inspection: Inspection | None = None
+) -> ReportDetails:
     """Return the content of a report besides the predictions: data, plan, history and device."""
     from flambeau.report.interpretation import ReportDetails
 
@@ -88,6 +90,7 @@ def report_details(setup: Setup, built: BuiltPlan) -> ReportDetails:
         dataset=built.dataset,
         notes={"device": str(built.device), "seed": str(setup.seed)},
         preprocessor=built.preprocessor,
+        inspection=inspection,
     )
 
 

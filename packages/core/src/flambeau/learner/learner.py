@@ -418,7 +418,9 @@ class Learner(RecipeMethods, InspectionMethods):
         from flambeau.report.interpretation import interpret
 
         require_part(self.data, part)
-        details, read = report_details(self._setup(), self.built), partial(self.built.batches, part)
+        inspection = self.inspect() if self.is_inspected else None
+        details = report_details(self._setup(), self.built, inspection)
+        read = partial(self.built.batches, part)
         return interpret(
             self.model, self.task, read, part=part, context=self._context(), details=details
         )

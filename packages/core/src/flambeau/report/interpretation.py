@@ -44,6 +44,8 @@ from flambeau.training.history import History
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from flambeau.inspect.watch.inspection import Inspection
+
 _SIDES = ("target", "predicted")
 
 
@@ -59,6 +61,7 @@ class ReportDetails:
         dataset: Returns the data set of a part ("train", "valid", …); needed for baselines.
         notes: Further facts by name, such as the model and the device.
         preprocessor: The fitted preprocessor, from which a task reads names of inputs.
+        inspection: What ``learner.inspect`` has recorded of the layers.
     """
 
     title: str = "Report"
@@ -68,6 +71,7 @@ class ReportDetails:
     dataset: Callable[[str], Dataset] | None = None
     notes: Mapping[str, str] = field(default_factory=dict[str, str])
     preprocessor: Preprocessor | None = None
+    inspection: Inspection | None = None
 
 
 def interpret(

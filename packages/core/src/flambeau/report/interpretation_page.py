@@ -66,6 +66,10 @@ def make_page(found: Interpretation) -> Page:
     if details.history is not None and details.history.rows and can_plot():
         draws = history_panels(details.history)
         page.add("Training", Figures(_figures(draws, "Curve by epoch"), min_width=300))
+    if details.inspection is not None and details.inspection.record.steps:
+        from flambeau.report.layer_section import layer_blocks
+
+        page.add("Layers", *layer_blocks(details.inspection))
     finite = found.predictions.finite
     kind = found.predictions.kind
     if kind in ("classification", "multi_label"):
