@@ -45,18 +45,36 @@ def run_cases(
     variants: Annotated[
         list[str] | None, typer.Option("--variant", help="Run only this variant; repeatable.")
     ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only this case of a suite, or FILE.py with a CASE; repeatable."),
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(help="Peers by name or path, with commas; all by default. Installed by uv."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure peers anew that the folder already has.")
+    ] = False,
 ) -> None:
     """Measure, add the results to a folder and show them. Exit with 1 if a limit is missed."""
     from flambeau_bench import suites
     from flambeau_bench.cases import CASES
+    from flambeau_bench.peers.peer_run import PeerOptions
+    from flambeau_bench.user_cases import with_user_cases
     from flambeau_bench.verdict_table import terminal_table
 
-    chosen = suites.select_cases(target, CASES, "quick" if quick else size)
+    only = case or []
+    cases = with_user_cases(CASES, [target, *only])
+    names = [Path(name).stem if name.endswith(".py") else name for name in [target, *only]]
+    chosen = suites.select_cases(names[0], cases, "quick" if quick else size, names[1:])
+    named = tuple(name.strip() for name in peers.split(",") if name.strip()) if peers else ()
     records = suites.run(
         chosen,
         out,
         pairs=pairs,
         variants=variants or (),
+        peers=PeerOptions(named, again),
         log=lambda line: typer.echo(line, err=True),
     )
     typer.echo(terminal_table(records))

@@ -20,6 +20,7 @@ class Measurement:
         settings: Settings that must be equal on both sides: dtype, threads, optimizer …
         quality: The values that the quality condition compares: a hash of the losses, an accuracy.
         notes: What a reader should know about this run.
+        versions: Versions of the libraries of a side that runs in an interpreter of its own.
     """
 
     figures: Mapping[str, float]
@@ -30,6 +31,7 @@ class Measurement:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     quality: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
     notes: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, so that a measurement can be passed between processes."""

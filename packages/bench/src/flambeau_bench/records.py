@@ -145,6 +145,15 @@ def read(folder: Path) -> list[Record]:
     return [record for path in paths for record in _lines(path)]
 
 
+def read_if_any(folder: Path) -> list[Record]:
+    """Return all records in ``folder`` as ``read`` does; none if it has no results.
+
+    Raises:
+        ArtefactError: As for ``read``.
+    """
+    return read(folder) if any(folder.glob("*.jsonl")) else []
+
+
 def _lines(path: Path) -> list[Record]:
     found: list[Record] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):

@@ -10,6 +10,8 @@ from pathlib import Path
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_bench.case import SIZES, Case, Size
 from flambeau_bench.pairing import measure_pairs
+from flambeau_bench.peers.peer_case import PeerCase
+from flambeau_bench.peers.peer_run import ALL_PEERS, PeerOptions, run_peer_case
 from flambeau_bench.records import Record, append, comparison_records, header, skipped_record
 from flambeau_bench.verdict import judge
 
@@ -17,25 +19,38 @@ Log = Callable[[str], None]
 
 
 def select_cases(
-    target: str, cases: dict[str, Case], size: str | None = None
+    target: str, cases: dict[str, Case], size: str | None = None, only: Sequence[str] = ()
 ) -> list[tuple[Case, Size]]:
     """Return the cases that a name on the command line selects, with their sizes.
 
     Args:
-        target: A case, or a suite ("quick", "cpu", "gpu"): all cases that have this size.
+        target: A case, or a suite ("quick", "cpu", "gpu"): all cases that have this size, but those
+            with peers only if ``only`` names them.
         cases: All cases by name.
         size: Size of a single case; "cpu" by default. A suite determines the size itself.
+        only: Cases to run at the size of the suite ``target``; all if empty.
 
     Raises:
-        ArgumentError: The case, suite or size is unknown.
+        ArgumentError: The case, suite or size is unknown, or ``only`` is given with a case.
     """
+    if only:
+        if target not in SIZES:
+            raise ArgumentError(
+                f"--case chooses from a suite ({', '.join(SIZES)}), but {target!r} is none. "
+                f"Run flambeau bench run cpu --case {only[0]}."
+            )
+        return [select_cases(name, cases, target)[0] for name in only]
     if target in SIZES:
         if size is not None and size != target:
             raise ArgumentError(
                 f"The suite {target!r} runs at size {target!r}, not {size!r}. Name a case to "
                 "choose another size."
             )
-        return [(case, case.sizes[target]) for case in cases.values() if target in case.sizes]
+        return [
+            (case, case.sizes[target])
+            for case in cases.values()
+            if target in case.sizes and not (isinstance(case, PeerCase) and case.on_request)
+        ]
     if target not in cases:
         raise ArgumentError(
             f"Unknown case or suite {target!r}. {did_you_mean(target, [*cases, *SIZES])}"
@@ -54,6 +69,7 @@ def run(
     *,
     pairs: int | None = None,
     variants: Sequence[str] = (),
+    peers: PeerOptions = ALL_PEERS,
     log: Log = lambda line: None,
 ) -> list[Record]:
     """Measure the cases and append all records to one file in ``folder``.
@@ -64,6 +80,7 @@ def run(
         pairs: Number of pairs, also for the noise floor; it replaces the number in ``Size``, except
             for cases that only count.
         variants: Variants to run; all if empty.
+        peers: Which peers take part in cases with peers.
         log: Receives a line before each comparison, and its progress if it takes long.
 
     Raises:
@@ -87,6 +104,9 @@ def run(
             append(folder, run_id, records)
             found += records
             continue
+        if isinstance(case, PeerCase):
+            found += run_peer_case(case, size, head, folder, peers, variants=variants, log=log)
+            continue
         for comparison in case.comparisons(size):
             if variants and comparison.variant not in variants:
                 continue
@@ -99,7 +119,14 @@ def run(
 
 
 def _check_variants(chosen: Sequence[tuple[Case, Size]], variants: Sequence[str]) -> None:
-    known = [c.variant for case, size in chosen for c in case.comparisons(size)]
+    known: list[str] = []
+    for case, size in chosen:
+        if isinstance(case, PeerCase):
+            if any(variant.partition(": ")[0] in case.row_names(size) for variant in variants):
+                return
+            known += case.row_names(size)
+        else:
+            known += [comparison.variant for comparison in case.comparisons(size)]
     for variant in variants:
         if variant not in known:
             raise ArgumentError(f"Unknown variant {variant!r}. {did_you_mean(variant, known)}")

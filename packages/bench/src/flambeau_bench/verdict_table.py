@@ -19,7 +19,8 @@ def verdict_rows(records: Iterable[Mapping[str, Any]]) -> list[Row]:
     found: list[Row] = []
     for record in records:
         if record["kind"] == "skipped":
-            found.append((record["case"], "", "", "", "", "", "", f"skipped: {record['reason']}"))
+            reason, variant = f"skipped: {record['reason']}", record.get("variant", "")
+            found.append((record["case"], variant, "", "", "", "", "", reason))
         elif record["kind"] == "result":
             found.append(_row(record))
     return found

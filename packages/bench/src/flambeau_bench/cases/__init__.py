@@ -10,6 +10,8 @@ from flambeau_bench.cases.language import Language
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
 from flambeau_bench.cases.loss_memory import LossMemory
+from flambeau_bench.cases.peers_overhead import PeersOverhead
+from flambeau_bench.cases.peers_vision import PeersVision
 from flambeau_bench.cases.sync_count import SyncCount
 from flambeau_bench.cases.tabular import Tabular
 from flambeau_bench.cases.translation import Translation
@@ -33,6 +35,8 @@ CASES: dict[str, Case] = {
         Tabular(),
         Language(),
         LossMemory(),
+        PeersOverhead(),
+        PeersVision(),
     )
 }
 """All cases by their names on the command line."""
@@ -49,6 +53,8 @@ __all__ = [
     "Loaders",
     "LoopOverhead",
     "LossMemory",
+    "PeersOverhead",
+    "PeersVision",
     "SyncCount",
     "Tabular",
     "Translation",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any, ClassVar
 
@@ -20,48 +18,17 @@ from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.real_data import folder_of, missing_reason
+from flambeau_bench.side.idx_file import ImageArray, read_idx
+from flambeau_bench.side.small_resnet import SmallResNet
 from flambeau_bench.time_slices import running_s
 from flambeau_bench.timing import process_and_children_s
 
 USUAL, USUAL_WORKERS, FLAMBEAU = "usual program", "usual program, 2 workers", "flambeau"
 WORKERS = {USUAL: 0, USUAL_WORKERS: 2}
-CLASSES = 10
 LR = 1e-3  # the default of torch's AdamW
 
-ImageArray = NDArray[np.uint8]
 ArraysByPart = dict[str, tuple[ImageArray, NDArray[np.int64]]]
 """Images ``(n, 28, 28)`` and labels ``(n,)`` of "train" and "valid"."""
-
-
-class SmallResNet(nn.Module):
-    """Four convolutions, the last two with a residual connection around them, and a linear head.
-
-    Args:
-        width: Channels of the first convolution; the others have twice as many.
-    """
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        wide = 2 * width
-        self.stem = nn.Sequential(
-            *_convolution(1, width), nn.MaxPool2d(2), *_convolution(width, wide), nn.MaxPool2d(2)
-        )
-        self.block = nn.Sequential(*_convolution(wide, wide), *_convolution(wide, wide))
-        self.head = nn.Linear(wide, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(batch, 10)`` for images ``(batch, 1, 28, 28)``."""
-        x = self.stem(x)
-        x = x + self.block(x)
-        return self.head(x.mean(dim=(2, 3)))
-
-
-def _convolution(n_in: int, n_out: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
-        nn.BatchNorm2d(n_out),
-        nn.ReLU(inplace=True),
-    ]
 
 
 class PerSampleDataset(TorchDataset[tuple[Tensor, int]]):
@@ -261,16 +228,3 @@ def read_fashion_mnist(size: Size) -> ArraysByPart:
         )
         for part, stem in files.items()
     }
-
-
-def read_idx(path: Path) -> ImageArray:
-    """Return the array in a file of the MNIST format.
-
-    Source:
-        The format's description at http://yann.lecun.com/exdb/mnist: two zero bytes, a type (8 is
-        uint8), the number of axes, their sizes as big-endian int32, the values.
-    """
-    content = gzip.decompress(path.read_bytes())
-    axes = content[3]
-    shape = np.frombuffer(content, dtype=">i4", count=axes, offset=4)
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape).copy()

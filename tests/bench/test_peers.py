@@ -1,0 +1,427 @@
+"""Peers: planted faults of a side void its rounds, and a missing peer is absent, never slow."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau_bench import suites
+from flambeau_bench.case import Criterion, Size
+from flambeau_bench.cases import CASES
+from flambeau_bench.cases.peers_overhead import ROWS, PeersOverhead
+from flambeau_bench.cases.peers_vision import PeersVision
+from flambeau_bench.measurement import Measurement
+from flambeau_bench.peers import peer_run
+from flambeau_bench.peers.environment import install_estimate, locked_wheels
+from flambeau_bench.peers.live_side import LiveSide, SideError
+from flambeau_bench.peers.peer import FLAMBEAU, PLAIN, Peer, choose_peers, known_peers
+from flambeau_bench.peers.peer_case import Row
+from flambeau_bench.peers.peer_run import PeerOptions, run_peer_case
+from flambeau_bench.peers.rounds import measure_row, order_of_round
+from flambeau_bench.peers.vision_trials import choose
+from flambeau_bench.real_data import folder_of, missing_reason
+from flambeau_bench.records import header
+from flambeau_bench.side import protocol
+from flambeau_bench.side.protocol import Job
+from flambeau_bench.side.torch_fashion import FashionTask
+from flambeau_bench.side.torch_tiny import TinyTask
+from flambeau_bench.timing import frozen_heap
+from flambeau_bench.verdict import Outcome, judge
+
+# The loader of the user does not shuffle, so that all sides have the same batches.
+pytestmark = pytest.mark.filterwarnings("ignore:.train-not-shuffled")
+
+BASELINES = Path(__file__).parents[2] / "packages" / "bench" / "baselines"
+SIZE = Size("quick", {"steps": 3}, pairs=2, floor_pairs=2)
+PLANTED_S = 50e-6
+
+
+def program_of(peer: str, case: str = "peers_overhead") -> ModuleType:
+    """Return the module of a side's program."""
+    path = BASELINES / peer / f"{case}.py"
+    spec = importlib.util.spec_from_file_location(f"{case}_of_{peer}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _frozen() -> Iterator[None]:
+    """Collect new objects only: a full collection of what pytest has loaded takes 0.3 s."""
+    with frozen_heap():
+        yield
+
+
+plain, of_flambeau = program_of("plain"), program_of("flambeau")
+Make = Callable[[Job, dict[str, Any]], Any]
+
+
+class SideHere(LiveSide):
+    """A side in this process: what a program would answer, without starting an interpreter."""
+
+    def __init__(self, job: Job, build: protocol.Build, make: Make) -> None:
+        self._job, self._build, self._make = job, build, make
+        self._watched = {}
+        imports = {"import_s": 0.0, "import_cpu_s": 0.0, "modules": 0.0}
+        self.ready = {"versions": {"torch": torch.__version__}, "imports": imports}
+
+    def run(self, request: Any) -> dict[str, Any]:
+        answer = protocol._measured(self._build, self._make(self._job, request))
+        return json.loads(json.dumps(answer))
+
+    def close(self) -> None:
+        """End nothing."""
+
+
+class OverheadHere(PeersOverhead):
+    """The case with sides in this process; ``faulty`` is the program of the peer "faulty"."""
+
+    def __init__(self, build: protocol.Build = plain.build, make: Make = TinyTask) -> None:
+        self.builds = {PLAIN: plain.build, FLAMBEAU: of_flambeau.build, "faulty": build}
+        self.make = make
+
+    def start(self, peer: Peer, row: Row, size: Size, folder: Path) -> LiveSide:
+        make = self.make if peer.name == "faulty" else TinyTask
+        return SideHere(self.job(row, size), self.builds[peer.name], make)
+
+
+def peer(name: str) -> Peer:
+    return Peer(name, BASELINES / "flambeau")  # its programs run in this interpreter
+
+
+OTHERS = {PLAIN: peer(PLAIN), FLAMBEAU: peer(FLAMBEAU)}
+
+
+def outcomes(case: OverheadHere, row: Row = ROWS[0], size: Size = SIZE) -> tuple[Outcome, Outcome]:
+    """Return the first outcome of the peer over plain PyTorch, and of flambeau against it."""
+    overhead, against = measure_row(case, row, size, peer("faulty"), OTHERS, lambda line: None)
+    return judge(case, overhead)[0], judge(case, against)[0]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_without_a_fault_all_rounds_are_valid(row: Row) -> None:
+    for outcome in outcomes(OverheadHere(), row):
+        assert outcome.invalid_pairs == {}
+        assert outcome.gate.passed, outcome.gate.reason
+        assert outcome.interval is not None
+
+
+def skip_a_batch(task: TinyTask) -> Callable[[], object]:
+    task.batches = task.batches[:-1]
+    return plain.build(task)
+
+
+def skip_a_batch_when_timed(task: TinyTask) -> Callable[[], object]:
+    return plain.build(task) if task.watched else skip_a_batch(task)
+
+
+def train_in_bf16(task: TinyTask) -> Callable[[], object]:
+    fit = plain.build(task)
+
+    def in_bf16() -> object:
+        with torch.autocast("cpu", torch.bfloat16):
+            return fit()
+
+    return in_bf16
+
+
+def leave_the_evaluation_out(task: TinyTask) -> Callable[[], object]:
+    model, optimizer = task.model, task.optimizer()
+
+    def fit() -> None:
+        model.train()
+        for x, y in task.batches:
+            loss = nn.functional.mse_loss(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (skip_a_batch, "skipped steps (15 and 14)"),
+        (skip_a_batch_when_timed, "differ in timed as observed: True and False"),
+        (train_in_bf16, "differ in precision: float32 and bfloat16, float32"),
+        (leave_the_evaluation_out, "differ in final_evaluations: 1 and 0"),
+    ],
+)
+def test_a_fault_of_a_peer_voids_its_rounds(
+    fault: Callable[[TinyTask], Callable[[], object]], reason: str
+) -> None:
+    over_plain, against = outcomes(OverheadHere(fault))
+    assert over_plain.verdict == against.verdict == "INVALID"
+    assert over_plain.interval is None
+    assert against.interval is None
+    assert reason in over_plain.invalid_pairs[0]
+
+
+def test_another_seed_voids_the_rounds() -> None:
+    def other_seed(job: Job, request: dict[str, Any]) -> TinyTask:
+        return TinyTask(replace(job, seed=job.seed + 1), request)
+
+    over_plain, against = outcomes(OverheadHere(make=other_seed))
+    assert over_plain.verdict == against.verdict == "INVALID"
+    for what in ("initial weights differ", "batches differ", "settings differ in seed: 0 and 1"):
+        assert what in over_plain.invalid_pairs[0]
+
+
+def test_another_torch_voids_the_rounds() -> None:
+    class OtherTorch(TinyTask):
+        def facts(self) -> protocol.Facts:
+            facts = super().facts()
+            return replace(facts, settings={**facts.settings, "torch": "2.14.0"})
+
+    over_plain, _ = outcomes(OverheadHere(make=OtherTorch))
+    assert "settings differ in torch" in over_plain.invalid_pairs[0]
+
+
+def wait_in_each_step(task: TinyTask) -> Callable[[], object]:
+    def wait(model: nn.Module, inputs: object) -> None:
+        # A clock of CPU time does not see a sleep.
+        end = time.process_time() + PLANTED_S
+        while model.training and time.process_time() < end:
+            pass
+
+    task.model.register_forward_pre_hook(wait)
+    return plain.build(task)
+
+
+@pytest.mark.slow
+def test_a_planted_wait_of_50_microseconds_is_seen() -> None:
+    within_noise = Criterion("slope_us", "difference", "µs/step", within_floor=True)
+    row = replace(ROWS[0], overhead=(within_noise,), against=(within_noise,))
+    size = replace(SIZE, counts={"steps": 20}, pairs=61, floor_pairs=61)
+    waiting, _ = outcomes(OverheadHere(wait_in_each_step), row, size)
+    assert waiting.gate.passed
+    assert waiting.verdict == "MISSED", waiting
+    assert waiting.interval is not None
+    assert 30.0 < waiting.interval.median < 80.0
+    same, _ = outcomes(OverheadHere(), row, size)
+    assert same.verdict == "met", same
+
+
+def test_each_side_is_at_each_place_equally_often() -> None:
+    names = ["a", "b", "c", "d"]
+    rounds = [order_of_round(names, number) for number in range(8)]
+    for place in range(4):
+        assert sorted(order[place] for order in rounds) == sorted(names * 2)
+
+
+# ---------------------------------------------------------------- the whole run
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let plain PyTorch and flambeau run in this process, and nothing else be known."""
+    monkeypatch.setattr(peer_run, "known_peers", lambda: OTHERS)
+
+
+def run(case: PeersOverhead, tmp_path: Path, **changes: Any) -> list[dict[str, Any]]:
+    size = replace(SIZE, pairs=1, floor_pairs=1)
+    head = header("1", case, size) | {"git_sha": "a", "dirty": False} | changes
+    options = PeerOptions((str(BASELINES / "flambeau" / "peers_overhead.py"),))
+    return run_peer_case(case, size, head, tmp_path, options, variants=["user loader"])
+
+
+class Failing(OverheadHere):
+    """Starts flambeau, and fails to start any other peer."""
+
+    def start(self, peer: Peer, row: Row, size: Size, folder: Path) -> LiveSide:
+        if peer.name not in self.builds:
+            raise SideError("it ended with exit code 1: no module")
+        return super().start(peer, row, size, folder)
+
+
+def test_a_peer_that_fails_is_absent(here: None, tmp_path: Path) -> None:
+    records = run(Failing(), tmp_path)
+    [absent] = [record for record in records if record["kind"] == "skipped"]
+    assert absent["reason"] == "peers_overhead is absent: it ended with exit code 1: no module"
+    assert absent["variant"] == "user loader: peers_overhead"
+    results = [record["variant"] for record in records if record["kind"] == "result"]
+    assert results == ["user loader: flambeau"]
+    runs = [record for record in records if record["kind"] == "run"]
+    assert {record["side"] for record in runs} == {PLAIN, FLAMBEAU}
+    assert all(record["versions"] == {"torch": torch.__version__} for record in runs)
+
+
+def test_finished_rows_are_kept(here: None, tmp_path: Path) -> None:
+    case = OverheadHere()
+    case.builds["peers_overhead"] = plain.build
+    first = run(case, tmp_path)
+    kept = run(case, tmp_path, run_id="2")
+    assert kept == [json.loads(json.dumps(record)) for record in first]
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+    assert {r["run_id"] for r in run(case, tmp_path, run_id="3", git_sha="b")} == {"3"}
+    assert {r["run_id"] for r in run(case, tmp_path, run_id="4", dirty=True)} == {"4"}
+
+
+def test_a_wheel_says_that_peers_need_a_checkout(
+    here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flambeau_bench.peers.peer._BASELINES", tmp_path / "none")
+    [record] = run(OverheadHere(), tmp_path)
+    assert record["kind"] == "skipped"
+    assert "they need a checkout" in record["reason"]
+    assert known_peers() == {}
+
+
+def test_a_suite_leaves_peers_out() -> None:
+    names = [case.name for case, _ in suites.select_cases("quick", CASES)]
+    assert "loop-overhead" in names
+    assert "peers-overhead" not in names
+    [(case, size)] = suites.select_cases("cpu", CASES, only=["peers-overhead"])
+    assert (case.name, size.name) == ("peers-overhead", "cpu")
+    with pytest.raises(ArgumentError, match="--case chooses from a suite"):
+        suites.select_cases("loaders", CASES, only=["peers-overhead"])
+
+
+def test_peers_are_named_or_given_by_path(tmp_path: Path) -> None:
+    assert {PLAIN, FLAMBEAU, "fastai", "pytorch-lightning"} <= set(known_peers())
+    assert PLAIN not in [each.name for each in choose_peers([], "peers-overhead")]
+    program = tmp_path / "mine.py"
+    program.write_text("")
+    [mine, fastai] = choose_peers([str(program), "fastai"], "peers-overhead")
+    assert (mine.name, mine.program("any-case"), mine.is_project) == ("mine", program, False)
+    assert fastai.is_project
+    assert fastai.program("no-such-case") is None
+    with pytest.raises(ArgumentError, match="Did you mean 'fastai'"):
+        choose_peers(["fastia"], "peers-overhead")
+    with pytest.raises(InputError, match="no such folder or program"):
+        choose_peers([str(tmp_path / "other.py")], "peers-overhead")
+
+
+def test_the_size_of_an_installation_is_known_before() -> None:
+    packages, size = locked_wheels(BASELINES / "plain" / "uv.lock")
+    assert packages > 5
+    assert size > 50e6  # torch alone is more on every system
+    assert "on disk, about" in install_estimate(BASELINES / "plain" / "uv.lock")
+
+
+# ---------------------------------------------------------------- in processes of their own
+
+ABSENT = """
+from flambeau_bench.side.protocol import AbsentError, ImportTimer, serve
+
+with ImportTimer() as imports:
+    import json
+
+
+class Task:
+    def __init__(self, job, request):
+        raise AbsentError("it has no optimizers of users")
+
+
+print("on the terminal, not in the protocol")
+serve(lambda task: None, Task, imports)
+"""
+
+
+def start(tmp_path: Path, text: str) -> LiveSide:
+    program = tmp_path / "mine.py"
+    program.write_text(text)
+    mine = Peer("mine", tmp_path, program)
+    return LiveSide(mine, program, Job("peers-overhead", "user optimizer"), tmp_path)
+
+
+def test_a_side_says_what_it_cannot_do(tmp_path: Path) -> None:
+    with start(tmp_path, ABSENT) as side:
+        assert side.ready["versions"].keys() == {"python"}
+        with pytest.raises(SideError, match="mine cannot do this: it has no optimizers of users"):
+            side.run({"steps": 1})
+
+
+def test_a_side_that_ends_reports_its_error(tmp_path: Path) -> None:
+    with pytest.raises(SideError, match=r"(?s)exit code 1.*ZeroDivisionError"):
+        start(tmp_path, "1 / 0")
+
+
+def test_side_modules_need_no_flambeau(tmp_path: Path) -> None:
+    """They run in interpreters that have neither flambeau nor, for the protocol, torch."""
+    blocked = "import sys\nsys.modules['flambeau'] = sys.modules['torch'] = None\n"
+    with start(tmp_path, blocked + ABSENT) as side:
+        assert side.ready["event"] == "ready"
+
+
+@pytest.mark.baselines
+@pytest.mark.parametrize("name", sorted(known_peers()))
+def test_a_real_peer_does_the_same_work(name: str, tmp_path: Path) -> None:
+    """Installs the peer; minutes on the first run."""
+    case, size = PeersOverhead(), replace(SIZE, pairs=1)
+    head = header("1", case, size)
+    records = run_peer_case(case, size, head, tmp_path, PeerOptions((name,)))
+    results = [record for record in records if record["kind"] == "result"]
+    assert results
+    assert all(record["verdict"] not in {"INVALID", "GATE FAILED"} for record in results), results
+    of_peer = [record for record in records if record.get("variant", "").endswith(name)]
+    assert len({record["variant"] for record in of_peer if record["kind"] == "result"}) >= 4
+
+
+def test_a_measurement_keeps_the_versions(work: Measurement) -> None:
+    with_versions = replace(work, versions={"fastai": "2.8.12"})
+    assert Measurement.from_json(json.loads(json.dumps(asdict(with_versions)))) == with_versions
+
+
+# ---------------------------------------------------------------- vision
+
+
+def test_trials_take_the_least_epochs_that_reach_the_target() -> None:
+    def accuracy(epochs: int, lr: float) -> float:
+        return 0.8 + 0.01 * epochs + (0.01 if lr == 3e-3 else 0.0)
+
+    default = choose(accuracy, "default", target=0.9)
+    assert (default["epochs"], default["lr"]) == (10, 1e-3)
+    fast = choose(accuracy, "fast", target=0.9)
+    assert (fast["epochs"], fast["lr"]) == (10, 3e-3)
+    assert len(fast["trials"]) == len(default["trials"]) + 3
+    assert choose(accuracy, "default", target=2.0)["epochs"] == 20
+
+
+def test_a_side_below_the_target_fails_the_gate(work: Measurement) -> None:
+    case = PeersVision()
+    size = case.sizes["cpu"]
+    [first, _, same] = case.comparisons(size)
+
+    def pair(accuracy: float, target: float) -> tuple[Measurement, Measurement]:
+        reached = replace(work, quality={"accuracy": 0.94, "target": target})
+        return reached, replace(work, quality={"accuracy": accuracy, "target": target})
+
+    assert case.gate(first, [pair(0.929, 0.93), pair(0.931, 0.93)]).passed
+    assert not case.gate(first, [pair(0.929, 0.93)]).passed
+    assert case.gate(same, [pair(0.931, 0.0)]).passed
+    assert not case.gate(same, [pair(0.929, 0.0)]).passed
+    assert first.may_differ.keys() > same.may_differ.keys()
+
+
+@pytest.mark.realdata
+def test_the_vision_task_observes_an_epoch(tmp_path: Path) -> None:
+    if reason := missing_reason("fashion_mnist"):
+        pytest.skip(reason)
+    counts = {"train": 300, "valid": 100, "batch_size": 128}
+    data = str(folder_of("fashion_mnist"))
+    job = Job("peers-vision", "any", counts=counts, data=data)
+    request = {"epochs": 2, "lr": 1e-3, "held_out": True}
+    facts = [side.run(request)["facts"] for side in (vision_side(job), vision_side(job))]
+    assert facts[0]["weights_hash"] == facts[1]["weights_hash"]
+    assert (facts[0]["steps"], facts[0]["samples"]) == (6, 600)
+    assert facts[0]["settings"]["evaluated last"]
+    assert facts[0]["precision"] == "float32"
+
+
+def vision_side(job: Job) -> SideHere:
+    return SideHere(job, program_of("plain", "peers_vision").build, FashionTask)
