@@ -11,7 +11,11 @@ from flambeau_bench.side.torch_fashion import FashionImages, FashionTask
 def build(task):
     train = FashionImages(task.train_images, task.train_labels)
     valid = FashionImages(task.valid_images, task.valid_labels)
-    dls = DataLoaders.from_dsets(train, valid, bs=task.batch_size)
+    if task.fp32:  # all sides train on all images; fastai drops the last, smaller batch else
+        train = DataLoader(train, bs=task.batch_size, shuffle=True, drop_last=False)
+        dls = DataLoaders(train, DataLoader(valid, bs=task.batch_size))
+    else:
+        dls = DataLoaders.from_dsets(train, valid, bs=task.batch_size)
     learn = Learner(dls, task.model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
 
     def fit():

@@ -96,3 +96,22 @@ def report(
     path = write_report(folder)
     typer.echo(terminal_table(latest_records(read(folder))))
     typer.echo(f"The report is {path}.")
+
+
+@app.command("compare")
+def compare(
+    before: Annotated[Path, typer.Argument(help="Folder of the results of run A.")],
+    after: Annotated[Path, typer.Argument(help="Folder of the results of run B.")],
+) -> None:
+    """Show what became slower or faster from A to B beyond the noise. Exit with 1 on a loss."""
+    from flambeau_bench.comparison import changes_as_markdown, compare_runs
+    from flambeau_bench.page import latest_records
+    from flambeau_bench.records import read
+
+    changes = compare_runs(latest_records(read(before)), latest_records(read(after)))
+    if not changes:
+        typer.echo("The runs have no variant in common.")
+        return
+    typer.echo(changes_as_markdown(changes))
+    if any(change.verdict == "slower" for change in changes):
+        raise typer.Exit(1)
