@@ -260,6 +260,20 @@ def test_a_peer_that_fails_is_absent(here: None, tmp_path: Path) -> None:
     assert all(record["versions"] == {"torch": torch.__version__} for record in runs)
 
 
+def test_the_report_has_a_line_per_library(here: None, tmp_path: Path) -> None:
+    case = OverheadHere()
+    case.builds["peers_overhead"] = plain.build
+    records = run(case, tmp_path)
+    text = case.section([*records, *run(Failing(), tmp_path / "other")], tmp_path)
+    assert "### user loader" in text
+    assert f"| peers_overhead | torch {torch.__version__} |" in text
+    assert "it ended with exit code 1" in text
+    [line] = [
+        line for line in text.splitlines() if line.startswith("| flambeau | ") and "(" in line
+    ]
+    assert line.endswith("| – |")  # nothing against itself
+
+
 def test_finished_rows_are_kept(here: None, tmp_path: Path) -> None:
     case = OverheadHere()
     case.builds["peers_overhead"] = plain.build

@@ -13,6 +13,7 @@ from flambeau_bench.case import Case, Comparison, Criterion, Size
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.peers.live_side import LiveSide, SideError
 from flambeau_bench.peers.peer import FLAMBEAU, PLAIN, Peer, known_peers
+from flambeau_bench.peers.peer_tables import peer_tables
 from flambeau_bench.side.protocol import Job
 
 
@@ -81,6 +82,10 @@ class PeerCase(Case):
             overhead_comparison(row, FLAMBEAU) if row.overhead else against_comparison(row, PLAIN)
             for row in self.rows(size)
         ]
+
+    def section(self, records: Sequence[Mapping[str, Any]], folder: Path) -> str:
+        """Return a table per row, one line per library."""
+        return peer_tables(self.name, records)
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
         """Measure a known peer in a new process."""

@@ -24,7 +24,7 @@ class Witness(keras.layers.Layer):
     """
 
     def __init__(self, outputs: bool) -> None:
-        super().__init__()
+        super().__init__(autocast=False)  # it sees the precision of its input
         self._outputs = outputs
         self.steps = self.samples = self.final_evaluations = 0
         self.types: set[str] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flambeau_bench.side.idx_file import read_idx
+from flambeau_bench.side.fashion_arrays import MEAN, STD, FashionArrays, computes_in_bf16
 from flambeau_bench.side.protocol import Facts, Job
 from flambeau_bench.side.small_resnet import SmallResNet
 from flambeau_bench.side.torch_witness import (
@@ -22,7 +21,6 @@ from flambeau_bench.side.torch_witness import (
     weights_hash,
 )
 
-MEAN, STD = 0.2860, 0.3530
 _EVALUATED_AT_ONCE = 1_000
 
 
@@ -56,15 +54,9 @@ class FashionTask:
         self.epochs, self.lr = int(request["epochs"]), float(request["lr"])
         self.batch_size = job.counts["batch_size"]
         self.seed = int(request.get("seed", job.seed))
-        images, labels = _read(Path(job.data), "train")
-        if request.get("held_out"):
-            tenth = len(images) // 6  # 10,000 of 60,000, as many as the test images
-            parts = images[:-tenth], labels[:-tenth], images[-tenth:], labels[-tenth:]
-        else:
-            parts = images, labels, *_read(Path(job.data), "t10k")
-        n_train, n_valid = job.counts["train"], job.counts["valid"]
-        self.train_images, self.train_labels = parts[0][:n_train], parts[1][:n_train]
-        self.valid_images, self.valid_labels = parts[2][:n_valid], parts[3][:n_valid]
+        arrays = FashionArrays(job, held_out=bool(request.get("held_out")))
+        self.train_images, self.train_labels = arrays.train_images, arrays.train_labels
+        self.valid_images, self.valid_labels = arrays.valid_images, arrays.valid_labels
         torch.manual_seed(self.seed)
         self.model = SmallResNet()
         self._init_hash = weights_hash(self.model)
@@ -128,18 +120,3 @@ class FashionImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return normalised(torch.from_numpy(self._images[index])), int(self._labels[index])
-
-
-def computes_in_bf16() -> bool:
-    """Return whether this processor has instructions for bf16 (AVX512-bf16, AMX)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _read(folder: Path, stem: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    images = read_idx(folder / f"{stem}-images-idx3-ubyte.gz")
-    labels = read_idx(folder / f"{stem}-labels-idx1-ubyte.gz").astype(np.int64)
-    return images, labels
