@@ -37,6 +37,7 @@ from flambeau_bench.side.protocol import Job
 from flambeau_bench.side.torch_fashion import FashionTask
 from flambeau_bench.side.torch_tiny import TinyTask
 from flambeau_bench.timing import frozen_heap
+from flambeau_bench.user_cases import with_user_cases
 from flambeau_bench.verdict import Outcome, judge
 
 # The loader of the user does not shuffle, so that all sides have the same batches.
@@ -303,6 +304,34 @@ def test_a_suite_leaves_peers_out() -> None:
     assert (case.name, size.name) == ("peers-overhead", "cpu")
     with pytest.raises(ArgumentError, match="--case chooses from a suite"):
         suites.select_cases("loaders", CASES, only=["peers-overhead"])
+
+
+CASE = """
+from dataclasses import dataclass
+
+from flambeau_bench.cases.sync_count import SyncCount
+
+
+@dataclass(frozen=True)
+class Mine(SyncCount):
+    name = "mine"
+
+
+CASE = Mine()
+"""
+
+
+def test_a_case_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "my_case.py"
+    path.write_text(CASE)
+    cases = with_user_cases(CASES, ["cpu", str(path)])
+    [(case, _)] = suites.select_cases("quick", cases, only=["my_case"])
+    assert case.name == "mine"
+    path.write_text("x = 1")
+    with pytest.raises(InputError, match="defines no CASE"):
+        with_user_cases(CASES, [str(path)])
+    with pytest.raises(InputError, match="does not exist"):
+        with_user_cases(CASES, ["no.py"])
 
 
 def test_peers_are_named_or_given_by_path(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ with ImportTimer() as imports:
     import keras
 
 import numpy as np
+from keras_tiny import KerasTinyTask, UserAdam
 from torch import from_numpy
 from torch.utils.data import DataLoader
 
-from flambeau_bench.side.keras_tiny import KerasTinyTask, UserAdam
 from flambeau_bench.side.torch_tiny import UserRows
 
 

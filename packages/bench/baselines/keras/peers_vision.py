@@ -8,7 +8,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 with ImportTimer() as imports:
     import keras
 
-from flambeau_bench.side.keras_fashion import KerasFashionTask, normalised
+from keras_fashion import KerasFashionTask, normalised
 
 
 def build(task):

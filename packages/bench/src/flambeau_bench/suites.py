@@ -36,7 +36,7 @@ def select_cases(
     if only:
         if target not in SIZES:
             raise ArgumentError(
-                f"--case chooses from a suite ({', '.join(SIZES)}), but {target!r} is none. "
+                f"--case chooses from a suite ({', '.join(SIZES)}), and {target!r} is a case. "
                 f"Run flambeau bench run cpu --case {only[0]}."
             )
         return [select_cases(name, cases, target)[0] for name in only]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import runpy
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -51,13 +50,7 @@ def case_of_file(path: Path) -> Case:
     """
     if not path.is_file():
         raise InputError(f"The file {path} of a case does not exist.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    case = getattr(module, "CASE", None)
+    case = runpy.run_path(str(path), run_name=path.stem).get("CASE")
     if not isinstance(case, Case):
         raise InputError(f"{path} defines no CASE of class flambeau_bench.case.Case.")
     if case.fresh:

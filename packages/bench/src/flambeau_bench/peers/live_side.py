@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 import flambeau_bench
 from flambeau.errors import TrainingError
@@ -97,6 +97,8 @@ class LiveSide:
                 cwd=folder,
                 env=environment_of(peer, job, folder),
             )
+        self._requests = cast("IO[bytes]", self._process.stdin)
+        self._answers = cast("IO[bytes]", self._process.stdout)
         try:
             self.ready = self._first_message()
         except BaseException:
@@ -115,10 +117,9 @@ class LiveSide:
         Raises:
             SideError: The side ended, or said that it cannot do this job.
         """
-        assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the reading reports why it ended
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
         return self._read("measured")
 
     def watched_facts(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,10 +131,9 @@ class LiveSide:
 
     def close(self) -> None:
         """End the process."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        for stream in (self._requests, self._answers):
+            with contextlib.suppress(OSError):
+                stream.close()
         try:
             self._process.wait(timeout=10.0)
         except subprocess.TimeoutExpired:
@@ -158,8 +158,7 @@ class LiveSide:
         return message
 
     def _line(self) -> bytes:
-        stream = self._process.stdout
-        assert stream is not None
+        stream = self._answers
         with selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
             end = time.monotonic() + LIMIT_S

@@ -86,7 +86,9 @@ def choose_and_write(case: PeersVision, peer: Peer, size: Size, log: Callable[[s
 
 def main(arguments: Sequence[str]) -> None:
     """Run the trials of the named peers, and of plain PyTorch and flambeau."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description="Choose epochs and learning rates on held-out images."
+    )
     parser.add_argument("--peers", default="", help="Names or paths, with commas; all by default.")
     named = [name for name in parser.parse_args(arguments).peers.split(",") if name]
     case, known = PeersVision(), known_peers()

@@ -42,5 +42,5 @@ def mean_squared_error(prediction: NDArray[Any], target: NDArray[Any]) -> float:
 def _batch(seed: int, number: int) -> tuple[Array, Array]:
     draws = np.random.default_rng([seed, 1, number])
     x = draws.standard_normal((BATCH_SIZE, N_INPUTS)).astype(np.float32)
-    noise = draws.standard_normal((BATCH_SIZE, 1)).astype(np.float32)
-    return x, x[:, :1] * x[:, 1:2] + np.float32(0.1) * noise
+    noise = 0.1 * draws.standard_normal((BATCH_SIZE, 1))
+    return x, (x[:, :1] * x[:, 1:2] + noise).astype(np.float32)

@@ -14,7 +14,7 @@ class Witness:
     """Hooks on a model that record which batches it sees, in which mode and precision.
 
     Hashing costs some 10 µs per batch of a tiny model, so a run in which steps take that long is
-    not timed while it is watched; the timed runs are held against it by their final weights.
+    not timed while it is watched; the timed runs are compared with it by their final weights.
 
     Args:
         model: The model; whatever wraps it, its own forward pass is observed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras  # pyright: ignore[reportMissingImports]
+import keras
 import numpy as np
 import torch
 

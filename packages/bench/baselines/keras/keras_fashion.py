@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras  # pyright: ignore[reportMissingImports]
+import keras
 import numpy as np
 import torch
+from keras_tiny import Witness
 from numpy.typing import NDArray
 
 from flambeau_bench.side.array_hash import of_arrays
 from flambeau_bench.side.fashion_arrays import MEAN, STD, FashionArrays, computes_in_bf16
-from flambeau_bench.side.keras_tiny import Witness
 from flambeau_bench.side.protocol import Facts, Job
 from flambeau_bench.side.small_resnet import CLASSES, SmallResNet
 from flambeau_bench.side.torch_witness import torch_settings
