@@ -101,8 +101,10 @@ def mann_whitney_p(first: Sequence[float], second: Sequence[float]) -> float:
         0.67
     """
     values = np.concatenate([np.asarray(first), np.asarray(second)])
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+    ordered = np.sort(values)
+    # Equal values share the mean of their ranks.
+    ranks = (ordered.searchsorted(values, "left") + ordered.searchsorted(values, "right") + 1) / 2
+    _, counts = np.unique(values, return_counts=True)
     n, m = len(first), len(second)
     u = float(ranks[:n].sum()) - n * (n + 1) / 2.0
     ties = float((counts**3 - counts).sum()) / ((n + m) * (n + m - 1))

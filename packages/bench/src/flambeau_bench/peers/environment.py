@@ -71,15 +71,6 @@ def prepare(peer: Peer, log: Log) -> str:
     return ""
 
 
-def install_seconds(peer: Peer) -> float | None:
-    """Return how long the installation took; None if it was not made by the bench."""
-    try:
-        stamp = json.loads((peer.folder / ".venv" / _STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return float(stamp["install_s"])
-
-
 def own_environment() -> dict[str, str]:
     """Return the environment variables without those that point uv to the bench's environment."""
     removed = {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH", "PYTHONHOME"}
