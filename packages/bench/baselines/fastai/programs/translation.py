@@ -8,6 +8,7 @@ import re
 import sacrebleu
 from fastai.text.all import *
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import TensorDataset
 
 

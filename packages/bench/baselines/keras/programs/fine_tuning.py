@@ -10,5 +10,5 @@ import keras_hub
 train = keras.utils.image_dataset_from_directory("photos/train", image_size=(32, 32))
 test = keras.utils.image_dataset_from_directory("photos/test", image_size=(32, 32))
 model = keras_hub.models.ImageClassifier.from_preset("resnet18", num_classes=5)
-model.fit(train, epochs=5)
+model.fit(train, epochs=20)
 print(model.evaluate(test)[1])

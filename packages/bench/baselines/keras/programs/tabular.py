@@ -10,7 +10,7 @@ from keras import layers
 train, test = pd.read_csv("adult/train.csv"), pd.read_csv("adult/test.csv")
 table = pd.concat([train, test])
 y = table.pop("income") == ">50K"
-x = pd.get_dummies(table, dtype="float32")
+x = pd.get_dummies(table, dtype="float32").to_numpy()
 n = len(train)
 normalize = layers.Normalization()
 normalize.adapt(x[:n])

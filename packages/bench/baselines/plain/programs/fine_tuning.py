@@ -16,9 +16,9 @@ train = DataLoader(ImageFolder("photos/train", transform), batch_size=32, shuffl
 test = DataLoader(ImageFolder("photos/test", transform), batch_size=64)
 model = resnet18(weights="DEFAULT")
 model.fc = nn.Linear(512, 5)
-optimizer = torch.optim.Adam(model.parameters(), lr=0.0001)
+optimizer = torch.optim.Adam(model.parameters(), lr=0.0005)
 
-for _ in range(5):
+for _ in range(10):
     model.train()
     for images, labels in train:
         loss = cross_entropy(model(images), labels)

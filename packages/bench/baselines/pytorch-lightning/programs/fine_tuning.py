@@ -28,13 +28,13 @@ class Classifier(pl.LightningModule):
         self.log("accuracy", (self.model(images).argmax(1) == labels).float().mean())
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.0001)
+        return torch.optim.Adam(self.parameters(), lr=0.0005)
 
 
 transform = Compose([ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
 train = DataLoader(ImageFolder("photos/train", transform), batch_size=32, shuffle=True)
 test = DataLoader(ImageFolder("photos/test", transform), batch_size=64)
 model = Classifier()
-trainer = pl.Trainer(max_epochs=5)
+trainer = pl.Trainer(max_epochs=10)
 trainer.fit(model, train)
 print(trainer.test(model, test)[0]["accuracy"])

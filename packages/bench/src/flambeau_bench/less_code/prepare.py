@@ -138,7 +138,13 @@ def write_weights(folder: Path) -> None:
         "architecture": "resnet18",
         "num_classes": 1000,
         "num_features": 512,
-        "pretrained_cfg": {"input_size": [3, 32, 32], "mean": _MEAN, "std": _STD},
+        "pretrained_cfg": {
+            "input_size": [3, 32, 32],
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "mean": _MEAN,
+            "std": _STD,
+        },
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     hub = folder.parent / "torch" / "hub" / "checkpoints"
