@@ -163,7 +163,7 @@ def test_fit_auto_keeps_the_carry_of_a_stream(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_step_of_a_stream_is_never_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little memory makes other loaders use micro-batches; a stream says why it does not."""
-    monkeypatch.setattr(step_settings, "_free_bytes", lambda device: 150)
+    monkeypatch.setattr(step_settings, "free_bytes_of", lambda device: 150)
     plans = {}
     for streams in (True, False):
         monkeypatch.setattr(Stream, "is_stream", streams)

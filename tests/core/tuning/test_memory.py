@@ -244,7 +244,7 @@ def test_a_replay_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*arguments: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(step_settings, "_why_not_measured", never)
+    monkeypatch.setattr(step_settings, "why_not_measured", never)
     saved = Plan.from_json(first.plan.to_json())
     again = Learner(pictures(400), net(), plan=saved, quiet=True)
     again.fit(1)

@@ -40,6 +40,20 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def format_seconds(value: float) -> str:
+    """Return a duration as text, with a unit that suits it.
+
+    Example:
+        >>> format_seconds(250.0), format_seconds(2.5), format_seconds(0.025), format_seconds(25e-6)
+        ('250 s', '2.5 s', '25.0 ms', '25 µs')
+    """
+    if value >= 100:
+        return f"{value:,.0f} s"
+    if value >= 1:
+        return f"{value:.1f} s"
+    return f"{value * 1e3:.1f} ms" if value >= 1e-3 else f"{value * 1e6:.0f} µs"
+
+
 def format_number(value: float) -> str:
     """Return a number with three significant digits."""
     return f"{value:.3g}"

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, Literal
 
 from flambeau.tuning.trial import PrecisionAgreement, StepSetting
+from flambeau.wording import format_seconds
 
 KEYS = ("precision", "memory_format", "num_threads", "compile")
 """The settings in the order in which they are tried, each together with the best ones so far."""
@@ -128,7 +129,9 @@ def choose(
     run_s = step_s * run_steps
     count = sum(len(values) for key, values in alternatives.items() if key != "compile")
     cost_s = count * 2 * ROUNDS * (STEPS + 2) * step_s
-    duration = f"A step takes {_seconds(step_s)}, so the run takes about {_seconds(run_s)}"
+    duration = (
+        f"A step takes {format_seconds(step_s)}, so the run takes about {format_seconds(run_s)}"
+    )
     pays = run_s >= SHORTEST_RUN_S and run_s * EXPECTED_SAVING >= 2 * cost_s
     if not pays and not always:
         return ProbeResult(
@@ -137,7 +140,7 @@ def choose(
             step_s=step_s,
             run_s=run_s,
             reason=f"{duration}. Timing {count} other settings would take about "
-            f"{_seconds(cost_s)}, more than it is expected to save.",
+            f"{format_seconds(cost_s)}, more than it is expected to save.",
         )
     found = cached()
     if found is not None:
@@ -149,7 +152,7 @@ def choose(
         for value in alternatives.get(key, ()):
             other = replace(setting, **{key: value})
             each = _not_worth_compiling(value, run_s, device) if key == "compile" else None
-            each = each or _try(key, value, setting, other, time_steps, agree)
+            each = each or compare(key, value, setting, other, time_steps, agree)
             tried.append(each)
             if each.chosen:
                 setting = other
@@ -159,7 +162,7 @@ def choose(
     return ProbeResult("measured", setting, tuple(tried), step_s, run_s, words)
 
 
-def _try(
+def compare(
     key: str,
     value: Any,
     setting: StepSetting,
@@ -167,6 +170,16 @@ def _try(
     time_steps: Callable[[StepSetting, int], list[float]],
     agree: Callable[[StepSetting], PrecisionAgreement],
 ) -> AlternativeResult:
+    """Return whether a step is faster with ``other`` than with ``setting``, from interleaved steps.
+
+    Args:
+        key: The key of the plan whose value differs.
+        value: Its value in ``other``.
+        setting: The best setting so far.
+        other: The setting to compare with it.
+        time_steps: As for ``choose``.
+        agree: As for ``choose``.
+    """
     if key == "precision" and value != "fp32":
         agreement = agree(other)
         if not agreement.is_close:
@@ -187,8 +200,8 @@ def _try(
             seconds.extend(time_steps(each, STEPS))
     speed_up = median(current_s) / median(other_s)
     words = (
-        f"{_seconds(median(other_s))} per step instead of {_seconds(median(current_s))} "
-        f"({speed_up:.2f}×)"
+        f"{format_seconds(median(other_s))} per step instead of "
+        f"{format_seconds(median(current_s))} ({speed_up:.2f}×)"
     )
     chosen = speed_up >= MIN_SPEED_UP
     return AlternativeResult(
@@ -205,12 +218,6 @@ def _not_worth_compiling(value: str, run_s: float, device: str) -> AlternativeRe
         value,
         None,
         False,
-        f"Not tried: in a run of {_seconds(run_s)} on {device} it would save about "
-        f"{_seconds(run_s * saving)}, but compiling takes up to {_seconds(cost_s)}.",
+        f"Not tried: in a run of {format_seconds(run_s)} on {device} it would save about "
+        f"{format_seconds(run_s * saving)}, but compiling takes up to {format_seconds(cost_s)}.",
     )
-
-
-def _seconds(value: float) -> str:
-    if value >= 100:
-        return f"{value:,.0f} s"
-    return f"{value:.1f} s" if value >= 1 else f"{value * 1e3:.1f} ms"

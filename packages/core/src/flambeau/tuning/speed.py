@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-import torch
-
 from flambeau.data.loader import Loader
+from flambeau.device import finish_queue
 from flambeau.phases.phase import Phase
 from flambeau.phases.schedule import Schedule
 from flambeau.task.task_module import trained_module
@@ -31,7 +30,8 @@ Clock = Callable[[], float]
 # The first steps are slower: they choose kernels and fill caches.
 _UNTIMED_STEPS = 2
 _MAX_STEPS = 50
-_EVALUATED_BATCHES = 4
+EVALUATED_BATCHES = 4
+"""Batches of the validation part that are evaluated to estimate the time of all."""
 
 
 def measure_speed(
@@ -58,7 +58,7 @@ def measure_speed(
     shortened = replace(
         components,
         train=IntervalLoader(components.train, steps),
-        valid=_first(components.valid, _EVALUATED_BATCHES),
+        valid=first_batches(components.valid),
         # Fresh statistics are part of few evaluations, so they are not part of the measured one.
         values={**components.values, "bn_statistics": "off"},
     )
@@ -70,7 +70,7 @@ def measure_speed(
             run.start_phase()
             watch.on_fit_start(run.state)
             train_epoch(run)
-            evaluation_s = _time_evaluation(run, components.valid, clock)
+            evaluation_s = time_evaluation(run, components.valid, clock)
         finally:
             run.release()
     return Speed(watch.step_s(), evaluation_s, len(watch.times_s))
@@ -89,7 +89,7 @@ class _StepTimer(Callback):
         self.times_s = []
 
     def on_step_end(self, state: TrainState) -> None:
-        _finish_queue(state.device)
+        finish_queue(state.device)
         now_s = self._clock()
         self.times_s.append(now_s)
         timed = self.times_s[_UNTIMED_STEPS - 1 :]
@@ -104,7 +104,7 @@ class _StepTimer(Callback):
         return sum(timed) / len(timed) if timed else 0.0
 
 
-def _time_evaluation(run: Run, valid: Loader | None, clock: Clock) -> float:
+def time_evaluation(run: Run, valid: Loader | None, clock: Clock) -> float:
     """Return seconds per evaluation of the validation part, estimated from its first batches."""
     if valid is None:
         return 0.0
@@ -112,19 +112,13 @@ def _time_evaluation(run: Run, valid: Loader | None, clock: Clock) -> float:
     for _ in range(2):
         started_s = clock()
         evaluate(run)
-        _finish_queue(run.state.device)
+        finish_queue(run.state.device)
         seconds = clock() - started_s
-    return seconds * max(1.0, valid.steps_per_epoch / _EVALUATED_BATCHES)
+    return seconds * max(1.0, valid.steps_per_epoch / EVALUATED_BATCHES)
 
 
-def _first(loader: Loader | None, batches: int) -> Loader | None:
+def first_batches(loader: Loader | None, batches: int = EVALUATED_BATCHES) -> Loader | None:
+    """Return a loader of the first batches of ``loader``, or ``loader`` if it has no more."""
     if loader is None or loader.steps_per_epoch <= batches:
         return loader
     return IntervalLoader(loader, batches)
-
-
-def _finish_queue(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

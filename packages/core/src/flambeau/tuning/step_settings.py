@@ -59,7 +59,7 @@ def measure_step_settings(plan: Plan, upcoming: UpcomingRun, phases: Sequence[Ph
     components, options = upcoming.components(plan), upcoming.options(plan)
     if is_stream(components.train):
         plan = _with_whole_batches(plan)
-    reason = _why_not_measured(components, options, upcoming.facts)
+    reason = why_not_measured(components, options, upcoming.facts)
     if reason:
         return _with_probe(plan, "skipped", reason)
     trial = Trial(components, options, phases[0], upcoming.samples)
@@ -84,7 +84,7 @@ class _StepMeasurements:
     ) -> None:
         self.plan, self.trial, self.always = plan, trial, always
         self.model, self.device = trial.components.model, trial.components.device
-        self.free = _free_bytes(self.device)
+        self.free = free_bytes_of(self.device)
         values = plan.values
         self.base = StepSetting(**{key: values[key] for key in KEYS})
         train = trial.components.train
@@ -295,15 +295,17 @@ def _with_whole_batches(plan: Plan) -> Plan:
     )
 
 
-def _why_not_measured(components: Components, options: TrainingOptions, facts: Facts) -> str:
+def why_not_measured(components: Components, options: TrainingOptions, facts: Facts) -> str:
+    """Return why no trial step is possible for these components; empty if it is."""
     if processes.current() is not None:
         return "The run has several processes, for which steps are not measured."
     if "loader_batch_size" in facts:
         return "Trial steps would take batches from your loader."
-    return why_not_testable(components, options, _free_bytes(components.device))
+    return why_not_testable(components, options, free_bytes_of(components.device))
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes_of(device: torch.device) -> int:
+    """Return the free bytes of the memory in which a step on ``device`` runs; 0 if unknown."""
     return available_memory_bytes() if device.type == "cpu" else free_memory_bytes(device)
 
 
