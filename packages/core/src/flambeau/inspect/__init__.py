@@ -1,10 +1,12 @@
 """Inspect a model: its layers (``summary``), the outputs of its modules (``Hooks``), a step.
 
-``Learner.step_through`` returns the ``StepStages`` of a training step. ``inspect`` watches all
-layers in a plain PyTorch loop, as ``Learner.inspect`` does in ``fit``.
+``Learner.step_through`` returns the ``StepStages`` of a training step, ``Learner.profile`` the
+``Profile`` of its time. ``inspect`` watches all layers in a plain PyTorch loop, as
+``Learner.inspect`` does in ``fit``.
 """
 
 from flambeau.inspect.hooks import Hooks, record_outputs
+from flambeau.inspect.profile_result import Profile, ProfileChange, ProfilePart
 from flambeau.inspect.stages import Stage, StepStages
 from flambeau.inspect.summary import Layer, Summary, summary
 from flambeau.inspect.watch.inspection import Inspection
@@ -14,6 +16,9 @@ __all__ = [
     "Hooks",
     "Inspection",
     "Layer",
+    "Profile",
+    "ProfileChange",
+    "ProfilePart",
     "Stage",
     "StepStages",
     "Summary",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -356,22 +356,30 @@ class BuiltPlan:
         train = part == "train" and not ordered
         key = part, train, group
         if key not in self._loaders:
-            size = self.values["batch_size"]
-            options = LoaderOptions(
-                batch_size=size,
-                shuffle=train,
-                drop_last=train and self._single_last(size),
-                seed=self.seed,
-                num_workers=self._workers(),
-                device=self.device,
-                keep_on_device=self._keeps_on_device(),
-                rank=group.rank if group else 0,
-                world_size=group.world_size if group else 1,
-            )
+            options = self._loader_options(train=train, group=group)
             self._loaders[key] = self.dataset(part).loader(options)
             if train:
                 self._warn_of_single_last(self._loaders[key])
         return self._loaders[key]
+
+    def _loader_options(self, *, train: bool, group: ProcessGroup | None = None) -> LoaderOptions:
+        size = self.values["batch_size"]
+        return LoaderOptions(
+            batch_size=size,
+            shuffle=train,
+            drop_last=train and self._single_last(size),
+            seed=self.seed,
+            num_workers=self._workers(),
+            device=self.device,
+            keep_on_device=self._keeps_on_device(),
+            rank=group.rank if group else 0,
+            world_size=group.world_size if group else 1,
+        )
+
+    def changed_loader(self, changes: Mapping[str, Any]) -> Loader:
+        """Return a new train loader of one process with changed ``LoaderOptions``, to try them."""
+        options = replace(self._loader_options(train=True), **changes)
+        return self.dataset("train").loader(options)
 
     def evaluation_loader(self, part: str) -> Loader:
         """Return the loader of the samples that this process evaluates.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flambeau.callbacks.layer_inspection import LayerInspection
     from flambeau.data.batch import Batch
     from flambeau.doctor import Diagnosis
-    from flambeau.inspect import Inspection, StepStages, Summary
+    from flambeau.inspect import Inspection, Profile, StepStages, Summary
 
 
 @explains_arguments(argument_hint)
@@ -142,3 +142,36 @@ class InspectionMethods(ABC):
         elif every is not None:
             self._inspection.inspection.every = every
         return self._inspection.inspection
+
+    def profile(
+        self, steps: int = 30, *, try_changes: bool = True, trace: str | Path | None = None
+    ) -> Profile:
+        """Return where the time of a training step goes, and what would make it shorter.
+
+        The training loop itself makes the steps, on the batches that ``fit()`` would read. The time
+        is divided into reading, decoding, transfer, launch, compute, memory, synchronisation,
+        Python and evaluation (``flambeau.inspect.ProfilePart`` defines them); ``print`` shows the
+        shares, the bottleneck and the changes for it. The gain of a change is computed first, from
+        what was measured, and then the change is tried. Before this method returns, everything is
+        as it was before the call.
+
+        Args:
+            steps: Largest number of timed steps; fewer are timed if they take more than 20 seconds
+                together. A few more warm up, and record functions and operators.
+            try_changes: Whether the changes are tried; without, only the expected gain is reported.
+            trace: File for the trace of torch.profiler, which ui.perfetto.dev shows.
+
+        Example:
+            >>> import torch
+            >>> from flambeau import Learner, TensorData
+            >>> x = torch.randn(400, 5)
+            >>> data = TensorData.from_tensors(x, (x[:, 0] > 0).long())
+            >>> learner = Learner(data, choices={"batch_size": 4}, quiet=True)
+            >>> profile = learner.profile(5, try_changes=False)
+            >>> round(sum(part.share for part in profile.parts))
+            100
+        """
+        from flambeau.learner.profiling import profile
+
+        setup = self._setup()
+        return profile(setup, self._trainable, steps, try_changes=try_changes, trace=trace)

@@ -1,0 +1,88 @@
+"""Build the run whose steps ``Learner.profile`` times."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flambeau.callbacks import ProgressBar
+from flambeau.data.loader import not_resumable_reason
+from flambeau.distributed import processes
+from flambeau.errors import ArgumentError, FlambeauWarning, InputError
+from flambeau.learner.factory_rate import with_factory_rate
+from flambeau.learner.setup import Setup, run_inputs
+from flambeau.phases import recipes
+
+if TYPE_CHECKING:
+    from flambeau.inspect.profile_result import Profile
+
+
+def profile(
+    setup: Setup,
+    trainable: tuple[str, ...] | None,
+    steps: int,
+    *,
+    try_changes: bool,
+    trace: str | Path | None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Profile:
+    """Return where the time of the training steps goes that ``fit()`` would make.
+
+    Args:
+        setup: The learner's setup.
+        trainable: Names of the parameter groups that train; None for all.
+        steps: As in ``Learner.profile``.
+        try_changes: As in ``Learner.profile``.
+        trace: As in ``Learner.profile``.
+        clock: Returns seconds from any starting point.
+
+    Raises:
+        ArgumentError: ``steps`` is not positive.
+        InputError: Several processes train together.
+
+    Warns:
+        FlambeauWarning: [loader-moved] The position of the train loader cannot be restored.
+    """
+    from flambeau.inspect.profile import Profiled
+    from flambeau.inspect.profile import profile as measure
+    from flambeau.tuning.step_settings import why_not_measured
+    from flambeau.tuning.trial import Trial
+
+    if steps < 1:
+        raise ArgumentError(f"steps is {steps}, but must be at least 1.")
+    if processes.initialize() is not None:
+        raise InputError(
+            "profile times the steps of one process, but several processes train together. "
+            "Call it in a script that is started without torchrun."
+        )
+    plan = with_factory_rate(setup, setup.plan)
+    phases = recipes.single_phase(plan.values, trainable=trainable)
+    components, settings = run_inputs(setup, plan, phases, first_epoch=setup.position.epoch)
+    why_not = not_resumable_reason(components.train)
+    if why_not:
+        warnings.warn(
+            "[loader-moved] profile advances the train loader, which cannot be restored: "
+            f"{why_not}.",
+            FlambeauWarning,
+            stacklevel=4,
+        )
+    built, facts = setup.built(plan), setup.data.facts()
+    why_no_trial = why_not_measured(components, settings.options, facts)
+    trial = Trial(components, settings.options, phases[0], built.sample_batch, clock)
+    profiled = Profiled(
+        components=components,
+        settings=settings,
+        position=setup.position,
+        plan=plan,
+        changed_loader=None if "loader_batch_size" in facts else built.changed_loader,
+        trial=None if why_no_trial else trial,
+        why_no_trial=why_no_trial,
+        train_samples=len(setup.data.split.train),
+        log=(lambda line: None) if setup.quiet else ProgressBar.write_line,
+        clock=clock,
+    )
+    path = None if trace is None else Path(trace)
+    return measure(profiled, steps, try_changes=try_changes, trace=path)
