@@ -17,6 +17,7 @@ from flambeau.cli.fit_command import fit
 from flambeau.cli.launch_command import launch
 from flambeau.cli.plan_command import plan
 from flambeau.cli.predict_command import predict
+from flambeau.cli.profile_command import profile
 from flambeau.cli.step_command import step
 from flambeau.device import is_out_of_memory
 from flambeau.errors import FlambeauError
@@ -29,6 +30,7 @@ HELP = """Train neural networks with automatic choices that are shown with their
   flambeau plan photos/         show every choice for your data, with its reason
   flambeau doctor photos/       check data and setup for silent mistakes
   flambeau step photos/         show every value of the first training step
+  flambeau profile photos/      show where the time of a training step goes
   flambeau fit photos/          train, evaluate and export a model
   flambeau predict MODEL *.jpg  predict for new files
 """
@@ -49,6 +51,7 @@ def build_app() -> typer.Typer:
         ("plan", plan),
         ("doctor", doctor),
         ("step", step),
+        ("profile", profile),
         ("fit", fit),
         ("evaluate", evaluate),
         ("predict", predict),

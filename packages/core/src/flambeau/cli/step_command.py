@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 import typer
 
-from flambeau.cli.data_arguments import (
-    DataPath,
-    DomainName,
-    LikeExport,
-    TargetName,
-    TaskName,
-    domain_of_export,
-    open_data,
-)
+from flambeau.cli.data_arguments import DataPath, DomainName, LikeExport, TargetName, TaskName
 from flambeau.cli.plan_arguments import (
     Epochs,
     ModelName,
@@ -22,12 +13,8 @@ from flambeau.cli.plan_arguments import (
     Settings,
     StartExport,
     Steps,
-    check_length,
-    check_model,
-    parse_choices,
-    without_none,
 )
-from flambeau.learner import Learner
+from flambeau.cli.untrained_learner import untrained_learner
 
 
 def step(  # noqa: PLR0913, PLR0917 a command's options are its arguments
@@ -49,17 +36,21 @@ def step(  # noqa: PLR0913, PLR0917 a command's options are its arguments
 
     The step is that of `flambeau fit` with the same options. Nothing is trained or written.
     """
-    # Dropout draws from torch's own generator.
-    torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
-    options = {"task": task, "target": target, "like": like}
-    named = domain or domain_of_export(start)
-    kind, data = open_data("step", path, named, context.args, options)
-    check_model(kind, model)
-    check_length(epochs, steps, None, None)
-    own = {"task": task, "lr": lr, "epochs": epochs, "steps": steps}
-    choices = parse_choices(settings or []) | without_none(own)
-    learner = Learner(data, model, choices=choices, start=start, seed=seed, quiet=True)
+    options = {
+        "model": model,
+        "epochs": epochs,
+        "steps": steps,
+        "lr": lr,
+        "start": start,
+        "like": like,
+        "seed": seed,
+        "domain": domain,
+        "task": task,
+        "target": target,
+        "settings": settings,
+    }
+    learner = untrained_learner("step", context, path, options)
     stages = learner.step_through()
-    typer.echo(f"{data.report()}\n\n{stages}")
+    typer.echo(f"{learner.data.report()}\n\n{stages}")
     if stages.error is not None:
         raise stages.error

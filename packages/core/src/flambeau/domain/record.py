@@ -48,7 +48,7 @@ class FromPath(Protocol):
         ...
 
 
-DATA_COMMANDS = ("fit", "plan", "doctor", "step", "evaluate")
+DATA_COMMANDS = ("fit", "plan", "doctor", "step", "profile", "evaluate")
 """The commands that build the data of a domain with ``from_path``."""
 
 COMMANDS = (*DATA_COMMANDS, "predict")
