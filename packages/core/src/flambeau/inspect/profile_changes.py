@@ -12,8 +12,15 @@ from flambeau.data.worker_loader import WorkerLoader
 from flambeau.device import usable_cores
 from flambeau.errors import FlambeauError
 from flambeau.inspect import profile_promises as promises
-from flambeau.inspect.profile import Found, Profiled, read_s, samples_per_s, step_times, workers_of
 from flambeau.inspect.profile_result import ProfileChange, ProfilePart
+from flambeau.inspect.profile_steps import (
+    Found,
+    Profiled,
+    read_s,
+    samples_per_s,
+    step_times,
+    workers_of,
+)
 from flambeau.tuning.memory import fit_line
 from flambeau.tuning.probe import compare
 from flambeau.tuning.step_settings import alternatives_of, free_bytes_of
@@ -112,7 +119,10 @@ class _Changes:
             return []
         sizes = [s for s in (size, 2 * size, 4 * size) if s < larger] or [size]
         sizes = sizes if len(sizes) > 1 else [max(1, size // 2), size]
-        _, per_sample_s = promises.line_through(step_times(self.profiled, trial, sizes))
+        times = step_times(self.profiled, trial, sizes)
+        _, per_sample_s = promises.line_through(times)
+        # On a machine with other load all steps are longer than the shortest trial.
+        per_sample_s *= self.measured.step_s / times[size]
         reading_s = self._read_per_sample_s(size)
         expected = promises.with_batch_size(self.measured, size, larger, per_sample_s, reading_s)
         change = ProfileChange(

@@ -46,8 +46,8 @@ def profile(
     Warns:
         FlambeauWarning: [loader-moved] The position of the train loader cannot be restored.
     """
-    from flambeau.inspect.profile import Profiled
     from flambeau.inspect.profile import profile as measure
+    from flambeau.inspect.profile_steps import Profiled
     from flambeau.tuning.step_settings import why_not_measured
     from flambeau.tuning.trial import Trial
 
