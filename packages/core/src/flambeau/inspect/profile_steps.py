@@ -43,7 +43,7 @@ from flambeau.tuning.trial import StepSetting, Trial
 
 _LIMIT_S = 20.0  # of the timed steps
 _CODE_STEPS, _COUNTED_STEPS, _TRACED_STEPS = 4, 2, 4
-_HALVED = 16  # smaller batches are doubled to find what does not depend on their size
+_DIVIDED = 16  # smaller batches are enlarged to find what does not depend on their size
 _READ_BATCHES = 3  # that this process reads itself if workers do it otherwise
 
 
@@ -312,7 +312,7 @@ def _measure_fixed(profiled: Profiled, found: Found) -> None:
         return
     size = profiled.plan.values["batch_size"]
     # Not one sample: products of matrices with a single row have kernels of their own.
-    sizes = (size, size // 2) if size >= _HALVED else (2 * size, size)
+    sizes = (size, size // 4) if size >= _DIVIDED else (4 * size, size)
     try:
         times = step_times(profiled, profiled.trial, sizes)
     except Exception as error:  # noqa: BLE001 - a fit reports it, with step and samples
