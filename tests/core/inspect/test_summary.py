@@ -70,12 +70,13 @@ def test_it_prints_as_a_table() -> None:
     made.embed.requires_grad_(False)
     lines = str(summary(made, (torch.zeros(4, 3), torch.ones(())))).split("\n")
     assert lines[0] == "Model:"
-    assert lines[1].split() == ["layer", "type", "output", "parameters", "trainable", "mode"]
+    headers = "layer type output parameters trainable mode FLOPs memory time"
+    assert lines[1].split() == headers.split()
     cells = {line.split()[0]: line.split() for line in lines[3:]}
-    assert cells["embed"] == ["embed", "Linear", "4×5", "15", "no", "train"]
-    assert cells["head"] == ["head", "Linear", "4×3", "×2", "15", "yes", "train"]
-    assert cells["tied"] == ["tied", "Linear", "4×5", "shared", "train"]
-    assert lines[-2].startswith("51 parameters (204 B), 36 trainable; buffers 24 B.")
+    assert " ".join(cells["embed"]).startswith("embed Linear 4×5 15 no train 120 80 B ")
+    assert " ".join(cells["head"]).startswith("head Linear 4×3 ×2 15 yes train 240 96 B ")
+    assert " ".join(cells["tied"]).startswith("tied Linear 4×5 shared train 120 80 B ")
+    assert "51 parameters (204 B), 36 trainable; buffers 24 B." in lines
     assert lines[-1] == "Not called in this forward pass: spare."
 
 

@@ -40,6 +40,19 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def format_count(value: float) -> str:
+    """Return a large number with its decimal prefix, as text.
+
+    Example:
+        >>> format_count(3_600_000_000), format_count(884_736), format_count(12)
+        ('3.6 G', '884.7 k', '12')
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f}"
+
+
 def format_seconds(value: float) -> str:
     """Return a duration as text, with a unit that suits it.
 

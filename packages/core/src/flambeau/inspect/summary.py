@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from torch import Tensor, nn
 
+from flambeau.errors import FlambeauError
 from flambeau.inspect.hooks import Hooks, Inputs, modules_by_name, run_in_eval_mode
 from flambeau.inspect.inspect_tables import html_table, text_rows
+from flambeau.inspect.layer_costs import LayerCost, layer_costs
 from flambeau.plan.choice import Choice
 from flambeau.training.freeze import has_running_statistics
-from flambeau.wording import format_bytes, name_some
+from flambeau.training.optim.groups import parameter_groups
+from flambeau.wording import count_of, format_bytes, format_count, format_seconds, name_some
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,12 @@ class Layer:
         training: Whether the module is in training mode.
         calls: Number of calls in the forward pass.
         shared: Whether it shares parameters with an earlier row.
+        flops: Floating-point operations of its matrix products, convolutions and attention in the
+            forward pass, two for each multiply-add; None if they could not be counted.
+        output_bytes: Memory of its outputs in the forward pass.
+        time_share: Percent of the time of the forward pass.
+        receptive_field: Of a convolution or pooling: how many input positions along each spatial
+            dimension an output position depends on; None if unknown.
     """
 
     name: str
@@ -40,6 +49,10 @@ class Layer:
     training: bool
     calls: int
     shared: bool
+    flops: int | None = None
+    output_bytes: int = 0
+    time_share: float = 0.0
+    receptive_field: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,10 @@ class Summary:
         buffer_bytes: Memory of the buffers (batch norm statistics).
         norms: How training treats norm layers with running statistics, as a sentence; empty
             without such layers.
+        flops: Floating-point operations of the forward pass, as in ``Layer``.
+        seconds: Time of the forward pass.
+        samples: Samples of the forward pass: the first dimension of the first input.
+        groups: Parameter groups from stem to head: number of parameters, and of those that train.
     """
 
     model: str
@@ -64,15 +81,24 @@ class Summary:
     parameter_bytes: int
     buffer_bytes: int
     norms: str = ""
+    flops: int | None = None
+    seconds: float = 0.0
+    samples: int = 0
+    groups: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     def __str__(self) -> str:
-        lines = text_rows(_HEADERS, [self._cells(layer) for layer in self.layers], _RIGHT)
+        lines = text_rows(self._headers, [self._cells(layer) for layer in self.layers], _RIGHT)
         return "\n".join([f"{self.model}:", *lines, *self._totals()])
 
     def _repr_html_(self) -> str:
-        table = html_table(_HEADERS, [self._cells(layer) for layer in self.layers], _RIGHT)
+        table = html_table(self._headers, [self._cells(layer) for layer in self.layers], _RIGHT)
         totals = "<br>".join(map(html.escape, self._totals()))
         return f"<b>{html.escape(self.model)}</b>{table}<p>{totals}</p>"
+
+    @property
+    def _headers(self) -> tuple[str, ...]:
+        has_field = any(layer.receptive_field for layer in self.layers)
+        return (*_HEADERS, "receptive field") if has_field else _HEADERS
 
     def _cells(self, layer: Layer) -> tuple[str, ...]:
         if not layer.parameters:
@@ -83,14 +109,20 @@ class Summary:
             trainable = "partly" if layer.trainable else "no"
         times = f" ×{layer.calls}" if layer.calls > 1 else ""
         count = f"{layer.parameters:,}" if layer.parameters else ""
-        return (
+        sizes = "×".join(map(str, layer.receptive_field or ()))
+        cells = (
             layer.name or "(model)",
             layer.class_name,
             layer.output + times,
             f"{count} shared".strip() if layer.shared else count,
             trainable,
             "train" if layer.training else "eval",
+            format_count(layer.flops) if layer.flops else "",
+            format_bytes(layer.output_bytes) if layer.calls else "",
+            f"{layer.time_share:.0f} %" if layer.calls else "",
+            sizes,
         )
+        return cells[: len(self._headers)]
 
     def _totals(self) -> list[str]:
         unused = [layer.name for layer in self.layers if not layer.calls and layer.parameters]
@@ -98,6 +130,9 @@ class Summary:
             f"{self.parameters:,} parameters ({format_bytes(self.parameter_bytes)}), "
             f"{self.trainable:,} trainable; buffers {format_bytes(self.buffer_bytes)}."
         ]
+        lines += self._costs()
+        if len(self.groups) > 1:
+            lines.append(f"Parameter groups from stem to head: {self._groups()}.")
         if self.norms:
             lines.append(self.norms)
         if unused:
@@ -105,9 +140,31 @@ class Summary:
             lines.append(f"Not called in this forward pass: {names}.")
         return lines
 
+    def _costs(self) -> list[str]:
+        duration = f"The forward pass of {count_of(self.samples, 'sample')} takes "
+        duration += format_seconds(self.seconds)
+        if self.flops is None:
+            return [f"{duration}; its FLOPs cannot be counted."]
+        listed = sum(layer.flops or 0 for layer in self.layers)
+        outside = 100 * (self.flops - listed) / self.flops if self.flops else 0.0
+        text = f"{duration} and {format_count(self.flops)} FLOPs"
+        if outside >= 1:
+            text += f", {outside:.0f} % of them outside the listed layers"
+        return [f"{text}."]
 
-_HEADERS = ("layer", "type", "output", "parameters", "trainable", "mode")
-_RIGHT = ("parameters",)
+    def _groups(self) -> str:
+        found = [
+            f"{name} ({count:,}{'' if trainable == count else _PARTLY[trainable > 0]})"
+            for name, (count, trainable) in self.groups.items()
+        ]
+        return name_some(found, most=8)
+
+
+_HEADERS = (
+    "layer", "type", "output", "parameters", "trainable", "mode", "FLOPs", "memory", "time",
+)  # fmt: skip
+_RIGHT = ("parameters", "FLOPs", "memory", "time")
+_PARTLY = (", frozen", ", partly frozen")
 
 
 def summary(
@@ -120,7 +177,8 @@ def summary(
 ) -> Summary:
     """Return the layers of ``model``, with output shapes from one forward pass in eval mode.
 
-    The model is unchanged afterwards: modes are restored and no gradients are computed.
+    Four more passes count FLOPs and measure the time. The model is unchanged afterwards: modes are
+    restored and no gradients are computed.
 
     Args:
         model: Any module.
@@ -135,6 +193,7 @@ def summary(
     with Hooks(model, keep=_shape) as hooks:
         outputs = run_in_eval_mode(model, inputs, forward)
     shapes = {"": [_shape(outputs)], **hooks.outputs}
+    costs = layer_costs(model, inputs, forward)
     seen: set[Tensor] = set()
     layers: list[Layer] = []
     for name, module in modules_by_name(model).items():
@@ -143,6 +202,8 @@ def summary(
             continue
         new = [p for p in dict.fromkeys(own) if p not in seen]
         calls = shapes.get(name, [])
+        cost = costs.layers.get(name, LayerCost())
+        is_local = cost.field is not None and hasattr(module, "kernel_size")
         layers.append(
             Layer(
                 name=name,
@@ -153,6 +214,10 @@ def summary(
                 training=module.training,
                 calls=len(calls),
                 shared=any(p in seen for p in own),
+                flops=cost.flops,
+                output_bytes=cost.output_bytes,
+                time_share=100 * cost.seconds / costs.seconds if costs.seconds else 0.0,
+                receptive_field=cost.field.rounded() if cost.field and is_local else None,
             )
         )
         seen.update(new)
@@ -164,7 +229,28 @@ def summary(
         parameter_bytes=sum(p.nbytes for p in model.parameters()),
         buffer_bytes=sum(b.nbytes for b in model.buffers()),
         norms="" if bn is None else _norms(model, bn),
+        flops=costs.flops,
+        seconds=costs.seconds,
+        samples=_count_samples(inputs),
+        groups=_groups(model, frozen),
     )
+
+
+def _count_samples(inputs: Inputs) -> int:
+    given = inputs.values() if isinstance(inputs, Mapping) else inputs
+    first = given if isinstance(given, Tensor) else next(iter(given))
+    return first.shape[0] if isinstance(first, Tensor) and first.ndim else 1
+
+
+def _groups(model: nn.Module, frozen: Collection[int]) -> dict[str, tuple[int, int]]:
+    try:
+        groups = parameter_groups(model)
+    except FlambeauError:  # a fit reports layer groups that do not fit the model
+        return {}
+    return {
+        name: (sum(p.numel() for p in parameters), _count_trainable(parameters, frozen))
+        for name, parameters in groups.items()
+    }
 
 
 def _count_trainable(parameters: Iterable[Tensor], frozen: Collection[int]) -> int:

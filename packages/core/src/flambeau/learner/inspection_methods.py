@@ -56,7 +56,9 @@ class InspectionMethods(ABC):
     def summary(self) -> Summary:
         """Return a table of the layers: output shapes, parameter counts, and whether they train.
 
-        Groups that the next fit does not train (``freeze``, choice ``trainable``) count as frozen.
+        Each layer also has its FLOPs, the memory of its output and its share of the time of a
+        forward pass on a batch of the data; convolutions have their receptive field. Groups that
+        the next fit does not train (``freeze``, choice ``trainable``) count as frozen.
         """
         from flambeau.learner.examine import summarise_model
 
