@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from flambeau.data import batch as data_batch
 from flambeau.inspect import host_reads
 from flambeau.inspect.code_times import CodeTimer, code_times, is_library
 from flambeau.inspect.host_reads import OperatorCounter
+from flambeau.training import loop as training_loop
 
 USER, TORCH, BUILTIN, IO = (
     ("/home/me/train.py", 3, "transform"),
@@ -105,3 +109,21 @@ def test_values_of_another_device_are_not_read() -> None:
     with counter.counting():
         reads_a_sum(torch.ones(3))
     assert not counter.reads
+
+
+def frame(file: str, module: str, name: str, back: Any) -> Any:
+    code = SimpleNamespace(co_filename=file, co_name=name)
+    return SimpleNamespace(f_code=code, f_globals={"__name__": module}, f_lineno=7, f_back=back)
+
+
+def test_the_place_of_a_read_is_the_nearest_code_of_the_user() -> None:
+    loop = frame(training_loop.__file__, "flambeau.training.loop", "train_epoch", None)
+    user = frame("/home/me/net.py", "net", "forward", loop)
+    inner = frame(nn.modules.linear.__file__, "torch.nn.modules.linear", "forward", user)
+    assert host_reads.place_of(inner) == "forward (net.py:7)"
+    batch = frame(data_batch.__file__, "flambeau.data.batch", "sample_count", loop)
+    counter = frame(host_reads.__file__, "flambeau.inspect.host_reads", "call", batch)
+    assert host_reads.place_of(counter) == "flambeau: sample_count (batch.py:7)"
+    above = frame("/home/me/train.py", "train", "main", None)
+    loop.f_back = above
+    assert host_reads.place_of(counter) == "flambeau: sample_count (batch.py:7)"

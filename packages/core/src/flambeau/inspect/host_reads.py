@@ -68,7 +68,7 @@ class OperatorCounter:
         self.operators += 1
         if not self._is_read(operator, arguments, named):
             return operator(*arguments, **named)
-        self.reads[_place(inspect.currentframe())] += 1
+        self.reads[place_of(inspect.currentframe())] += 1
         started = time.perf_counter()
         result = operator(*arguments, **named)
         self.wait_s += time.perf_counter() - started
@@ -90,17 +90,21 @@ class OperatorCounter:
         return source.device.type == self._device.type and torch.device(target).type == "cpu"
 
 
-def _place(frame: FrameType | None) -> str:
-    """Return where a value is read: in the nearest user-defined function, else in flambeau."""
+def place_of(frame: FrameType | None) -> str:
+    """Return where a value is read: in the nearest user-defined function, else in flambeau.
+
+    Args:
+        frame: The innermost frame.
+    """
     inside = ""
     while frame is not None:
-        code = frame.f_code
+        code, module = frame.f_code, str(frame.f_globals.get("__name__", ""))
         place = f"{code.co_name} ({Path(code.co_filename).name}:{frame.f_lineno})"
         if not is_library(code.co_filename):
             return place
-        if not inside and "flambeau" in frame.f_globals.get("__name__", ""):
+        if not inside and module.startswith("flambeau") and module != __name__:
             inside = f"flambeau: {place}"
-        if frame.f_globals.get("__name__") == "flambeau.training.loop":
+        if module == "flambeau.training.loop":
             break  # what called the loop does not read
         frame = frame.f_back
     return inside

@@ -197,6 +197,7 @@ def _evidence(measured: Measured, fixed_s: float) -> dict[PartName, str]:
         "reading": "rows of tensors in memory" if loading.in_memory else _percent_of_files(loading),
         "decoding": "" if loading.in_memory else _slowest(loading.code, "of reading a batch"),
         "launch": f"{measured.operators:,.0f} operators per step",
+        "compute": "grows with the batch",
         "memory": f"{format_bytes(measured.weight_bytes)} of weights, gradients and optimizer "
         f"state are moved for {measured.samples:,.0f} samples",
         "Python": _slowest(code, "of the step") or _slowest(loading.code, "of reading a batch"),
