@@ -111,10 +111,10 @@ class ReceptiveFields:
 
     def note(self, operator: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> None:
         """Compute the field of the result of an operator."""
-        output = result[0] if isinstance(result, tuple | list) and result else result
+        output = next(iter(_tensors(result)), None)
         sources = [each for value in arguments for each in _tensors(value)]
         known = [(each, field) for each in sources if (field := self.of(each)) is not None]
-        if not known or not isinstance(output, Tensor):
+        if not known or output is None:
             return
         name = str(cast("Any", operator).name()).partition(".")[0]
         field = _after(name, arguments, known, output)
