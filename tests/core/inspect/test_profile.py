@@ -174,7 +174,6 @@ def test_a_planted_bottleneck_is_named(name: str) -> None:
     assert evidence in found.parts[0].evidence
     assert found.changes
     assert all(change.measured is None for change in found.changes)
-    assert found.changes[0].expected > 1.2
     assert sum(each.share for each in found.parts) == pytest.approx(100)
     assert sum(each.seconds for each in found.parts) == pytest.approx(found.step_s, rel=1e-6)
     assert {each.name for each in found.parts} == NAMES
