@@ -146,10 +146,13 @@ class _LinearLoss(torch.autograd.Function):
             to_weight: Tensor | None = None
             of_features: list[Tensor] = []
             of_rows: list[tuple[Tensor, Tensor, Tensor]] = []
+            # One piece of memory for all chunks: new memory takes as long as the product.
+            memory = ready.new_empty(min(_CHUNK, len(ready)), len(matrix))
             # At least once: a process may have no sentence of a batch.
             for begin in range(0, max(1, len(ready)), _CHUNK):
                 part = slice(begin, begin + _CHUNK)
-                scores = F.linear(ready[part], matrix)
+                scores = memory[: len(ready[part])]
+                torch.mm(ready[part], matrix.t(), out=scores)
                 wanted = targets[part], mask[part]
                 rows = _into_gradients(scores, shift, wanted, smoothing, wide, to_bias)
                 of_rows.append(rows)
