@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flambeau import Learner, Plan, Predictor
-from flambeau.errors import ArtefactError, FlambeauError, InputError, PlanError
+from flambeau.errors import ArgumentError, ArtefactError, FlambeauError, InputError, PlanError
 from flambeau.training.optim.groups import parameter_groups
 from flambeau_text import TagData, TagOptions, TextData, TextOptions, token_attributions
 from flambeau_text.classification.preprocess import EncoderTextPreprocessor, shares
@@ -370,6 +370,18 @@ def test_changed_settings_of_the_encoder_are_trained_and_exported(
         assert torch.equal(value, encoders[1].state_dict()[key])
     exported = Predictor.load(changed.export(tmp_path / "export"))
     assert getattr(exported.model.encoder.encoder.network.config, name) == 0.75
+
+
+def test_unknown_settings_of_an_encoder_are_refused(bert: Path) -> None:
+    for changes, message in (
+        (
+            {"hidden_dropout": 0.5},
+            "Did you mean 'hidden_dropout_prob'",
+        ),
+        (None, "must be a mapping of settings, not None"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            learner_of(labelled(bert), model_config={"encoder": changes}).model  # noqa: B018
 
 
 def test_an_encoder_may_be_shortened_but_not_widened(bert: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from flambeau import Learner, Predictor
 from flambeau.doctor import TrainingSetup
-from flambeau.errors import FlambeauError, InputError
+from flambeau.errors import ArgumentError, FlambeauError, InputError, SplitError
 from flambeau_text import SubwordTokenizer, TagData, TagOptions
 from flambeau_text.tagging import Entity, EntityF1, entities_of
 from flambeau_text.tagging.checks import check_copies
@@ -219,15 +219,15 @@ def test_a_file_of_conll_u_is_read(tmp_path: Path) -> None:
     data = TagData.from_conll(file, valid=file)
     assert data.raw("train") == [["de", "le", "chat 2"], ["va"]]
     assert data.samples["tags"] == [["ADP", "DET", "NOUN"], ["VERB"]] * 2
-    assert "CoNLL-U: words from FORM, tags from UPOS" in data.report()
-    assert "words from FORM" in Learner(data, quiet=True).plan["task"].reason
+    assert "Words from FORM, tags from UPOS of 10 columns of CoNLL-U." in data.report()
+    assert "Words from FORM" in Learner(data, quiet=True).plan["task"].reason
     options = TagOptions(words="lemma", tags="deprel")
     data = TagData.from_conll(file, valid=file, options=options)
     assert data.raw("train") == [["de", "le", "chat"], ["aller"]]
     assert data.samples["tags"][0] == ["case", "det", "root"]
     with pytest.raises(InputError, match=r"line 9: .* has no XPOS"):
         TagData.from_conll(file, valid=file, options=TagOptions(tags="xpos"))
-    with pytest.raises(InputError, match=r"tags='pos' is no column of .*which has 10"):
+    with pytest.raises(InputError, match=r"has no column tags='pos'. Give a number from 0 to 9"):
         TagData.from_conll(file, valid=file, options=TagOptions(tags="pos"))
     assert TagData.from_path(file, {"target": "deprel"}).facts()["class_names"] == [
         "case", "det", "root",
@@ -239,22 +239,91 @@ def test_columns_of_conll_are_chosen(tmp_path: Path) -> None:
     file.write_text("Ann NNP I-NP B-PER\nsings VB O O\n\nRome NNP I-NP B-LOC\n")
     data = TagData.from_conll(file, valid=file)
     assert data.facts()["class_names"] == ["B-LOC", "B-PER", "O"]
-    assert "Of 4 columns, 0 has the words and 3, the last, the tags" in data.report()
-    data = TagData.from_conll(file, valid=file, options=TagOptions(tags="1"))
+    assert "Words from column 0, tags from column 3 of 4 columns, from 0." in data.report()
+    data = TagData.from_conll(file, valid=file, options=TagOptions(tags=1))
     assert data.facts()["class_names"] == ["NNP", "VB"]
-    with pytest.raises(InputError, match=r"tags='4' is no column .* from 0 to 3"):
+    with pytest.raises(InputError, match=r"no column tags='4'\. .* from 0 to 3"):
         TagData.from_conll(file, options=TagOptions(tags="4"))
     file.write_text("1 Ann B-PER\n2 sings O\n\n1 Rome B-LOC\n")
     with pytest.raises(InputError, match=r"The first column of .* numbers the words"):
         TagData.from_conll(file)
     data = TagData.from_conll(file, valid=file, options=TagOptions(words="1"))
     assert data.raw("train") == [["Ann", "sings"], ["Rome"]]
+    with pytest.raises(InputError, match="are the same column, 2"):
+        TagData.from_conll(file, options=TagOptions(words="2"))
+    with pytest.raises(ArgumentError, match=r"tags must be the name of a column, not 1\.5"):
+        TagOptions(tags=1.5)
+
+
+def test_other_numbered_formats_are_read(tmp_path: Path) -> None:
+    """CoNLL-U Plus names its columns; with eleven columns none is known."""
+    file = tmp_path / "a.conllup"
+    rows = "1-2\tdu\t_\n1\tde\tADP\n2\tle\tDET\n2.1\tvu\tVERB\n\n1\tva\tVERB\n"
+    file.write_text("# global.columns = ID FORM UPOS\n" + rows)
+    data = TagData.from_conll(file, valid=file)
+    assert data.samples["sentence"][:2] == [["de", "le"], ["va"]]
+    file.write_text(rows)
+    with pytest.raises(InputError, match="not known which one has them"):
+        TagData.from_conll(file)
+    data = TagData.from_conll(file, valid=file, options=TagOptions(words="1"))
+    assert data.samples["tags"][:2] == [["ADP", "DET"], ["VERB"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("5 le le DET D _ 3 det _ _", "line 10: .* has a word without a tag"),
+        ("_\tle\tle\tDET\tD\t_\t3\tdet\t_\t_", "line 10: .* begins with '_'"),
+        ("2\tle\tle\tDET", "line 10: .* has 4 columns, separated by a tab"),
+    ],
+)
+def test_broken_lines_of_conll_u_are_named(line: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.conllu"
+    more = "".join(f"{n}\tva\taller\tVERB\t_\t_\t0\troot\t_\t_\n" for n in range(1, 30))
+    file.write_text(CONLL_U.rstrip("\n") + "\n" + line + "\n\n" + more)
+    with pytest.raises(InputError, match=message):
+        TagData.from_conll(file)
+
+
+def test_parts_of_conll_have_one_format(tmp_path: Path) -> None:
+    train, valid = tmp_path / "a.conll", tmp_path / "b.conll"
+    train.write_text("Ann NNP I-NP B-PER\nsings VB O O\n")
+    valid.write_text("Ann NNP I-NP\nsings VB O\n")
+    with pytest.raises(InputError, match="has 3 columns, but the train file has 4"):
+        TagData.from_conll(train, valid=valid)
+
+
+def test_comments_and_separators_of_conll(tmp_path: Path) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text("#begin document (x)\n#id=1\n# id 1\n#now O\nAnn NNP\tB-PER\nsings O\n")
+    with pytest.raises(InputError, match=r"line 6: .* has 2 columns, separated by a space"):
+        TagData.from_conll(file)
+    file.write_text("#begin document (x)\n#id=1\n# id 1\n#now O\nAnn B-PER\nsings O\n")
+    assert TagData.from_conll(file, valid=file).raw("train") == [["#now", "Ann", "sings"]]
+    # Tabs separate the columns of all lines: the word has a space, and the plan says so.
+    file.write_text("Ann NNP\tB-PER\nsings\tO\n")
+    assert "'Ann NNP' is one word" in TagData.from_conll(file, valid=file).report()
+
+
+def test_columns_of_an_export_are_used_where_they_exist(tmp_path: Path) -> None:
+    frame = {"tokens": [["Ann", "sings"]] * 2, "mine": [["B-PER", "O"]] * 2}
+    learner = Learner(
+        TagData.from_df(frame, tags="mine", valid=frame), quiet=True, choices={"probe": "off"}
+    )
+    folder = learner.export(tmp_path / "model")
+    file = tmp_path / "a.conll"
+    file.write_text("Ann B-PER\nsings O\n")
+    data = TagData.from_conll(file, valid=file, options=TagOptions(like=folder))
+    assert data.raw("train") == [["Ann", "sings"]]
+    data = TagData.from_df({"words": [["Ann"]], "tags": [["O"]]}, valid={
+        "words": [["Ann"]], "tags": [["O"]]}, options=TagOptions(like=folder))  # fmt: skip
+    assert data.raw("train") == [["Ann"]]
 
 
 def test_lines_of_conll_have_the_same_columns(tmp_path: Path) -> None:
     file = tmp_path / "a.conll"
     file.write_text("Ann NNP B-PER\nsings VB\n")
-    with pytest.raises(InputError, match=r"line 2: .* has 2 columns, but the first .* has 3"):
+    with pytest.raises(InputError, match=r"line 2: .* has 2 columns, .* the first .* has 3"):
         TagData.from_conll(file)
     # With tabs a word may have spaces, and an empty field is seen.
     file.write_text("New York\tB-LOC\t\nis \tO\n")
@@ -315,6 +384,20 @@ def test_copies_of_a_sentence_are_in_one_part() -> None:
     assert all(parts)
     assert not parts[0] & parts[1]
     assert "a group is all copies of one sentence" in data.report()
+
+
+def test_copies_of_a_sentence_are_in_one_fold() -> None:
+    words = [[f"w{row % 10}", "x"] for row in range(40)]
+    data = TagData.from_arrays(words, [["A", "B"]] * 40, valid=0.3)
+    for fold in data.folds(3):
+        parts = [{tuple(own) for own in fold.raw(part)} for part in ("train", "valid")]
+        assert not parts[0] & parts[1]
+
+
+def test_a_part_whose_sentences_are_needed_in_train_is_refused() -> None:
+    words, tags = [["a", "b"], ["c", "d"], ["e", "f"]], [["A", "B"], ["C", "D"], ["E", "F"]]
+    with pytest.raises(SplitError, match="only ones with some tag"):
+        TagData.from_arrays(words, tags, valid=1)
 
 
 def test_the_doctor_finds_copies_across_given_parts() -> None:

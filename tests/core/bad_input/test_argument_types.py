@@ -223,6 +223,8 @@ def test_values_without_names_are_counted() -> None:
     own, x = learner(), np.zeros((4, 3))
     with pytest.raises(ArgumentError, match=r"Learner.fit was given 2 values .* only epochs. Name"):
         own.fit(x, x)
+    with pytest.raises(ArgumentError, match=r"Learner.fit was given epochs twice"):
+        own.fit(3, epochs=3)  # type: ignore[misc]
     with pytest.raises(ArgumentError, match=r"Learner needs data"):
         Learner()  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match=r"Learner.predict needs items"):

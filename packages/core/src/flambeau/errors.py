@@ -217,6 +217,8 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
                 raise ArgumentError(f"{shown} has no argument {name!r}. {other or own}")
         if most is not None and len(args) >= most:
             raise ArgumentError(_too_many(_shown(first, function), names, most, len(args)))
+        if twice := [name for name in names[1 : len(args) + 1] if name in named]:
+            raise ArgumentError(f"{_shown(first, function)} was given {twice[0]} twice.")
         if missing := [name for name in needed[len(args) :] if name not in named]:
             raise ArgumentError(f"{_shown(first, function)} needs {' and '.join(missing)}.")
         for name in paths:
@@ -254,7 +256,7 @@ def _shown(owner: Any, function: Callable[..., Any]) -> str:
 def _too_many(shown: str, names: Sequence[str], most: int, given: int) -> str:
     own = names[1:most]
     known = (
-        f"without a name it takes only {', '.join(own)}" if own else "it takes none without name"
+        f"without a name it takes only {', '.join(own)}" if own else "it takes none without a name"
     )
     named = names[most:]
     others = f" Name the others: {', '.join(f'{name}=…' for name in named)}." if named else ""

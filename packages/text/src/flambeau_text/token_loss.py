@@ -154,7 +154,9 @@ class _LinearLoss(torch.autograd.Function):
                 scores = memory[: len(ready[part])]
                 torch.mm(ready[part], matrix.t(), out=scores)
                 wanted = targets[part], mask[part]
-                rows = _into_gradients(scores, shift, wanted, smoothing, wide, to_bias)
+                rows = _into_gradients(
+                    scores, shift, wanted, smoothing, wide, to_bias, needed=any(learns)
+                )
                 of_rows.append(rows)
                 scale = rows[2].unsqueeze(1)
                 if learns[0]:
@@ -199,6 +201,8 @@ def _into_gradients(
     smoothing: float,
     wide: torch.dtype,
     to_bias: Tensor | None,
+    *,
+    needed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Replace logits by the gradient of each row's loss, in place.
 
@@ -214,6 +218,7 @@ def _into_gradients(
         smoothing: As for `token_loss`.
         wide: float32, or float64 if ``scores`` are float64.
         to_bias: Tensor to which the gradient of the bias is added; None if no bias is trained.
+        needed: Whether gradients are needed; else the logits are lost.
 
     Returns:
         For each row the logsumexp, the logit of its target, and the factor by which the caller must
@@ -235,6 +240,8 @@ def _into_gradients(
         sums = logits.sub_(highest).exp_().sum(1, keepdim=True)
         normalisers[block] = sums.log() + highest
         scale[block] = mask[block].unsqueeze(1) / sums
+        if not needed:
+            continue
         logits.scatter_add_(1, columns, (smoothing - 1.0) * sums)
         if to_bias is not None:
             to_bias.addmv_(logits.t(), scale[block].squeeze(1))

@@ -331,8 +331,8 @@ def _bn_statistics(facts: Facts, values: Mapping[str, Any]) -> Choice:
     return Choice(
         "bn_statistics",
         "fresh",
-        "In the first 50 steps of a phase running statistics of norm layers lag behind the "
-        "weights: these evaluations compute them anew from up to 20 train batches.",
+        "In the first 50 steps that train the same layers, running statistics of norm layers lag "
+        "behind the weights: these evaluations compute them anew from up to 20 train batches.",
         alternatives=("running",),
         override='choices={"bn_statistics": "running"}',
         source="default",

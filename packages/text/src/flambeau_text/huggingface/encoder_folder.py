@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from flambeau.artefact.export_format import ExportRecord
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_text.huggingface.encoder import ARCHITECTURE, check_encoder_config, position_limit
 from flambeau_text.huggingface.folder import check_folder, read_config
 from flambeau_text.huggingface.networks import config_as_json, config_from_json, weights_digest
@@ -78,8 +78,22 @@ class EncoderFolder:
         Args:
             given: Fields of `EncoderConfig`; of "encoder" only the settings to change, such as
                 ``{"encoder": {"attention_dropout": 0.0}}``.
+
+        Raises:
+            ArgumentError: The encoder has no such setting.
         """
-        changed = {**self.config["encoder"], **given.get("encoder", {})}
+        changes: Any = given.get("encoder", {})
+        known = self.config["encoder"]
+        if not isinstance(changes, Mapping):
+            raise ArgumentError(
+                f'"encoder" in model_config must be a mapping of settings, not {changes!r:.60}.'
+            )
+        for name in cast("Mapping[str, Any]", changes):
+            if name not in known:
+                raise ArgumentError(
+                    f"The encoder has no setting {name!r}. {did_you_mean(str(name), known)}"
+                )
+        changed = {**known, **changes}
         return {**self.config, **given, "encoder": changed}
 
     def as_facts(self) -> dict[str, Any]:

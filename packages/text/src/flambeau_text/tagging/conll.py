@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flambeau.data.reading import Reading
@@ -17,9 +17,12 @@ from flambeau_text.text_lines import read_lines
 CONLL_U = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 """Names of the columns of CoNLL-U, see https://universaldependencies.org/format.html."""
 
-_WORD_ID = re.compile(r"[0-9]+([-.][0-9]+)?")
+_ID = re.compile(r"[0-9]+([-.][0-9]+)?")
+_COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
 _MAY_BE_EMPTY = ("feats", "deps", "misc")  # of CoNLL-U, in which "_" is a value
 _SEEN = 100
+_MOST = 0.9  # share of lines with the same form; the others are mistakes, which are named later
+_SKIPPED = ("-DOCSTART-", "#begin document", "#end document")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Columns:
         count: Number of columns of each line with a word.
         separator: A tab, or a space for any number of spaces and tabs.
         names: Names of the columns; empty if they have none.
+        is_numbered: Whether the first column numbers the words, as in CoNLL-U.
         words: Column of the words, from 0.
         tags: Column of the tags.
     """
@@ -37,6 +41,7 @@ class Columns:
     count: int
     separator: str
     names: tuple[str, ...]
+    is_numbered: bool
     words: int
     tags: int
 
@@ -50,83 +55,106 @@ class Columns:
             path: The file, for messages.
 
         Raises:
-            InputError: A column does not exist, or the first one numbers the words.
+            InputError: A column does not exist, or the words cannot be found.
         """
-        first = next((line for line in lines if _is_word(line)), "")
+        seen = [line for line in lines if _is_word(line)][:_SEEN]
         # With tabs a word may have spaces.
-        separator = "\t" if "\t" in first else " "
-        count = len(fields_of(first, separator))
-        seen = [fields_of(line, separator) for line in lines if _is_word(line)][:_SEEN]
-        numbered = bool(seen) and all(_WORD_ID.fullmatch(each[0]) for each in seen)
-        numbered = numbered and count > 2 and seen[0][0][0] in "01"
-        if numbered and count == len(CONLL_U):
-            names, words, tags = CONLL_U, CONLL_U.index("form"), CONLL_U.index("upos")
-        elif numbered and options.words is None:
+        separator = "\t" if sum("\t" in line for line in seen) >= _MOST * len(seen) else " "
+        rows = [fields_of(line, separator) for line in seen]
+        count = len(rows[0]) if rows else 0
+        names = _names(lines, count)
+        numbers = sum(_ID.fullmatch(row[0]) is not None for row in rows)
+        is_numbered = count > 2 and numbers >= _MOST * len(rows)
+        is_numbered = is_numbered and (bool(names) or count == len(CONLL_U) or _begins(rows))
+        if is_numbered and not names and count == len(CONLL_U):
+            names = CONLL_U
+        found = cls(count, separator, names, is_numbered, 0, count - 1)
+        defaults = _defaults(found)
+        given = {"words": options.words, "tags": options.tags}
+        at = {name: found.index(each, name, path, options) for name, each in given.items()}
+        words = defaults[0] if at["words"] is None else at["words"]
+        tags = defaults[1] if at["tags"] is None else at["tags"]
+        if words is None or (is_numbered and words == 0):
             raise InputError(
-                f"The first column of {path} numbers the words ({seen[0][0]!r}), so it has "
-                f"another format than CoNLL: {' '.join(seen[0])!r:.60}. Give the numbers of the "
-                'columns, from 0: TagOptions(words="1", tags="3"), or --words 1 --target 3.'
+                f"The first column of {path} numbers the words, and it is not known which one has "
+                f"them: {' '.join(rows[0])!r:.60}. Give the numbers of the columns, from 0: "
+                'TagOptions(words="1", tags="3"), or --words 1 --target 3.'
             )
-        else:
-            names, words, tags = (), 0, count - 1
-        found = cls(count, separator, names, words, tags)
-        return cls(
-            count,
-            separator,
-            names,
-            words if options.words is None else found.index(options.words, "words", path),
-            tags if options.tags is None else found.index(options.tags, "tags", path),
-        )
+        if words == tags and count > 1:
+            raise InputError(f"Words and tags of {path} are the same column, {words}, from 0.")
+        return replace(found, words=words, tags=tags)
 
-    def index(self, given: str, what: str, path: Path) -> int:
-        """Return the column with a name or a number.
+    def index(self, given: str | None, what: str, path: Path, options: TagOptions) -> int | None:
+        """Return the column with a name or a number; None for None.
+
+        A column of an export (``options.like``) may be that of a table, and is used if it exists.
 
         Raises:
-            InputError: There is none.
+            InputError: The column does not exist.
         """
+        if given is None:
+            return None
         if given.lower() in self.names:
             return self.names.index(given.lower())
         if given.isdecimal() and int(given) < self.count:
             return int(given)
+        if options.like is not None:
+            return None
         known = did_you_mean(given, list(self.names)) if self.names else ""
         raise InputError(
-            f"{what}={given!r} is no column of {path}, which has {self.count}. Give a number from "
-            f"0 to {self.count - 1}. {known}".rstrip()
+            f"{path} has no column {what}={given!r}. Give a number from 0 to {self.count - 1}. "
+            f"{known}".rstrip()
         )
 
-    def reading(self) -> Reading | None:
+    def reading(self, found: TaggedSentences) -> Reading | None:
         """Return how words and tags were found; None if there is no other possibility."""
-        if self.count < 3:
+        spaced = next((word for words in found.words for word in words if " " in word), None)
+        if self.count < 3 and spaced is None:
             return None
-        option = "words= and tags= of TagOptions, or --words and --target"
-        if self.names:
-            words, tags = self.names[self.words].upper(), self.names[self.tags].upper()
-            what = f"CoNLL-U: words from {words}, tags from {tags}; ranges of words are skipped."
-            others, override = ("xpos", "deprel"), f'tags="xpos": {option}'
-        else:
-            last = ", the last" if self.tags == self.count - 1 else ""
-            what = f"Of {self.count} columns, {self.words} has the words and {self.tags}{last}, "
-            what += "the tags (from 0)."
-            others = tuple(map(str, range(self.words + 1, self.count - 1)))
-            override = f'tags="1": {option}'
-        return Reading("task", what, {"columns": self.count}, others, 0.8, override)
+        shown = [self.names[at].upper() if self.names else f"column {at}" for at in self._chosen]
+        what = f"Words from {shown[0]}, tags from {shown[1]} of {self.count} columns"
+        what += " of CoNLL-U" * (self.names == CONLL_U) + (", from 0." if not self.names else ".")
+        if spaced is not None:
+            what += f" Columns are separated by tabs: {spaced!r:.40} is one word."
+        others = [
+            self.names[at] if self.names else str(at)
+            for at in range(self.count)
+            if at not in self._chosen and not (at == 0 and self.is_numbered)
+        ]
+        example = f'TagOptions(tags="{others[0]}"), --target {others[0]}' if others else ""
+        return Reading("task", what, {"columns": self.count}, tuple(others), 0.8, example)
+
+    @property
+    def _chosen(self) -> tuple[int, int]:
+        return self.words, self.tags
 
 
-def read_conll(path: Path, options: TagOptions) -> TaggedSentences:
-    """Read a file in a format of CoNLL; see ``TagData.from_conll``.
+def read_conll(files: Mapping[str, Path], options: TagOptions) -> TaggedSentences:
+    """Read the file of each part in a format of CoNLL; see ``TagData.from_conll``.
 
     Raises:
         InputError: A line has a word without a tag, or another number of columns than the first; or
-            the columns cannot be found.
+            the columns cannot be found, or differ from those of train.
     """
-    lines = read_lines(path)
-    columns = Columns.of(lines, options, path)
-    found = TaggedSentences()
-    for words, tags, where in _sentences(lines, columns, path):
-        found.add(words, tags, where)
-    reading = columns.reading()
-    found.readings = () if reading is None else (reading,)
-    return found
+    found: dict[str, TaggedSentences] = {}
+    train: Columns | None = None
+    for part, path in files.items():
+        lines = read_lines(path)
+        columns = Columns.of(lines, options, path)
+        train = columns if train is None else train
+        own = (columns.count, columns.names, columns.is_numbered)
+        if lines and own != (train.count, train.names, train.is_numbered):
+            raise InputError(
+                f"{path} has {columns.count} columns{' with numbers' * columns.is_numbered}, but "
+                f"the train file has {train.count}{' with numbers' * train.is_numbered}, so that "
+                "it is not clear which ones have the words and tags. Give all files one format."
+            )
+        found[part] = TaggedSentences()
+        for words, tags, where in _sentences(lines, columns, path):
+            found[part].add(words, tags, where)
+        if part == "train" and (reading := columns.reading(found[part])) is not None:
+            found[part].readings = (reading,)
+    return TaggedSentences.joined(found)
 
 
 def fields_of(line: str, separator: str) -> list[str]:
@@ -134,6 +162,26 @@ def fields_of(line: str, separator: str) -> list[str]:
     if separator == "\t":
         return [field.strip(" ") for field in line.rstrip(" \t").split("\t")]
     return [field for field in line.replace("\t", " ").split(" ") if field]
+
+
+def _names(lines: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return the names in the first line of CoNLL-U Plus, if they are as many as the columns."""
+    match = next((_COLUMNS.match(line) for line in lines if line.strip()), None)
+    names = tuple(name.lower().split(":")[-1] for name in match[1].split()) if match else ()
+    return names if len(names) == count else ()
+
+
+def _begins(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the numbers begin as those of a sentence do."""
+    return re.split("[-.]", rows[0][0])[0] in ("0", "1")
+
+
+def _defaults(found: Columns) -> tuple[int | None, int]:
+    """Return the columns of words and tags if none are named; None if they are not known."""
+    if "form" in found.names:
+        upos = found.names.index("upos") if "upos" in found.names else found.count - 1
+        return found.names.index("form"), upos
+    return (None if found.is_numbered else 0), found.count - 1
 
 
 def _sentences(
@@ -158,25 +206,34 @@ def _sentences(
 
 def _is_skipped(line: str, fields: list[str], columns: Columns, *, within: bool) -> bool:
     """Return whether a line is a comment, or in CoNLL-U a range of words or an empty node."""
-    if line.startswith("-DOCSTART-"):
+    if line.startswith(_SKIPPED):
         return True
-    if columns.names:
-        return line.startswith("#") or not fields[0].isdecimal()
-    # "#" is a word within a sentence, and in a line like the others with the tag of an entity.
-    is_like_others = len(fields) == columns.count and split_tag(fields[-1]) is not None
-    return line.startswith("# ") and not within and not is_like_others
+    if columns.is_numbered:
+        is_range = _ID.fullmatch(fields[0]) is not None and not fields[0].isdecimal()
+        return line.startswith("#") or is_range
+    if not line.startswith("#") or within:
+        return False
+    # "#" may be the first word of a sentence, in a line like the others with the tag of an entity.
+    is_like_others = len(fields) == columns.count
+    return not is_like_others or (line.startswith("# ") and split_tag(fields[columns.tags]) is None)
 
 
 def _check(fields: list[str], columns: Columns, where: str) -> None:
+    between = "a tab" if columns.separator == "\t" else "a space"
     if len(fields) < 2:
         raise InputError(
-            f"{where} has a word without a tag. Write the word, a space and its tag; blank lines "
+            f"{where} has a word without a tag. Write the word, {between} and its tag; blank lines "
             "end sentences."
         )
     if len(fields) != columns.count:
         raise InputError(
-            f"{where} has {len(fields)} columns, but the first line with a word has "
-            f"{columns.count}, so that it is not clear which one is the tag."
+            f"{where} has {len(fields)} columns, separated by {between}, but the first line with a "
+            f"word has {columns.count}, so that it is not clear which one is the tag."
+        )
+    if columns.is_numbered and not fields[0].isdecimal():
+        raise InputError(
+            f"{where} begins with {fields[0]!r}, but the first column numbers the words. Correct "
+            "the line."
         )
     name = columns.names[columns.tags] if columns.names else ""
     if name and name not in _MAY_BE_EMPTY and fields[columns.tags] == "_":
@@ -184,4 +241,4 @@ def _check(fields: list[str], columns: Columns, where: str) -> None:
 
 
 def _is_word(line: str) -> bool:
-    return bool(line.strip(" \t")) and not line.startswith(("# ", "-DOCSTART-"))
+    return bool(line.strip(" \t")) and not line.startswith(("#", *_SKIPPED))

@@ -18,11 +18,12 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.data.preview import Preview
 from flambeau.data.reading import Reading, readings_as_facts
 from flambeau.data.samples import Samples
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest, parse_part_size
 from flambeau.data.tables import read_csv
 from flambeau.errors import ArgumentError, InputError, did_you_mean, explains_arguments
 from flambeau.wording import name_some
+from flambeau_text.classification.assemble import text_numbers
 from flambeau_text.classification.sources import read_json_lines
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
 from flambeau_text.part_column import read_frames, split_of_option
@@ -162,8 +163,8 @@ class TagData(Data):
 
         request, chosen = SplitRequest(valid, test, split, seed), options or TagOptions()
         files = {"train": path, **request.separate(*_FILES)}
-        found = {part: read_conll(Path(file), chosen) for part, file in files.items()}
-        return cls._of(TaggedSentences.joined(found), request, chosen)
+        found = read_conll({part: Path(file) for part, file in files.items()}, chosen)
+        return cls._of(found, request, chosen)
 
     @classmethod
     def from_df(
@@ -303,8 +304,7 @@ class TagData(Data):
             return cls._of(found, request, chosen)
         if request.column is not None:
             raise ArgumentError(f"{path} is no table, so --split {request.column} has no column.")
-        parts = {part: read_conll(file, chosen) for part, file in files.items()}
-        return cls._of(TaggedSentences.joined(parts), request, chosen)
+        return cls._of(read_conll(files, chosen), request, chosen)
 
     @classmethod
     def _of(cls, found: TaggedSentences, request: SplitRequest, options: TagOptions) -> TagData:
@@ -391,6 +391,13 @@ class TagData(Data):
                 **readings_as_facts(self._readings),
             },
         )
+
+    def split_arguments(self, rows: Rows) -> Mapping[str, Any]:
+        # Copies of a sentence stay in one fold.
+        sentences = [tuple(self._samples[_SENTENCE][row]) for row in rows.tolist()]
+        if len(set(sentences)) == len(sentences):
+            return {}
+        return {"groups": text_numbers(sentences).tolist()}
 
     def report(self) -> str:
         """Return the numbers of sentences, words and tags as text."""

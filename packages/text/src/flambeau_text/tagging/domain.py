@@ -58,7 +58,7 @@ def made_sentences(n_samples: int = 400, seed: int = 0) -> TagData:
 
 
 DATA_OPTIONS = (
-    CliOption("words", str, "Column of a table with the words, by default found.", "words"),
+    CliOption("words", str, "Column with the words: a name, or in CoNLL a number from 0.", "words"),
     CliOption(
         "sentence", str, "Column that tells sentences apart, for one word per row.", "sentence"
     ),

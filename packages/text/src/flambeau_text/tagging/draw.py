@@ -9,8 +9,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from flambeau.data.split import PARTS, Split
+from flambeau.data.split import HELD_OUT, PARTS, Split
 from flambeau.data.split_request import SplitRequest
+from flambeau.errors import SplitError
+from flambeau_text.classification.assemble import text_numbers
 from flambeau_text.tagging.sources import TaggedSentences
 
 
@@ -24,9 +26,8 @@ def draw_parts(found: TaggedSentences, request: SplitRequest) -> Split:
     Raises:
         SplitError: The parts cannot be formed.
     """
-    numbers: dict[tuple[str, ...], int] = {}
-    groups = np.array([numbers.setdefault(tuple(own), len(numbers)) for own in found.words])
-    repeated = len(numbers) < len(found)
+    groups = text_numbers([tuple(own) for own in found.words])
+    repeated = len(np.unique(groups)) < len(found)
     given = found.given or None
     split = request.resolve(len(found), given=given, groups=groups if repeated else None)
     if "by group" in split.method:
@@ -49,7 +50,14 @@ def _with_all_tags(found: TaggedSentences, split: Split, groups: NDArray[np.int6
     if not moved.any():
         return split
     parts = {part: split.part(part) for part in PARTS}
-    parts = {part: rows[~moved[rows]] for part, rows in parts.items()}
+    kept = {part: rows[~moved[rows]] for part, rows in parts.items()}
+    for part in HELD_OUT:
+        if len(parts[part]) and not len(kept[part]):
+            raise SplitError(
+                f"All sentences drawn for {part} are the only ones with some tag, and are needed "
+                f"in train. Give more sentences, or a larger {part} part."
+            )
+    parts = kept
     parts["train"] = np.sort(np.concatenate([parts["train"], np.flatnonzero(moved)]))
     note = f"{int(moved.sum()):,} drawn sentences were moved to train: only they had some tag"
     return replace(split, **cast("dict[str, Any]", parts), notes=(*split.notes, note))

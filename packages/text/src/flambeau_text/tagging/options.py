@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flambeau.artefact.read_like import filled_like, output_names, read_record, reading_options
 from flambeau.data.ordered_names import ordered_names
-from flambeau.errors import InputError, explains_arguments
+from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau.plan import Plan
 from flambeau_text.huggingface.folder import is_model_folder, refuse_tokenization
 from flambeau_text.tokenization.fit import tokenizer_name
@@ -65,6 +65,12 @@ class TagOptions:
     encoder: EncoderFolder | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
+        for name in _READING:
+            value: Any = getattr(self, name)
+            if isinstance(value, int) and not isinstance(value, bool):  # the number of a column
+                object.__setattr__(self, name, str(value))
+            elif value is not None and not isinstance(value, str):
+                raise ArgumentError(f"{name} must be the name of a column, not {value!r:.60}.")
         if self.language_model is not None:
             self._start_from(self.language_model)
         check_tokenization(self.tokenizer, self.vocab_size, self.normalization, like=self.like)

@@ -150,9 +150,18 @@ def read_tag_table(
         SplitError: A cell of the split column names no part.
     """
     others = [name for name in table.names if name != split]
-    words = _column(table, others, options.words, WORD_NAMES, "words", "--words")
-    tags = _column(table, others, options.tags, TAG_NAMES, "tags", "--target")
-    sentence = options.sentence
+    # Columns of an export may be those of a file without names.
+    given = {
+        name: None if options.like is not None and column not in table.names else column
+        for name, column in (
+            ("words", options.words),
+            ("tags", options.tags),
+            ("sentence", options.sentence),
+        )
+    }
+    words = _column(table, others, given["words"], WORD_NAMES, "words", "--words")
+    tags = _column(table, others, given["tags"], TAG_NAMES, "tags", "--target")
+    sentence = given["sentence"]
     columns = [table.column(words), table.column(tags)]
     if sentence is None and _are_single_words(columns[0]):
         sentence = next((each for each in others if each.strip().lower() in SENTENCE_NAMES), None)

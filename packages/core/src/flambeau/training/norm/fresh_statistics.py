@@ -1,5 +1,7 @@
 """Recompute the statistics of norm layers for evaluations at the beginning of a phase.
 
+Consecutive phases that train the same layers count as one.
+
 Running statistics are averages over the last steps. In the first steps of a phase a large part of
 them comes from initial values or from earlier weights, and does not fit the current weights. For an
 evaluation during these steps they are therefore recomputed from train batches.

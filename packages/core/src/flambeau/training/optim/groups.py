@@ -200,11 +200,11 @@ def groups_from(model: nn.Module, first: int) -> list[str]:
     """Return the names of the parameter groups from index ``first`` on.
 
     Raises:
-        ArgumentError: ``first`` is no number.
+        ArgumentError: ``first`` is not a number.
         InputError: There is no group from that index on.
     """
     names = tuple(parameter_groups(model))
-    first = checked_count(first, "first", at_least=-len(names), unit="groups")
+    first = checked_count(first, "first", at_least=-len(names))
     if not names[first:]:
         raise InputError(
             f"freeze_to({first}) freezes every parameter group: the model has {len(names)} "
