@@ -151,12 +151,9 @@ class _LinearLoss(torch.autograd.Function):
             # At least once: a process may have no sentence of a batch.
             for begin in range(0, max(1, len(ready)), _CHUNK):
                 part = slice(begin, begin + _CHUNK)
-                scores = memory[: len(ready[part])]
-                torch.mm(ready[part], matrix.t(), out=scores)
+                scores = torch.mm(ready[part], matrix.t(), out=memory[: len(ready[part])])
                 wanted = targets[part], mask[part]
-                rows = _into_gradients(
-                    scores, shift, wanted, smoothing, wide, to_bias, needed=any(learns)
-                )
+                rows = _into_gradients(scores, shift, wanted, smoothing, to_bias, any(learns))
                 of_rows.append(rows)
                 scale = rows[2].unsqueeze(1)
                 if learns[0]:
@@ -199,9 +196,7 @@ def _into_gradients(
     shift: Tensor | None,
     wanted: tuple[Tensor, Tensor],
     smoothing: float,
-    wide: torch.dtype,
     to_bias: Tensor | None,
-    *,
     needed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Replace logits by the gradient of each row's loss, in place.
@@ -216,7 +211,6 @@ def _into_gradients(
         shift: The bias, or None.
         wanted: Targets, int64 ``(tokens,)``, and their mask.
         smoothing: As for `token_loss`.
-        wide: float32, or float64 if ``scores`` are float64.
         to_bias: Tensor to which the gradient of the bias is added; None if no bias is trained.
         needed: Whether gradients are needed; else the logits are lost.
 
@@ -225,6 +219,7 @@ def _into_gradients(
         multiply the row's gradient, 0 for an ignored target.
     """
     targets, mask = wanted
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
     normalisers, reference, scale = (
         torch.empty(len(scores), 1, dtype=wide, device=scores.device) for _ in range(3)
     )
