@@ -118,6 +118,15 @@ def test_an_underestimated_speed_adds_a_cycle() -> None:
     assert 140 <= seconds <= 180
 
 
+def test_few_intervals_use_the_whole_budget() -> None:
+    # An hour of a language model on a slow machine ended after 31 minutes, with 2 of 5 intervals
+    # unused.
+    segments, seconds = simulate([500.0, 750.0, 630.0], 3540.0, 60)
+    assert total(segments) == 5
+    assert seconds > 2900
+    assert segments[-1] == Segment("decay", 1.0, 0.0, 3)
+
+
 def test_only_a_worsening_trend_starts_the_decay_early() -> None:
     harmed, _ = simulate([1.0], 200.0, 40, "......-")
     assert [(s.name, s.intervals) for s in harmed] == [("warm-up", 4), ("hold", 3), ("decay", 5)]

@@ -192,12 +192,13 @@ def next_segments(
     if trend == "worsening":
         left = 0
     past = [*past, *(current.completed(inside) if current.name == "hold" else [])]
+    is_limited = left > spare  # by the time
     if (left := min(left, spare)) > 0:
         past = _joined(past, Segment("hold", 1.0, 1.0, left))
         return [*past, Segment("decay", 1.0, 0.0, _decay_after(done + left))]
     fall = _decay_after(done)
-    # One interval more than its share, rather than leave it unused.
-    fall = max(1, fitting) if fitting <= fall + 1 else fall
+    # More intervals than its share, rather than leave them unused.
+    fall = max(1, fitting) if is_limited or fitting <= fall + 1 else fall
     return [*past, Segment("decay", rate, 0.0, fall)]
 
 
