@@ -26,6 +26,7 @@ from flambeau_bench.cases.collector import VARIANTS as COLLECTOR_VARIANTS
 from flambeau_bench.cases.collector import Collector, EpochTimes
 from flambeau_bench.cases.folds import Folds
 from flambeau_bench.cases.host_reads import count_host_reads
+from flambeau_bench.cases.inspect_cost import InspectCost
 from flambeau_bench.cases.language import Language
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
@@ -385,6 +386,21 @@ def test_steps_do_not_synchronise_on_cuda(variant: str) -> None:
     comparison, baseline, candidate = both(case, case.sizes["gpu"], variant)
     assert candidate.figures["host_reads"] == 0.0
     assert case.gate(comparison, [(baseline, candidate)]).passed
+
+
+# ---------------------------------------------------------------- inspect-cost
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["vision", "translation"])
+def test_inspected_fits_train_the_same_weights(variant: str) -> None:
+    case = InspectCost()
+    comparison, baseline, candidate = both(case, case.sizes["quick"], variant)
+    assert baseline.steps == candidate.steps == 4
+    assert invalid_reasons(baseline, candidate, comparison.may_differ) == ""
+    assert case.gate(comparison, [(baseline, candidate)]).passed
+    changed = replace(candidate, quality={"losses": "other"})
+    assert not case.gate(comparison, [(baseline, changed)]).passed
 
 
 # ---------------------------------------------------------------- cold-start

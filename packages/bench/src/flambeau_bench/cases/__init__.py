@@ -6,6 +6,7 @@ from flambeau_bench.cases.callback_scaling import CallbackScaling
 from flambeau_bench.cases.cold_start import ColdStart
 from flambeau_bench.cases.collector import Collector
 from flambeau_bench.cases.folds import Folds
+from flambeau_bench.cases.inspect_cost import InspectCost
 from flambeau_bench.cases.language import Language
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import LoopOverhead
@@ -25,6 +26,7 @@ CASES: dict[str, Case] = {
         CallbackScaling(),
         Collector(),
         SyncCount(),
+        InspectCost(),
         Loaders(),
         VisionFit(),
         Translation(),
@@ -49,6 +51,7 @@ __all__ = [
     "ColdStart",
     "Collector",
     "Folds",
+    "InspectCost",
     "Language",
     "Loaders",
     "LoopOverhead",
