@@ -225,6 +225,42 @@ def test_a_long_run_keeps_fewer_steps(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert load_record(tmp_path).steps == watch.record.steps
 
 
+def test_a_layer_without_steps_after_thinning_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that runs in every second step only."""
+    monkeypatch.setattr("flambeau.inspect.watch.layer_record.MOST_STEPS", 3)
+    learner = make()
+    watch = learner.inspect(every=1)
+    learner.fit(steps=3)
+    record = watch.record
+    record.rows["rare"] = {1: record.rows["0"][1]}
+    record.values[3] = record.values[2]
+    assert watch.thin_out()
+    assert "rare" not in record.rows
+    assert "rare" not in watch.state_dict()["record"]["rows"]
+
+
+def test_who_reads_the_record_within_an_epoch_takes_no_steps_from_the_file(tmp_path: Path) -> None:
+    class Reads(Callback):
+        def on_step_end(self, state: TrainState) -> None:
+            seen.append(len(watch.record.steps))
+
+    seen: list[int] = []
+    learner = make(tmp_path / "run", callbacks=[Reads()])
+    watch = learner.inspect(every=1)
+    learner.fit(2)
+    assert seen[-1] > 1
+    assert load_record(tmp_path / "run").steps == watch.record.steps
+
+
+def test_an_incomplete_last_line_of_the_file_is_left_out(tmp_path: Path) -> None:
+    learner = make(tmp_path / "run")
+    watch = learner.inspect(every=1)
+    learner.fit(1)
+    path = tmp_path / "run" / "inspect.jsonl"
+    path.write_text(path.read_text() + '{"step": 99, "lay')
+    assert load_record(path).steps == watch.record.steps
+
+
 def test_a_further_call_returns_the_record_and_may_change_the_interval() -> None:
     learner = make()
     assert not learner.is_inspected

@@ -43,7 +43,6 @@ class LayerInspection(Callback):
         self._printed: set[tuple[str, str]] = set()
         self._writes = writes
         self._watch: LayerWatch | None = None
-        self._unwritten: list[int] = []
         self._stale = True
 
     def on_fit_start(self, state: TrainState) -> None:
@@ -90,7 +89,7 @@ class LayerInspection(Callback):
         self.inspection.load_state_dict(values)
 
     def _read(self) -> None:
-        self._unwritten += self.inspection.read()
+        self.inspection.read()
         self._stale |= self.inspection.thin_out()
 
     def _print(self) -> None:
@@ -110,7 +109,7 @@ class LayerInspection(Callback):
         if not self._writes or state.folder is None:
             return
         record, path = self.inspection.record, Path(state.folder) / FILE_NAME
-        new, self._unwritten = self._unwritten, []
+        new = self.inspection.take_unwritten()
         try:
             if self._stale or not path.exists():
                 record.save(path)

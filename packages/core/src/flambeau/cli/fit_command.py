@@ -130,6 +130,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         _train(learner, folder, resume, recipe or "fit", minutes, of_folds)
     except KeyboardInterrupt:
         words = [path, *context.args, "--seed", seed, "--resume", folder]
+        words += [] if inspect_every is None else ["--inspect-every", inspect_every]
         raise _interrupted(words, {"domain": domain, **options}) from None
     except Exception:
         if resume is None:

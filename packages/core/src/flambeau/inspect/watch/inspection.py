@@ -38,6 +38,7 @@ class Inspection:
         self._record = LayerRecord()
         self._watch: LayerWatch | None = None
         self._embeddings: dict[str, Tensor] = {}
+        self._unwritten: list[int] = []
 
     @property
     def every(self) -> int | None:
@@ -61,18 +62,25 @@ class Inspection:
             return step % (self._every * self._stride) == 0
         return step < 10 or (step < 100 and step % 10 == 0) or step % (100 * self._stride) == 0
 
-    def read(self) -> list[int]:
-        """Read the watched steps since the last call from the device; return them."""
+    def read(self) -> None:
+        """Read the watched steps since the last call from the device."""
         watch, record = self._watch, self._record
         if watch is None:
-            return []
+            return
         readings = watch.read()
         record.add(readings)
-        record.layers, record.weights = dict(watch.layers), dict(watch.weights)
+        record.layers = dict(watch.layers)
+        # A parameter that was renamed since has rows under its old name.
+        record.weights = {**record.weights, **watch.weights}
         record.notes = list(watch.notes)
         record.last_active = {name: each.cpu() for name, each in watch.last_active.items()}
         self._embeddings = dict(watch.initial_embeddings)
-        return [each.step for each in readings]
+        self._unwritten += [each.step for each in readings]
+
+    def take_unwritten(self) -> list[int]:
+        """Return the steps that were read since the last call, whoever read them."""
+        found, self._unwritten = self._unwritten, []
+        return found
 
     def thin_out(self) -> bool:
         """Keep fewer steps of a long run, and watch fewer from now on; return whether it did."""

@@ -41,7 +41,7 @@ class LayerRecord:
         noise: Estimates of ``|G|²`` and ``tr(Σ)`` by step, of steps with accumulation.
         last_active: The last watched step in which each unit was not 0, by layer; -1 for never.
         notes: What could not be watched.
-        deliberately_frozen: Whether phases of the training freeze parameters.
+        deliberately_frozen: Whether the last phase froze parameters.
     """
 
     def __init__(self) -> None:
@@ -81,6 +81,9 @@ class LayerRecord:
             )
             for series in every:
                 series.pop(step, None)
+        # A layer that ran in none of the steps that are left has no series.
+        self.rows = {name: series for name, series in self.rows.items() if series}
+        self.weight_rows = {name: each for name, each in self.weight_rows.items() if each}
         return True
 
     def series(self, layer: str, column: str) -> dict[int, float]:
@@ -220,7 +223,10 @@ def load_record(path: str | os.PathLike[str]) -> LayerRecord:
     if target.is_dir():
         target = target / FILE_NAME
     try:
-        return _from_lines(map(json.loads, target.read_text(encoding="utf-8").splitlines()))
+        lines = target.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A process that was killed while it wrote leaves an incomplete last line.
+        whole = [line for line in lines if line.endswith("\n")]
+        return _from_lines(map(json.loads, whole))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{target} cannot be read as the record of learner.inspect ({error!r:.100}). Pass the "
@@ -243,7 +249,7 @@ def _from_lines(lines: Iterable[Mapping[str, Any]]) -> LayerRecord:
             own = {name: value for name, value in line.items() if name != "step"}
             pair = own.pop("gradient_square", None), own.pop("noise_trace", None)
             if pair[0] is not None and pair[1] is not None:
-                record.noise[step] = pair
+                record.noise[step] = _number(pair[0]), _number(pair[1])
             record.values[step] = own
             continue
         for name, numbers in line.get("weights", {}).items():
