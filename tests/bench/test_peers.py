@@ -59,7 +59,7 @@ def program_of(peer: str, case: str = "peers_overhead") -> ModuleType:
     return module
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _frozen() -> Iterator[None]:
     """Collect new objects only: a full collection of what pytest has loaded takes 0.3 s."""
     with frozen_heap():
