@@ -101,11 +101,11 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     # Dropout draws from torch's own generator.
     torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
     options = {"task": task, "target": target, "like": like}
+    again = {"domain": domain, **options, "inspect-every": inspect_every}
     if resume is not None:
         _refuse_with_resume(recipe=recipe, minutes=minutes, start=start, out=out)
         _refuse_with_resume(folds=folds, seeds=seeds)
-    named = domain or domain_of_export(start)
-    kind, data = open_data("fit", path, named, context.args, options)
+    kind, data = open_data("fit", path, domain or domain_of_export(start), context.args, options)
     check_model(kind, model)
     check_recipe(recipe or "fit")
     typer.echo(data.report() + "\n")
@@ -130,8 +130,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
         _train(learner, folder, resume, recipe or "fit", minutes, of_folds)
     except KeyboardInterrupt:
         words = [path, *context.args, "--seed", seed, "--resume", folder]
-        words += [] if inspect_every is None else ["--inspect-every", inspect_every]
-        raise _interrupted(words, {"domain": domain, **options}) from None
+        raise _interrupted(words, again) from None
     except Exception:
         if resume is None:
             remove_if_nothing_trained(folder)
