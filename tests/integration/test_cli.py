@@ -145,7 +145,7 @@ def test_bool_options_need_no_value() -> None:
 
 def test_domains_lists_domains_and_options() -> None:
     assert "ImageData" in call("domains")
-    commands = "fit, plan, doctor, step, evaluate"
+    commands = "fit, plan, doctor, step, profile, evaluate"
     assert re.search(rf"--size +{commands} +Side of", call("domains", "vision"))
     assert re.search(r"--beam +predict +Size", call("domains", "translate"))
     with pytest.raises(FlambeauError, match="Did you mean 'vision'"):
