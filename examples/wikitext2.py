@@ -23,6 +23,7 @@ import gzip
 import json
 import os
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ import frozen_recipe
 import language_run
 
 from flambeau import Learner
+from flambeau_bench.machine import host
 from flambeau_text import KneserNey, LanguageModelData, LanguageOptions
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -48,14 +50,36 @@ def read(folder: Path) -> LanguageModelData:
     )
 
 
-def ngram_perplexity(data: LanguageModelData, order: int, parts: list[str]) -> dict[str, float]:
-    """Return the perplexities of an interpolated modified Kneser-Ney model."""
+def ngram_perplexity(data: LanguageModelData, order: int, part: str) -> float:
+    """Return the perplexity of an interpolated modified Kneser-Ney model on a part."""
     preprocessor = data.preprocessor(Learner(data, quiet=True).plan.values)
-    streams = {
-        part: preprocessor.stream(data.raw(part)).tokens.numpy() for part in ("train", *parts)
+    train, scored = (preprocessor.stream(data.raw(each)).tokens.numpy() for each in ("train", part))
+    return KneserNey(order).fit(train, len(preprocessor.tokenizer)).perplexity(scored)
+
+
+def run_ngram(data: LanguageModelData, order: int, results: Path) -> dict[str, Any]:
+    """Write and return the result of the n-gram model on the validation part."""
+    started = time.monotonic()
+    score = ngram_perplexity(data, order, "valid")
+    record = {
+        "recipe": "ngram",
+        "order": order,
+        "valid_word_perplexity": round(score, 2),
+        "seconds": round(time.monotonic() - started, 1),
+        **host(),
     }
-    model = KneserNey(order).fit(streams["train"], len(preprocessor.tokenizer))
-    return {part: model.perplexity(streams[part]) for part in parts}
+    language_run.write_run(results / "ngram.jsonl", record, [])
+    return record
+
+
+def look_at_ngram(data: LanguageModelData, order: int, log: Path) -> dict[str, Any]:
+    """Return the logged score of the n-gram model on the test part."""
+    script = EXAMPLES / "wikitext2.py"
+    commit = frozen_recipe.frozen_commit(script)
+    key = {"recipe": "ngram", "order": order, "version": frozen_recipe.version_of(script)}
+    return frozen_recipe.logged_look(
+        log, key, commit, EXAMPLES, lambda: {"test": ngram_perplexity(data, order, "test")}
+    )
 
 
 # ---------------------------------------------------------------- recipes
@@ -187,8 +211,12 @@ def main(arguments: list[str] | None = None) -> None:
         folder = write_smoke_data(given.work / "smoke-data")
     data = read(folder)
     if given.model == "ngram":
-        parts = ["valid", "test"] if given.test else ["valid"]
-        found: Mapping[str, Any] = ngram_perplexity(data, given.order, parts)
+        results = given.work / "smoke-results" if given.smoke else RESULTS
+        found: Mapping[str, Any] = run_ngram(data, given.order, results)
+        if given.test and given.smoke:  # of synthetic text: not a look
+            found = {"test": ngram_perplexity(data, given.order, "test")}
+        elif given.test:
+            found = look_at_ngram(data, given.order, results / "looks.jsonl")
     else:
         path = RECIPES / f"{given.model}.json"
         recipe = json.loads(path.read_text())

@@ -119,6 +119,22 @@ def test_a_recipe_trains_and_continues(
     assert again["valid_word_perplexity"] == trained["valid_word_perplexity"]
 
 
+def test_the_ngram_model_writes_its_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = import_module("wikitext2")
+    arguments = ["ngram", "--order", "2", "--smoke", "--work", str(tmp_path)]
+    module.main(arguments)
+    [record] = (tmp_path / "smoke-results" / "ngram.jsonl").read_text().splitlines()
+    found = json.loads(record)
+    assert found["order"] == 2
+    assert 1 < found["valid_word_perplexity"] < 40  # the words follow each other
+    assert {"seconds", "cpu", "cores"} <= set(found)
+    module.main([*arguments, "--test"])
+    assert 1 < json.loads(capsys.readouterr().out.splitlines()[-1])["test"] < 40
+    assert not (tmp_path / "smoke-results" / "looks.jsonl").exists()
+
+
 @pytest.mark.slow
 def test_a_recipe_trains_within_a_time_budget(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

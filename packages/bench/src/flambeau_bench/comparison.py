@@ -36,7 +36,7 @@ class Change:
         variant: Its variant.
         figure: The figure, in whose unit more is slower, except rates ("_per_s").
         before: Median ratio of candidate to baseline in A: each pair is compared with the
-            hand-written side of its own run, so a slower machine changes nothing.
+            hand-written side of the same run, so a slower machine changes nothing.
         after: The same in B.
         noise: The larger noise floor of both runs, as a fraction.
         p: Two-sided p-value of the Mann–Whitney test of the ratios.

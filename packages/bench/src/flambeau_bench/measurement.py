@@ -20,7 +20,7 @@ class Measurement:
         settings: Settings that must be equal on both sides: dtype, threads, optimizer …
         quality: The values that the quality condition compares: a hash of the losses, an accuracy.
         notes: What a reader should know about this run.
-        versions: Versions of the libraries of a side that runs in an interpreter of its own.
+        versions: Versions of the libraries of a side that runs in a separate interpreter.
     """
 
     figures: Mapping[str, float]

@@ -1,1 +1,1 @@
-"""Other libraries as sides of a comparison: each in an environment of its own, synced by uv."""
+"""Other libraries as sides of a comparison: each in a separate environment, synced by uv."""

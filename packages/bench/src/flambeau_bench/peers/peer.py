@@ -25,7 +25,7 @@ class Peer:
     Attributes:
         name: Name on the command line and in results.
         folder: Folder of its programs, ``CASE_NAME.py`` with underscores; with a ``pyproject.toml``
-            and ``uv.lock`` it is a project with an environment of its own, else its programs run in
+            and ``uv.lock`` it is a project with a separate environment, else its programs run in
             this interpreter.
         only_program: The program for every case, in place of those in ``folder``.
     """
@@ -36,7 +36,7 @@ class Peer:
 
     @property
     def is_project(self) -> bool:
-        """Whether it has an environment of its own."""
+        """Whether it has a separate environment."""
         return (self.folder / "pyproject.toml").is_file()
 
     def program(self, case: str) -> Path | None:

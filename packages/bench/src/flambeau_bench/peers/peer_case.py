@@ -101,7 +101,7 @@ class PeerCase(Case):
             return self.measurement(side, row, size, number)
 
     def start(self, peer: Peer, row: Row, size: Size, folder: Path) -> LiveSide:
-        """Start a side in a folder of its own.
+        """Start a side in a separate folder.
 
         Raises:
             SideError: The peer has no program for this case, or the program failed.

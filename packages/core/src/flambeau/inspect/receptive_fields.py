@@ -4,7 +4,7 @@ Two numbers follow each tensor along each spatial dimension: the size of the rec
 the distance in the input between two neighbouring positions. A convolution with kernel k, dilation
 d and stride s makes of (size, jump) the pair (size + (k - 1) · d · jump, jump · s), see
 Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Where
-branches meet (residual connections, concatenation) the larger field counts.
+branches are joined (residual connections, concatenation) the larger field counts.
 """
 
 from __future__ import annotations
