@@ -7,7 +7,8 @@ from flambeau_bench.side.protocol import ImportTimer, serve
 with ImportTimer() as imports:
     from fastai.basics import *
 
-from flambeau_bench.side.torch_tiny import ForLoopAdam, TinyTask
+from flambeau_bench.side.torch_tiny import TinyTask
+from flambeau_bench.side.user_optimizer import ForLoopAdam
 
 
 def build(task):

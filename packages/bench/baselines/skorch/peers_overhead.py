@@ -8,7 +8,8 @@ with ImportTimer() as imports:
     from skorch.helper import predefined_split
     from torch.utils.data import DataLoader
 
-from flambeau_bench.side.torch_tiny import ForLoopAdam, ReadyBatches, TinyTask, UserRows
+from flambeau_bench.side.torch_tiny import ReadyBatches, TinyTask, UserRows
+from flambeau_bench.side.user_optimizer import ForLoopAdam
 
 
 def ready_batches(dataset, batch_size):

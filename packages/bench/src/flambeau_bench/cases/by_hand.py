@@ -17,6 +17,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from flambeau_bench.cases.tiny_training import PEAK_LR, WEIGHT_DECAY, BatchSource
+from flambeau_bench.side.user_optimizer import ForLoopAdam
 
 ACCUMULATE = 4
 MAX_NORM = 0.5
@@ -32,33 +33,6 @@ def optimizer_for(name: str, model: nn.Module) -> Optimizer:
     if name == "sgd":
         return SGD(groups, lr=PEAK_LR, fused=True)
     return AdamW(groups, lr=PEAK_LR, fused=True)
-
-
-class ForLoopAdam(Optimizer):
-    """Adam as a user-defined optimizer: a plain subclass with a for-loop, without a fused form."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = 0
-                    state["mean"] = torch.zeros_like(parameter)
-                    state["square"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                mean, square, step = state["mean"], state["square"], state["step"]
-                mean.lerp_(parameter.grad, 1.0 - beta1)
-                square.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1.0 - beta2)
-                size = group["lr"] / (1.0 - beta1**step)
-                scale = square.div(1.0 - beta2**step).sqrt_().add_(group["eps"])
-                parameter.addcdiv_(mean, scale, value=-size)
 
 
 def user_optimizer(model: nn.Module, values: Mapping[str, Any]) -> dict[str, Optimizer]:

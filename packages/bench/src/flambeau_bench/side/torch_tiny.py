@@ -19,6 +19,7 @@ from flambeau_bench.side.torch_witness import (
     torch_settings,
     weights_hash,
 )
+from flambeau_bench.side.user_optimizer import ForLoopAdam
 
 Pair = tuple[Tensor, Tensor]
 
@@ -159,38 +160,3 @@ class UserRows(Dataset[Any]):
 
 def _named(pair: Pair, names: tuple[str, str] | None) -> Any:
     return pair if names is None else dict(zip(names, pair, strict=True))
-
-
-class ForLoopAdam(Optimizer):
-    """Adam as a user-defined optimizer: a plain subclass with a for-loop, without a fused form."""
-
-    def __init__(
-        self, params: Iterable[Any], lr: float, betas: tuple[float, float] = (0.9, 0.999)
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": 1e-8})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Make one step; ``closure`` computes the loss where a library passes one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            beta1, beta2 = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = 0
-                    state["mean"] = torch.zeros_like(parameter)
-                    state["square"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                mean, square, step = state["mean"], state["square"], state["step"]
-                mean.lerp_(parameter.grad, 1.0 - beta1)
-                square.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1.0 - beta2)
-                size = group["lr"] / (1.0 - beta1**step)
-                scale = square.div(1.0 - beta2**step).sqrt_().add_(group["eps"])
-                parameter.addcdiv_(mean, scale, value=-size)
-        return loss

@@ -56,19 +56,6 @@ def profile(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     The steps are those of `flambeau fit` with the same options. Nothing is trained, and only the
     trace is written.
     """
-    options = {
-        "model": model,
-        "epochs": epochs,
-        "steps": steps,
-        "lr": lr,
-        "start": start,
-        "like": like,
-        "seed": seed,
-        "domain": domain,
-        "task": task,
-        "target": target,
-        "settings": settings,
-    }
-    learner = untrained_learner("profile", context, path, options)
+    learner = untrained_learner("profile", context, path)
     typer.echo(learner.data.report() + "\n")
     typer.echo(str(learner.profile(timed, try_changes=try_changes, trace=trace)))

@@ -36,20 +36,7 @@ def step(  # noqa: PLR0913, PLR0917 a command's options are its arguments
 
     The step is that of `flambeau fit` with the same options. Nothing is trained or written.
     """
-    options = {
-        "model": model,
-        "epochs": epochs,
-        "steps": steps,
-        "lr": lr,
-        "start": start,
-        "like": like,
-        "seed": seed,
-        "domain": domain,
-        "task": task,
-        "target": target,
-        "settings": settings,
-    }
-    learner = untrained_learner("step", context, path, options)
+    learner = untrained_learner("step", context, path)
     stages = learner.step_through()
     typer.echo(f"{learner.data.report()}\n\n{stages}")
     if stages.error is not None:

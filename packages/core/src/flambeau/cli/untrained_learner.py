@@ -14,20 +14,18 @@ from flambeau.cli.plan_arguments import check_length, check_model, parse_choices
 from flambeau.learner import Learner
 
 
-def untrained_learner(
-    command: str, context: typer.Context, path: Path, options: Mapping[str, Any]
-) -> Learner:
+def untrained_learner(command: str, context: typer.Context, path: Path) -> Learner:
     """Return a learner with the plan that ``flambeau fit`` would have with the same options.
 
     Args:
         command: Name of the command, for messages.
-        context: Has the options of the domain.
+        context: Has the options of the command, and the words of those of the domain.
         path: The data.
-        options: The options of the command by the name of its argument.
 
     Raises:
         ArgumentError: Options contradict each other, or the architecture is unknown.
     """
+    options: Mapping[str, Any] = context.params
     # Dropout draws from torch's own generator.
     torch.manual_seed(options["seed"])  # pyright: ignore[reportUnknownMemberType]
     reading = {key: options[key] for key in ("task", "target", "like")}

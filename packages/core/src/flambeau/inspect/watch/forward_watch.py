@@ -8,7 +8,8 @@ nothing: the step computes what it computes without them, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
@@ -336,19 +337,12 @@ def _attention_row(
     return attention_statistics.of_weights(found) if is_last else None
 
 
-class _plain:  # noqa: N801 - used as a function
-    """A block that computes without gradients and in the precision of its tensors."""
-
-    def __enter__(self) -> None:
-        self._contexts = [torch.no_grad()]
-        self._contexts += [
-            torch.autocast(kind, enabled=False)
-            for kind in ("cpu", "cuda")
-            if torch.is_autocast_enabled(kind)
-        ]
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(None, None, None)
+@contextmanager
+def _plain() -> Generator[None]:
+    """Compute without gradients and in the precision of the tensors."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
