@@ -71,3 +71,5 @@ def test_columns_of_any_library_are_no_tables() -> None:
 def test_several_files(read: Any) -> None:
     with pytest.raises(InputError, match=r"list of 2 paths.*pandas\.concat"):
         read(["a.csv", "b.csv"], "y")
+    with pytest.raises(ArgumentError, match="must be a path"):
+        read(3, "y")

@@ -285,6 +285,23 @@ def test_broken_lines_of_conll_u_are_named(line: str, message: str, tmp_path: Pa
         TagData.from_conll(file)
 
 
+def test_a_number_sign_with_a_tag_of_other_words_is_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text("# SYM\nfive NUM\n\ngive VERB\n# SYM\nsix NUM\n\n# id5 en\nwe PRON\n")
+    data = TagData.from_conll(file, valid=file)
+    assert data.raw("train") == [["#", "five"], ["give", "#", "six"], ["we"]]
+
+
+def test_empty_words_and_names_of_columns_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text("x\tB-PER\n\tO\n")
+    with pytest.raises(InputError, match=r"line 2: .* has no word before the tab"):
+        TagData.from_conll(file)
+    file.write_text("token\tner_tags\nAnn\tB-PER\nsings\tO\n")
+    with pytest.raises(InputError, match=r"begins with names of columns, 'token\\tner_tags'"):
+        TagData.from_conll(file)
+
+
 def test_parts_of_conll_have_one_format(tmp_path: Path) -> None:
     train, valid = tmp_path / "a.conll", tmp_path / "b.conll"
     train.write_text("Ann NNP I-NP B-PER\nsings VB O O\n")

@@ -84,6 +84,13 @@ def test_only_the_first_layer_that_is_not_finite_is_reported() -> None:
     assert found(record_of({"a": [{"rms": 1.0}] * 4, "b": bad, "c": bad})) == [("not finite", "b")]
 
 
+def test_one_step_that_is_not_finite_is_enough_at_the_end() -> None:
+    """The training may end with it."""
+    good, bad = {"rms": 1.0, "nonfinite": 0.0}, {"rms": 1.0, "nonfinite": 0.5}
+    assert found(record_of({"a": [good, bad]})) == [("not finite", "a")]
+    assert found(record_of({"a": [bad, good, good, good]})) == []
+
+
 def test_a_layer_that_gets_no_gradient_is_reported_once_for_all_its_weights() -> None:
     none = [{"gradient_norm": NO_GRADIENT, "update_norm": 0.0}] * 4
     record = record_of(

@@ -93,7 +93,7 @@ def test_a_report_evaluates_and_a_summary_predicts() -> None:
     assert set(task.stages) == {"evaluate"}
     task.seen.clear()
     made.summary()
-    assert task.stages == ["predict"]
+    assert set(task.stages) == {"predict"}  # several passes: shapes, FLOPs, times
 
 
 def test_a_predictor_of_an_export_predicts(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -18,7 +17,7 @@ from flambeau_tabular.column_kind import Override
 from flambeau_tabular.csv_options import CsvOptions
 from flambeau_tabular.from_arrays import columns_of_arrays, columns_of_targets
 from flambeau_tabular.options import TabularOptions, Target
-from flambeau_tabular.out_of_scope import argument_hint, one_path
+from flambeau_tabular.out_of_scope import OneFile, argument_hint, one_path
 
 if TYPE_CHECKING:
     from flambeau_tabular.columns import Frame
@@ -106,7 +105,7 @@ class TabularDataConstructors(Data):
     @classmethod
     def from_csv(  # noqa: PLR0913
         cls,
-        path: str | os.PathLike[str],
+        path: OneFile,
         target: Target | None = None,
         *,
         valid: Any = 0.2,
@@ -142,7 +141,7 @@ class TabularDataConstructors(Data):
     @classmethod
     def from_parquet(  # noqa: PLR0913
         cls,
-        path: str | os.PathLike[str],
+        path: OneFile,
         target: Target | None = None,
         *,
         valid: Any = 0.2,

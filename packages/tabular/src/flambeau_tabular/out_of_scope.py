@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
-from flambeau.errors import InputError
+from flambeau.errors import ArgumentError, InputError
 
 _FORECAST = (
     "Forecasts of several future values of a series are not part of flambeau. Use a package for "
@@ -61,10 +62,15 @@ def refuse_tables(source: Any, name: str) -> None:
         )
 
 
+OneFile: TypeAlias = str | os.PathLike[str]
+"""A path; ``one_path`` refuses other types, and says for a list of files what to do."""
+
+
 def one_path(path: Any) -> Path:
     """Return the path of one file.
 
     Raises:
+        ArgumentError: It is not a path.
         InputError: It is a list of paths.
     """
     if isinstance(path, list | tuple):
@@ -73,7 +79,9 @@ def one_path(path: Any) -> Path:
             "same columns: pandas.concat(map(pandas.read_csv, paths)), then TabularData.from_df. "
             f"Else: {_JOIN}"
         )
-    return Path(path)
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"path must be a path (text or Path), not {path!r:.60}.")
+    return Path(cast("OneFile", path))
 
 
 def _is_frame(value: Any) -> bool:

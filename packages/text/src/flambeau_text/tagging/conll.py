@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from flambeau.data.reading import Reading
 from flambeau.errors import InputError, did_you_mean
 from flambeau_text.tagging.entities import split_tag
 from flambeau_text.tagging.options import TagOptions
-from flambeau_text.tagging.sources import TaggedSentences
+from flambeau_text.tagging.sources import TAG_NAMES, WORD_NAMES, TaggedSentences
 from flambeau_text.text_lines import read_lines
 
 CONLL_U = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -141,6 +141,7 @@ def read_conll(files: Mapping[str, Path], options: TagOptions) -> TaggedSentence
     for part, path in files.items():
         lines = read_lines(path)
         columns = Columns.of(lines, options, path)
+        _refuse_header(lines, columns, path)
         train = columns if train is None else train
         own = (columns.count, columns.names, columns.is_numbered)
         if lines and own != (train.count, train.names, train.is_numbered):
@@ -190,9 +191,10 @@ def _sentences(
     words: list[str] = []
     tags: list[str] = []
     first = 1
+    known = _tags_of_words(lines, columns)
     for number, line in enumerate([*lines, ""], start=1):
         fields = fields_of(line, columns.separator) if line.strip(" \t") else []
-        if fields and _is_skipped(line, fields, columns, within=bool(words)):
+        if fields and _is_skipped(line, fields, columns, known, within=bool(words)):
             continue
         if fields:
             _check(fields, columns, f"{path}, line {number}: {line!r:.40}")
@@ -204,7 +206,21 @@ def _sentences(
             words, tags = [], []
 
 
-def _is_skipped(line: str, fields: list[str], columns: Columns, *, within: bool) -> bool:
+def _tags_of_words(lines: Sequence[str], columns: Columns) -> set[str]:
+    """Return the tags of the lines that cannot be comments: all but those with "#" at a start."""
+    found: set[str] = set()
+    within = False
+    for line in lines:
+        within = bool(line.strip(" \t")) and (within or _is_word(line))
+        fields = fields_of(line, columns.separator) if within else []
+        if len(fields) == columns.count:
+            found.add(fields[columns.tags])
+    return found
+
+
+def _is_skipped(
+    line: str, fields: list[str], columns: Columns, known: Collection[str], *, within: bool
+) -> bool:
     """Return whether a line is a comment, or in CoNLL-U a range of words or an empty node."""
     if line.startswith(_SKIPPED):
         return True
@@ -213,9 +229,12 @@ def _is_skipped(line: str, fields: list[str], columns: Columns, *, within: bool)
         return line.startswith("#") or is_range
     if not line.startswith("#") or within:
         return False
-    # "#" may be the first word of a sentence, in a line like the others with the tag of an entity.
+    # "#" may be the first word of a sentence, in a line like the others with a tag.
     is_like_others = len(fields) == columns.count
-    return not is_like_others or (line.startswith("# ") and split_tag(fields[columns.tags]) is None)
+    if not is_like_others:
+        return True
+    tag = fields[columns.tags]
+    return line.startswith("# ") and split_tag(tag) is None and tag not in known
 
 
 def _check(fields: list[str], columns: Columns, where: str) -> None:
@@ -235,9 +254,21 @@ def _check(fields: list[str], columns: Columns, where: str) -> None:
             f"{where} begins with {fields[0]!r}, but the first column numbers the words. Correct "
             "the line."
         )
+    if not fields[columns.words]:
+        raise InputError(f"{where} has no word before the tab. Write it, or remove the line.")
     name = columns.names[columns.tags] if columns.names else ""
     if name and name not in _MAY_BE_EMPTY and fields[columns.tags] == "_":
         raise InputError(f"{where} has no {name.upper()} ('_'). Name another column: tags=….")
+
+
+def _refuse_header(lines: Sequence[str], columns: Columns, path: Path) -> None:
+    """Raise an InputError if the first line has usual names of the columns, as a table has."""
+    first = next((line for line in lines if _is_word(line)), "")
+    fields = fields_of(first, columns.separator)
+    if len(fields) == columns.count and (
+        fields[columns.words].lower() in WORD_NAMES and fields[columns.tags].lower() in TAG_NAMES
+    ):
+        raise InputError(f"{path} begins with names of columns, {first!r:.60}. Remove that line.")
 
 
 def _is_word(line: str) -> bool:

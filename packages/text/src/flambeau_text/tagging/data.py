@@ -142,9 +142,10 @@ class TagData(Data):
 
         Columns are separated by spaces or tabs, sentences by blank lines; lines that begin with
         ``-DOCSTART-`` are skipped, and those between sentences that begin with ``#`` and a space
-        and do not end with the tag of an entity. In a file with ten columns of which the first
-        numbers the words (CoNLL-U), the words are in FORM and the tags in UPOS, if ``options`` name
-        no other columns; lines of ranges of words and of empty nodes are skipped.
+        and end neither with the tag of an entity nor with that of another word. In a file with ten
+        columns of which the first numbers the words (CoNLL-U), the words are in FORM and the tags
+        in UPOS, if ``options`` name no other columns; lines of ranges of words and of empty nodes
+        are skipped.
 
         Args:
             path: The file, also ``.gz``.

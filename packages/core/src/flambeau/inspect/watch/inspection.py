@@ -92,8 +92,9 @@ class Inspection:
     def verdicts(self) -> list[Verdict]:
         """Return what is wrong with which layer, the most important faults first.
 
-        A fault must last for three watched steps; the thresholds are in
-        ``flambeau.inspect.watch.thresholds``. On a healthy network the list is empty.
+        A fault must last for three watched steps, outputs that are not finite for one; the
+        thresholds are in ``flambeau.inspect.watch.thresholds``. On a healthy network the list is
+        empty.
         """
         from flambeau.inspect.watch.verdicts import find_verdicts
 

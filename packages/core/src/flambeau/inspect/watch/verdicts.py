@@ -62,7 +62,8 @@ def find_verdicts(record: LayerRecord) -> list[Verdict]:
     """Return the faults of all layers, the most important kinds first; empty for a healthy net.
 
     A fault is reported if its figure is beyond the threshold in the last
-    ``thresholds.LEAST_STEPS`` watched steps or more; too large updates in as many consecutive ones.
+    ``thresholds.LEAST_STEPS`` watched steps or more; too large updates in as many consecutive ones,
+    and outputs that are not finite in the last one.
     """
     hits = [hit for found in evidence(record) if (hit := _hit(found)) is not None]
     by_kind = {kind: [hit for hit in hits if hit.found.kind == kind] for kind in TEXTS}
@@ -84,7 +85,9 @@ def _hit(found: Evidence) -> _Hit | None:
     """Return the first step of the last run of steps beyond the threshold, if it is long enough."""
     threshold, is_upper = thresholds.THRESHOLDS[found.kind]
     least = thresholds.LEAST_STEPS
-    if found.kind == "duplicated":
+    if found.kind == "not finite":  # never noise: a training may end with it
+        least = 1
+    elif found.kind == "duplicated":
         least = thresholds.LEAST_STEPS_OF_EQUAL
     start: int | None = None
     run = 0
