@@ -217,6 +217,51 @@ def test_weights_say_why_they_get_no_gradient() -> None:
     assert record.weight_series("unused.weight", "update_norm")[3] == 0
 
 
+def test_optimizers_that_step_once_per_batch_make_one_step_together() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    both = [torch.optim.SGD(model[i].parameters(), lr=0.1 * (i + 1)) for i in (0, 2)]
+    with inspect(model, every=2) as watch:
+        for batch in range(9):
+            model(torch.full((16, 6), float(batch))).square().mean().backward()
+            for optimizer in both:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert watch.verdicts() == []
+    assert watch.record.series("(input)", "mean") == {0: 0, 2: 2, 4: 4, 6: 6, 8: 8}
+    for name in ("0.weight", "2.weight"):
+        assert list(watch.record.weight_series(name, "update_norm")) == [0, 2, 4, 6, 8]
+        assert min(watch.record.weight_series(name, "gradient_norm").values()) >= 0
+    assert watch.record.values[2] == {"lr": pytest.approx(0.3)}
+
+
+def test_optimizers_that_take_turns_make_one_step_together() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    both = [torch.optim.SGD(model[i].parameters(), lr=0.1) for i in (0, 2)]
+    with inspect(model, every=1) as watch:
+        for batch in range(10):
+            model.zero_grad()
+            model(torch.randn(16, 6)).square().mean().backward()
+            both[batch % 2].step()
+    assert watch.record.steps == [0, 1, 2, 3, 4]
+    for name in ("0.weight", "2.weight"):
+        assert min(watch.record.weight_series(name, "update_norm").values()) > 0
+
+
+def test_a_parameter_without_an_optimizer_delays_only_the_first_step() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        for batch in range(5):
+            model(torch.full((16, 6), float(batch))).square().mean().backward()
+            optimizer.step()
+    assert watch.record.steps == [0, 1, 2, 3, 4]
+    assert watch.record.series("(input)", "mean") == {0: 0.5, 2: 2, 3: 3, 4: 4}
+    with inspect(model, every=1) as watch:
+        model(torch.randn(16, 6)).square().mean().backward()
+        optimizer.step()
+    assert watch.record.steps == [0]
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [

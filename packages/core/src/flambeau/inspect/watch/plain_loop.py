@@ -16,13 +16,16 @@ from torch.utils.hooks import RemovableHandle
 from flambeau.errors import InputError
 from flambeau.inspect.watch.inspection import Inspection
 from flambeau.inspect.watch.layer_watch import LayerWatch
+from flambeau.training.optim.clip import optimized_parameters
 
 
 class ModelInspection(Inspection):
     """An ``Inspection`` of a plain PyTorch loop; a context manager around the loop.
 
-    A step ends when an optimizer that has parameters of the model returns from its ``step()``.
-    Calls of the model without gradients, such as an evaluation within the loop, are not watched.
+    A step ends when all optimizers that update parameters of the model have made their ``step()``.
+    In the first step these are the ones whose parameters have gradients; after it, those of the
+    step before. It also ends before an optimizer makes its ``step()`` a second time. Calls of the
+    model without gradients, such as an evaluation within the loop, are not watched.
 
     Args:
         model: The model that the loop calls.
@@ -36,6 +39,9 @@ class ModelInspection(Inspection):
         self._handles: list[RemovableHandle] = []
         self._known: dict[int, tuple[Optimizer, bool]] = {}
         self._optimizers: dict[int, Optimizer] = {}
+        self._stepped: set[int] = set()  # optimizers that have updated weights in this step
+        self._together: frozenset[int] = frozenset()  # those of the step before
+        self._values: dict[str, float] = {}
         self._has_gradients = False
 
     def __enter__(self) -> Self:
@@ -60,6 +66,8 @@ class ModelInspection(Inspection):
         self._handles.clear()
         watch = self._watch
         if watch is not None:
+            if error is None and self._stepped:
+                self._end()
             watch.cancel()
             if error is None and not self._step:
                 watch.notes.append(
@@ -74,12 +82,24 @@ class ModelInspection(Inspection):
         if self._watch is not None and self.watches(self._step):
             self._watch.start_step(self._step, only_training=True)
 
+    def _end(self) -> None:
+        """End the step, and start the next one."""
+        if self._watch is not None:
+            self._watch.end_step(self._optimizers.values(), self._values)
+        self._together = frozenset(self._stepped)
+        self._stepped.clear()
+        self._step += 1
+        self._start()
+
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._watch is not None and self._is_of_model(optimizer):
-            # An optimizer with a closure computes its gradients later.
-            self._has_gradients = any(p.grad is not None for p in _parameters(optimizer))
-            if self._has_gradients:
-                self._watch.gradients_ready()
+        if self._watch is None or not self._is_of_model(optimizer):
+            return
+        if id(optimizer) in self._stepped:
+            self._end()
+        # An optimizer with a closure computes its gradients later.
+        self._has_gradients = any(p.grad is not None for p in optimized_parameters([optimizer]))
+        if self._has_gradients:
+            self._watch.gradients_ready()
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         watch = self._watch
@@ -88,18 +108,28 @@ class ModelInspection(Inspection):
         if not self._has_gradients:
             watch.gradients_ready()
         self._optimizers.setdefault(id(optimizer), optimizer)
-        if watch.is_watching:
-            lr: object = optimizer.param_groups[-1]["lr"]
-            # A tensor is not read: the host would wait for the device.
-            watch.end_step(self._optimizers.values(), {"lr": lr} if isinstance(lr, float) else {})
-        self._step += 1
-        self._start()
+        lr: object = optimizer.param_groups[-1]["lr"]
+        # A tensor is not read: the host would wait for the device.
+        self._values = {"lr": lr} if isinstance(lr, float) else {}
+        self._stepped.add(id(optimizer))
+        if self._all_have_stepped():
+            self._end()
+
+    def _all_have_stepped(self) -> bool:
+        """Return whether no further optimizer is expected to update weights in this step.
+
+        In the first step this must be known before the next batch: its outputs would be counted.
+        """
+        if self._together:
+            return self._together <= self._stepped
+        updated = set(map(id, optimized_parameters(self._optimizers.values())))
+        return all(p.grad is None or id(p) in updated for p in self._model.parameters())
 
     def _is_of_model(self, optimizer: Optimizer) -> bool:
         known = self._known.get(id(optimizer))
         if known is None:
             own = set(map(id, self._model.parameters()))
-            known = optimizer, any(id(p) in own for p in _parameters(optimizer))
+            known = optimizer, any(id(p) in own for p in optimized_parameters([optimizer]))
             self._known[id(optimizer)] = known
         return known[1]
 
@@ -134,7 +164,3 @@ def inspect(model: nn.Module, *, every: int | None = None) -> ModelInspection:
         ['(input)', '0', '1', '2']
     """
     return ModelInspection(model, every)
-
-
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
