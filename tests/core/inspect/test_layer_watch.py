@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flambeau.errors import ArgumentError, InputError
 from flambeau.inspect import inspect
+from flambeau.inspect.watch import layer_statistics
 from flambeau.inspect.watch.layer_record import LayerRecord, load_record
 from flambeau.inspect.watch.noise_scale import noise_scale
 from flambeau.inspect.watch.weight_watch import FROZEN, NO_GRADIENT, NO_OPTIMIZER
@@ -334,26 +335,85 @@ def test_a_compiled_region_hides_its_layers_and_a_note_says_so() -> None:
     assert watch.record.weight_series("1.0.weight", "update_norm")[0] > 0
 
 
-def test_statistics_that_fail_do_not_end_the_training() -> None:
-    class Odd(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.to_sparse().to_dense() if x.ndim == 2 else x
+@pytest.mark.parametrize("function", ["output_row", "gradient_row"])
+def test_statistics_that_fail_do_not_end_the_training(
+    function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> Tensor:
+        raise RuntimeError("out of memory\nand more")
 
-    class Empty(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.odd, self.layer = Odd(), nn.Linear(4, 2)
+    monkeypatch.setattr(layer_statistics, function, fail)
+    torch.manual_seed(0)
+    one = Mixed()
+    torch.manual_seed(0)
+    other = Mixed()
+    record, losses = train(one)
+    _, same = train(other, watching=False)
+    assert losses == same
+    assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+    assert record is not None
+    assert record.steps == [0, 1, 2, 3]
+    of = "the gradients of conv2" if function == "gradient_row" else "conv2"
+    assert f"No statistics of {of}: RuntimeError: out of memory." in record.notes
+    assert record.weight_series("head.weight", "update_norm")
 
-        def forward(self, x: Tensor) -> Tensor:
-            self.odd(x[:0])
-            return self.layer(self.odd(x))
 
-    model = Empty()
+class Weights(nn.Module):
+    """Attention without parameters and without modules inside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+class Attends(nn.Module):
+    def __init__(self, weights: nn.Module, *, classifies: bool = False) -> None:
+        super().__init__()
+        self.layer, self.weights, self.classifies = nn.Linear(6, 6), weights, classifies
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer(x)
+        if isinstance(self.weights, nn.Softmax):
+            x = self.weights(x @ x.transpose(1, 2)) @ x
+        else:
+            x = self.weights(x)
+        return x.softmax(-1) if self.classifies else x
+
+
+def record_of(model: nn.Module, x: Tensor, steps: int = 2) -> LayerRecord:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with inspect(model) as watch:
-        model(torch.randn(4, 4)).sum().backward()
-        optimizer.step()
-    assert watch.record.steps == [0]
+    with inspect(model, every=1) as watch:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    return watch.record
+
+
+@pytest.mark.parametrize("weights", [Weights(), nn.Softmax(-1)])
+def test_attention_in_a_module_without_parts_is_recorded(weights: nn.Module) -> None:
+    record = record_of(Attends(weights), torch.randn(8, 5, 6))
+    assert list(record.layers) == ["(input)", "layer", "weights"]
+    assert 0 < record.series("weights", "entropy")[1] <= 1
+    assert record.series("weights", "rms")
+
+
+def test_probabilities_of_the_model_are_not_attention() -> None:
+    """Classes of each position, as ``(batch, positions, classes)``, look like attention weights."""
+    by_function = record_of(Attends(nn.Tanh(), classifies=True), torch.randn(8, 5, 6))
+    assert list(by_function.layers) == ["(input)", "layer", "weights"]
+    model = nn.Sequential(nn.Linear(6, 6), nn.Softmax(-1))
+    by_module = record_of(model, torch.randn(8, 5, 6))
+    assert list(by_module.layers) == ["(input)", "0", "1"]
+    assert by_module.series("1", "rms")
+    assert by_module.series("1", "entropy") == {}
+
+
+def test_the_bounds_of_hardtanh_are_its_own() -> None:
+    x = 10 + torch.randn(64, 6)
+    wide = record_of(nn.Sequential(nn.Identity(), nn.Hardtanh(0, 20), nn.Linear(6, 2)), x)
+    assert wide.series("1", "saturated") == {0: 0.0, 1: 0.0}
+    narrow = record_of(nn.Sequential(nn.Identity(), nn.Hardtanh(0, 2), nn.Linear(6, 2)), x)
+    assert narrow.series("1", "saturated") == {0: 1.0, 1: 1.0}
 
 
 def test_the_record_is_the_same_after_writing_and_reading(tmp_path: Path) -> None:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from flambeau.inspect.watch.layer_record import LayerRecord
-from flambeau.inspect.watch.watched_layer import WatchedLayer, WatchedWeight
+from flambeau.inspect.watch.watched_layer import BOUNDS, WatchedLayer, WatchedWeight
 from flambeau.inspect.watch.weight_watch import FROZEN, NO_GRADIENT, NO_OPTIMIZER
 
 _LEAST_GRADIENT = 1e-4
-
-_SATURATING = ("Sigmoid", "sigmoid", "Hardsigmoid", "Tanh", "tanh", "Hardtanh")
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def evidence(record: LayerRecord) -> Iterator[Evidence]:
 
 def _of_layer(record: LayerRecord, name: str, layer: WatchedLayer) -> Iterator[Evidence]:
     yield Evidence("not finite", name, record.series(name, "nonfinite"))
-    if name in record.last_active and layer.kind not in _SATURATING:
+    if name in record.last_active and layer.kind not in BOUNDS:
         yield Evidence("dead", name, _silent_shares(record, name), {"units": layer.units})
     # After one step, all units of such a layer are equal up to their sign with Adam.
     starts_at_zero = any(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -21,32 +21,28 @@ from flambeau.inspect.watch.function_watch import FunctionWatch
 from flambeau.inspect.watch.layer_step import LayerStep
 from flambeau.inspect.watch.unit_axis import UnitAxis
 from flambeau.inspect.watch.watched_layer import (
+    BOUNDS,
     INPUT,
     MODEL,
     WatchedLayer,
+    bounds_of,
     float_tensors,
     has_statistics,
     is_norm,
     may_be_silent,
     names_of,
 )
+from flambeau.nested import tensors_in
 from flambeau.torch_internals import is_compiled
 from flambeau.wording import name_some, type_and_first_line
-
-_BOUNDS: Mapping[str, tuple[float, float]] = {
-    "Sigmoid": (0.0, 1.0),
-    "sigmoid": (0.0, 1.0),
-    "Hardsigmoid": (0.0, 1.0),
-    "Tanh": (-1.0, 1.0),
-    "tanh": (-1.0, 1.0),
-    "Hardtanh": (-1.0, 1.0),
-}
-"""Range of the outputs of layers that saturate."""
 
 _MOST_CALLS = 8
 """Calls of a layer in a step of which all statistics are computed: a recurrent cell has many."""
 
 _MOST_INPUTS = 8
+
+_ATTENTION = ("attention", "multi_head_attention", "softmax")
+"""Functions that compute attention weights; a softmax may also compute something else."""
 
 
 class ForwardWatch:
@@ -76,6 +72,7 @@ class ForwardWatch:
         self._last = ""  # layer that was called last
         self._called: dict[str, int] = {}  # calls of functions in this pass
         self._last_output: tuple[str, Tensor] | None = None
+        self._last_softmax: tuple[str, Tensor] | None = None
         self._first: nn.Module | None = None  # module with which a pass starts
         self._paused = True
         self._enters_mode = False
@@ -107,7 +104,8 @@ class ForwardWatch:
             handle.remove()
         self._handles.clear()
         self._leave()
-        steps, self._steps, self._last_output = self._steps, {}, None
+        steps, self._steps = self._steps, {}
+        self._last_output = self._last_softmax = None
         with torch.no_grad():
             return {name: s.row() for name, s in steps.items() if s.outputs or s.attention}
 
@@ -156,7 +154,8 @@ class ForwardWatch:
     def _start_pass(self) -> None:
         """Start a pass through the model; it may begin inside it, with a part that a task calls."""
         self._axis.start()
-        self._called, self._last, self._last_output = {}, "", None
+        self._called, self._last = {}, ""
+        self._last_output = self._last_softmax = None
         self._on_pass()
 
     def _record_inputs(self, arguments: Any) -> None:
@@ -168,15 +167,33 @@ class ForwardWatch:
             self._record(name, "input", value, axis)
 
     def _end_call(self, output: Any) -> None:
-        last = self._last_output
-        if last is not None and any(value is last[1] for value in float_tensors([output])):
+        outputs = list(float_tensors([output]))
+        last, softmax = self._last_output, self._last_softmax
+        if last is not None and any(value is last[1] for value in outputs):
             self.layers[last[0]].is_output = True
+        if softmax is not None and any(value is softmax[1] for value in outputs):
+            self._remove_attention(softmax[0])
+
+    def _remove_attention(self, name: str) -> None:
+        """Remove the figures of a softmax whose result is the output: probabilities, no weights."""
+        step = self._steps[name]
+        step.attention.clear()
+        if not step.outputs:  # no module, which is a layer in any case
+            del self._steps[name]
+            if self.layers[name].number == max(each.number for each in self.layers.values()):
+                del self.layers[name]
 
     def _record_module(self, name: str, module: nn.Module, arguments: Any, output: Tensor) -> None:
         kind = type(module).__name__
         axis = self._axis.after(module, output)
         layer = self._record(
-            name, kind, output, axis, inputs=arguments, finds_silent=may_be_silent(module)
+            name,
+            kind,
+            output,
+            axis,
+            bounds=bounds_of(module),
+            inputs=arguments,
+            finds_silent=may_be_silent(module),
         )
         layer.is_norm = is_norm(module)
         self._last = name
@@ -184,20 +201,22 @@ class ForwardWatch:
     def _on_function(
         self, function: str, arguments: Sequence[Any], named: Mapping[str, Any], found: Any
     ) -> None:
-        """Record an activation or attention function, unless a module does nothing else."""
+        """Record an attention function, or an activation that no module of its own computes."""
         inside = self._stack[-1] if self._stack else self._model
-        if self._paused or not self._records() or _is_activation(inside):
+        if self._paused or not self._records():
             return
-        self._paused = True  # what is computed below calls such functions, too
-        try:
-            with _plain():
-                self._record_function(function, inside, arguments, named, found)
-        except Exception as error:  # noqa: BLE001 - statistics must not end a training
-            self._note_error(function, error)
-        finally:
-            self._paused = False
+        # What is computed here calls such functions, too: the guard also pauses.
+        if function in _ATTENTION:
+            with self._guarded(function, found):
+                self._record_attention(function, inside, arguments, named, found)
+        elif not _is_leaf(inside) and isinstance(found, Tensor) and found.is_floating_point():
+            where = f"after {self._last}" if self._last else f"of {INPUT}"
+            name = self._numbered(f"{function} {where}")
+            axis = self._axis.after(None, found)
+            bounds = BOUNDS.get(function)
+            self._record(name, function, found, axis, bounds=bounds, finds_silent=True)
 
-    def _record_function(
+    def _record_attention(
         self,
         function: str,
         inside: nn.Module,
@@ -205,19 +224,18 @@ class ForwardWatch:
         named: Mapping[str, Any],
         found: Any,
     ) -> None:
-        if function in ("attention", "multi_head_attention", "softmax"):
-            row = _attention_row(function, arguments, named, found)
-            if row is not None:
-                word = "softmax" if function == "softmax" else "attention"
-                name = self._numbered(f"{word} in {self._names.get(inside, MODEL)}")
-                self._layer(name, word)
-                self._step_of(name).attention.append(row)
+        row = _attention_row(function, arguments, named, found)
+        if row is None:
             return
-        if not isinstance(found, Tensor) or not found.is_floating_point():
-            return
-        where = f"after {self._last}" if self._last else f"of {INPUT}"
-        name = self._numbered(f"{function} {where}")
-        self._add(name, function, found, self._axis.after(None, found), finds_silent=True)
+        if _is_leaf(inside) and inside in self._names:
+            name, kind = self._names[inside], type(inside).__name__
+        else:
+            kind = "softmax" if function == "softmax" else "attention"
+            name = self._numbered(f"{kind} in {self._names.get(inside, MODEL)}")
+        self._layer(name, kind)
+        self._step_of(name).attention.append(row)
+        if function == "softmax":
+            self._last_softmax = name, found
 
     def _numbered(self, name: str) -> str:
         """Return a name that distinguishes several calls in one pass."""
@@ -233,18 +251,36 @@ class ForwardWatch:
         output: Tensor,
         axis: int,
         *,
+        bounds: tuple[float, float] | None = None,
         inputs: Any = None,
         finds_silent: bool = False,
     ) -> WatchedLayer:
-        self._paused = True
-        try:
-            with _plain():
-                self._add(name, kind, output, axis, inputs=inputs, finds_silent=finds_silent)
-        except Exception as error:  # noqa: BLE001 - statistics must not end a training
-            self._note_error(name, error)
-        finally:
-            self._paused = False
+        with self._guarded(name, output):
+            self._add(
+                name, kind, output, axis, bounds=bounds, inputs=inputs, finds_silent=finds_silent
+            )
         return self._layer(name, kind)
+
+    @contextmanager
+    def _guarded(self, name: str, value: Any) -> Generator[None]:
+        """Compute statistics in the block: without gradients, in the precision of the tensors.
+
+        Nothing is recorded of what the block calls. An error in it becomes a note, because
+        statistics must not end a training.
+
+        Args:
+            name: Of what the statistics are, for the note.
+            value: The tensors of which they are computed.
+        """
+        before, self._paused = self._paused, True
+        device = next((each.device.type for each in tensors_in(value)), "cpu")
+        try:
+            with torch.no_grad(), torch.autocast(device, enabled=False):
+                yield
+        except Exception as error:  # noqa: BLE001 - see above
+            self._note(f"No statistics of {name}: {type_and_first_line(error)}.")
+        finally:
+            self._paused = before
 
     def _add(
         self,
@@ -253,6 +289,7 @@ class ForwardWatch:
         output: Tensor,
         axis: int,
         *,
+        bounds: tuple[float, float] | None = None,
         inputs: Any = None,
         finds_silent: bool = False,
     ) -> None:
@@ -264,22 +301,23 @@ class ForwardWatch:
             step.add_active(layer_statistics.active_units(output, axis))
         if len(step.outputs) >= _MOST_CALLS:
             return
-        row = layer_statistics.output_row(output, axis, _BOUNDS.get(kind))
+        row = layer_statistics.output_row(output, axis, bounds)
         first = next(float_tensors([inputs]), None)
         if first is not None:
             row[-1] = layer_statistics.root_mean_square(first)
         step.outputs.append(row)
         step.histograms.append(layer_statistics.output_histogram(output, axis))
         if output.requires_grad and output.grad_fn is not None:
-            cast("Any", output).register_hook(self._gradient_hook(step, axis))
+            cast("Any", output).register_hook(self._gradient_hook(name, step, axis))
 
-    def _gradient_hook(self, step: LayerStep, axis: int) -> Callable[[Tensor], None]:
+    def _gradient_hook(self, name: str, step: LayerStep, axis: int) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
             if self._steps and gradient.layout is torch.strided:  # not after the step
-                with _plain():
-                    step.gradients.append(layer_statistics.gradient_row(gradient, axis))
-                    found = layer_statistics.gradient_histogram(gradient, axis)
-                    step.gradient_histograms.append(found)
+                with self._guarded(f"the gradients of {name}", gradient):
+                    row = layer_statistics.gradient_row(gradient, axis)
+                    histogram = layer_statistics.gradient_histogram(gradient, axis)
+                    step.gradients.append(row)
+                    step.gradient_histograms.append(histogram)
 
         return hook
 
@@ -311,16 +349,13 @@ class ForwardWatch:
             'outputs, train some steps with compile "off".'
         )
 
-    def _note_error(self, name: str, error: Exception) -> None:
-        self._note(f"No statistics of {name}: {type_and_first_line(error)}.")
-
     def _note(self, text: str) -> None:
         if text not in self.hidden:
             self.hidden.append(text)
 
 
-def _is_activation(module: nn.Module) -> bool:
-    """Return whether a module is a layer without children and parameters, recorded as a whole."""
+def _is_leaf(module: nn.Module) -> bool:
+    """Return whether a module has no children and parameters, so that it is recorded as a whole."""
     owns = any(True for _ in module.parameters(recurse=False))
     return not owns and not any(True for _ in module.children())
 
@@ -335,14 +370,3 @@ def _attention_row(
     axis = arguments[1] if len(arguments) > 1 else named.get("dim")
     is_last = isinstance(found, Tensor) and axis in (-1, found.ndim - 1)
     return attention_statistics.of_weights(found) if is_last else None
-
-
-@contextmanager
-def _plain() -> Generator[None]:
-    """Compute without gradients and in the precision of the tensors."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        yield

@@ -27,6 +27,16 @@ MODEL = "(model)"
 INPUT = "(input)"
 """Name of the model's input; further ones are "(input 2)", …"""
 
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "Sigmoid": (0.0, 1.0),
+    "sigmoid": (0.0, 1.0),
+    "Hardsigmoid": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "Hardtanh": (-1.0, 1.0),
+}
+"""Usual range of the outputs of layers that saturate, by class or function; see ``bounds_of``."""
+
 _NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm,
     nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.RMSNorm, nn.LocalResponseNorm,
@@ -119,6 +129,13 @@ def has_statistics(module: nn.Module) -> bool:
         return False
     owns = any(True for _ in module.parameters(recurse=False))
     return owns or not any(True for _ in module.children())
+
+
+def bounds_of(module: nn.Module) -> tuple[float, float] | None:
+    """Return the range of the outputs of a layer that saturates; None for other layers."""
+    if type(module) is nn.Hardtanh:
+        return module.min_val, module.max_val
+    return BOUNDS.get(type(module).__name__)
 
 
 def may_be_silent(module: nn.Module) -> bool:
