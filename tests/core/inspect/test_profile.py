@@ -24,6 +24,7 @@ from flambeau import EMA, Batch, Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, FlambeauWarning
 from flambeau.inspect import Profile
 from flambeau.torch_internals import dispatch_mode_class
+from flambeau.tuning.trial import Trial
 
 QUIET = TrainingOptions(doctor=False)
 
@@ -322,3 +323,15 @@ def test_the_measured_gain_is_near_the_promise(name: str) -> None:
     assert change.measured is not None
     assert change.measured >= 1.2
     assert change.measured == pytest.approx(change.expected, rel=0.2)
+
+
+def test_a_batch_that_does_not_fit_into_memory_does_not_lose_the_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: object) -> int:
+        raise torch.OutOfMemoryError("out of memory\nand more")
+
+    monkeypatch.setattr(Trial, "peak_bytes", fail)
+    found = profile_of("tiny batches", steps=4, try_changes=False)
+    assert "Larger batches are not tried: out of memory" in found.notes
+    assert found.bottleneck == "launch"

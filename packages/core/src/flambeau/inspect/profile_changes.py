@@ -103,6 +103,14 @@ class _Changes:
         return [self._with_loader(change, {"keep_on_device": True})]
 
     def batch_size(self) -> list[ProfileChange]:
+        """Return the change to larger batches; a note says why there is none."""
+        try:
+            return self._larger_batches()
+        except (FlambeauError, RuntimeError) as error:  # such as too little memory
+            self.found.notes.append(f"Larger batches are not tried: {first_line(error)}")
+            return []
+
+    def _larger_batches(self) -> list[ProfileChange]:
         """Return the change to larger batches, as far as memory and train samples allow."""
         trial, options = self.profiled.trial, self.profiled.settings.options
         size: int = self.profiled.plan.values["batch_size"]
