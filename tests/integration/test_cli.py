@@ -413,7 +413,7 @@ def test_inspect_every_prints_verdicts_and_writes_a_page(photos: Path, tmp_path:
     assert load_record(folder).steps == [0, 1, 2, 3]
     assert ">Layers<" in (folder / "layers.html").read_text()
     for options, message in (
-        (("--inspect-every", 0), "--inspect-every is 0"),
+        (("--inspect-every", 0), "--inspect-every must be a whole number of steps"),
         (("--inspect-every", 5, "--folds", 2), "--inspect-every 5 cannot be used with --folds"),
     ):
         with pytest.raises(FlambeauError, match=message):

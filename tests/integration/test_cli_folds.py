@@ -137,6 +137,10 @@ def test_images_too(tmp_path: Path) -> None:
         (("--folds", 1), "k=1 folds are too few"),
         (("--folds", 2, "--seeds", 0), "number of models for each fold"),
         (("--folds", 2, "--resume", "RUN"), "--folds 2 cannot be used with --resume"),
+        (
+            ("--resume", "RUN", "--inspect-every", 5),
+            "--inspect-every 5 cannot be used with --folds",
+        ),
         (("--start", "RUN/model"), "is an ensemble of 6 models"),
         (("--like", "RUN/model"), "is an ensemble of 6 models"),
     ],

@@ -11,6 +11,7 @@ import torch
 import typer
 
 from flambeau.artefact.export_format import EXPORT_OF_RUN
+from flambeau.checked_arguments import checked_count
 from flambeau.cli.data_arguments import (
     DataPath,
     DomainName,
@@ -114,9 +115,9 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     own["evaluate_every"] = evaluate_every
     choices = parse_choices(settings or []) | without_none(own)
     of_folds = fold_arguments(folds, seeds, recipe, minutes)
+    of_folds = of_folds if resume is None else saved_arguments(resume)
     _check_inspect(inspect_every, of_folds)
     if resume is not None:
-        of_folds = saved_arguments(resume)
         folder = run_of(resume) if of_folds is None else resume
         learner = _resumed(data, folder, choices | without_none({"architecture": model}), seed)
     else:
@@ -240,11 +241,13 @@ def _check_inspect(every: int | None, of_folds: Mapping[str, Any] | None) -> Non
     """Refuse ``--inspect-every`` with ``--folds``, and a number below 1.
 
     Raises:
-        ArgumentError: See above.
+        ArgumentError: The run trains several models.
+        InputError: The number is below 1.
     """
-    if every is not None and every < 1:
-        raise ArgumentError(f"--inspect-every is {every}, but a number of steps is at least 1.")
-    if every is not None and of_folds is not None:
+    if every is None:
+        return
+    checked_count(every, "--inspect-every", unit="steps")
+    if of_folds is not None:
         raise ArgumentError(
             f"--inspect-every {every} cannot be used with --folds, which trains several models. "
             "Train one model: remove --folds."
