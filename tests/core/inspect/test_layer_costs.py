@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from flambeau.inspect import summary
 from flambeau.inspect.layer_costs import layer_costs
-from flambeau.inspect.receptive_fields import Field
+from flambeau.inspect.receptive_fields import Field, ReceptiveFields
 
 # ---------------------------------------------------------------- FLOPs by hand
 
@@ -261,3 +262,29 @@ def test_the_table_has_costs_fields_and_groups() -> None:
 def test_work_outside_the_listed_layers_is_said() -> None:
     text = str(summary(Scores(), torch.zeros(2, 3, 4)))
     assert "FLOPs, 27 % of them outside the listed layers." in text
+
+
+def test_a_model_that_calls_other_modules_in_each_pass() -> None:
+    calls = itertools.count()  # outside the model, whose attributes are restored
+
+    class Turns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers[next(calls) % 3](x)
+
+    found = layer_costs(Turns(), torch.zeros(2, 4))
+    assert {"", "layers.0", "layers.1", "layers.2"} == set(found.layers)
+    assert found.layers["layers.1"].output_bytes == 2 * 4 * 4
+    assert summary(Turns(), torch.zeros(2, 4)).parameters == 60
+
+
+def test_a_fault_of_the_receptive_fields_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise ValueError("a fault of the fields")
+
+    monkeypatch.setattr(ReceptiveFields, "note", fail)
+    with pytest.raises(ValueError, match="a fault of the fields"):
+        layer_costs(nn.Conv1d(1, 1, 3), torch.zeros(2, 1, 8))

@@ -69,16 +69,19 @@ def layer_costs(
     """
     device = next((value.device for value in model.parameters()), torch.device("cpu"))
     counted, flops = _count_flops(model, inputs, forward)
+    fields = _fields(model, inputs, forward)
     timed = [_time(model, inputs, forward, device) for _ in range(_TIMED_PASSES)]
-    seconds = {name: min(each.own[name] for each in timed) for name in timed[0].own}
+    # A model may call other modules in each pass.
+    names = dict.fromkeys(name for each in timed for name in each.own)
+    seconds = {name: min(each.own[name] for each in timed if name in each.own) for name in names}
     layers = {
         name: LayerCost(
             None if flops is None else round(counted.own.get(name, 0.0)),
-            output_bytes,
+            next(each.output_bytes[name] for each in timed if name in each.output_bytes),
             seconds[name],
-            counted.fields.get(name),
+            fields.get(name),
         )
-        for name, output_bytes in timed[0].output_bytes.items()
+        for name in names
     }
     return Costs(layers, flops, sum(seconds.values()))
 
@@ -98,19 +101,43 @@ def _time(
 def _count_flops(
     model: nn.Module, inputs: Inputs, forward: Callable[[], Any] | None
 ) -> tuple[_Divided, int | None]:
-    """Return the FLOPs and receptive fields of the modules, and the FLOPs of the whole pass."""
+    """Return the FLOPs of the modules and of the whole pass; None if they cannot be counted."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    given = inputs.values() if isinstance(inputs, Mapping) else inputs
-    fields = ReceptiveFields([given] if isinstance(given, Tensor) else given)
-    divided = _Divided(model, counter.get_total_flops, fields)
+    divided = _Divided(model, counter.get_total_flops)
     try:
-        with _without_fused_layers(), counter, fields.following(), divided:
+        with _without_fused_layers(), counter, divided:
             run_in_eval_mode(model, inputs, forward)
     except Exception:  # noqa: BLE001 - the pass itself works: operators without a known cost
         return divided, None
     return divided, counter.get_total_flops()
+
+
+def _fields(
+    model: nn.Module, inputs: Inputs, forward: Callable[[], Any] | None
+) -> dict[str, Field]:
+    """Return the receptive field of the last output of each module that has one."""
+    given = inputs.values() if isinstance(inputs, Mapping) else inputs
+    fields = ReceptiveFields([given] if isinstance(given, Tensor) else given)
+    found: dict[str, Field] = {}
+
+    def keep(name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        field = fields.of(next(tensors_in(output), None))
+        if field is not None:
+            found[name] = field
+
+    handles = [
+        module.register_forward_hook(partial(keep, name))
+        for name, module in modules_by_name(model).items()
+    ]
+    try:
+        with _without_fused_layers(), fields.following():
+            run_in_eval_mode(model, inputs, forward)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 @contextmanager
@@ -133,25 +160,18 @@ class _Divided:
     Args:
         model: The model, whose modules get hooks inside the block.
         read: Returns the quantity so far.
-        fields: Has the receptive field of outputs; None does not follow them.
 
     Attributes:
         own: Growth in each module by name, without the modules inside it.
-        total: Growth in all modules.
         output_bytes: Memory of the outputs of each module.
-        fields: Receptive field of the last output of each module that has one.
     """
 
-    def __init__(
-        self, model: nn.Module, read: Callable[[], float], fields: ReceptiveFields | None = None
-    ) -> None:
-        self._modules, self._read, self._following = modules_by_name(model), read, fields
+    def __init__(self, model: nn.Module, read: Callable[[], float]) -> None:
+        self._modules, self._read = modules_by_name(model), read
         self._handles: list[RemovableHandle] = []
         self._open: list[list[float]] = []  # quantity at the start, and growth in inner modules
         self.own: dict[str, float] = {}
         self.output_bytes: dict[str, int] = {}
-        self.fields: dict[str, Field] = {}
-        self.total = 0.0
 
     def __enter__(self) -> Self:
         for name, module in self._modules.items():
@@ -172,11 +192,5 @@ class _Divided:
         self.own[name] = self.own.get(name, 0.0) + growth - inside
         if self._open:
             self._open[-1][1] += growth
-        else:
-            self.total += growth
-        tensors = list(tensors_in(output))
-        found = sum(value.nbytes for value in tensors)
+        found = sum(value.nbytes for value in tensors_in(output))
         self.output_bytes[name] = self.output_bytes.get(name, 0) + found
-        field = None if self._following is None or not tensors else self._following.of(tensors[0])
-        if field is not None:
-            self.fields[name] = field
