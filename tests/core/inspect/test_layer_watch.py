@@ -316,6 +316,27 @@ def test_accumulation_gives_the_noise_scale() -> None:
     assert record is not None
     assert record.noise_scale() is None
     assert noise_scale([(-1.0, 2.0)]) is None
+    assert noise_scale([(1.0, -2.0)]) is None
+
+
+def test_equal_units_of_several_calls_are_those_of_the_call_with_most_of_them() -> None:
+    layer = nn.Linear(6, 4)
+    with torch.no_grad():
+        layer.weight[3] = layer.weight[1]
+        layer.bias[3] = layer.bias[1]
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.layer(torch.ones_like(x))  # no unit varies, so that none equals another
+            return self.layer(x)
+
+    record = record_of(Twice(), torch.randn(32, 6), steps=1)
+    found = {each: record.series("layer", each)[0] for each in ("twins", "twin_a", "twin_b")}
+    assert found == {"twins": 2, "twin_a": 1, "twin_b": 3}
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # by torch.compile itself

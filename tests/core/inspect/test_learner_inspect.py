@@ -339,7 +339,7 @@ def test_a_plot_needs_two_steps_and_draws_at_most_24_layers(tmp_path: Path) -> N
     learner = make(model=deep)
     watch = learner.inspect(every=100)
     learner.fit(1)
-    with pytest.raises(InputError, match="1 steps were watched"):
+    with pytest.raises(InputError, match="has 1 watched step, but"):
         watch.plot()
     learner.inspect(every=1)
     learner.fit(1)

@@ -17,6 +17,7 @@ from flambeau.errors import InputError
 from flambeau.inspect.watch.layer_record import LayerRecord
 from flambeau.inspect.watch.log_bins import GRADIENT_BINS, OUTPUT_BINS, PER_SIGN, LogBins
 from flambeau.plotting import Path, new_figure, save_figure, shorten_label
+from flambeau.wording import count_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,8 +116,8 @@ def drawn_layers(record: LayerRecord, first: Collection[str] = ()) -> list[str]:
 def _check(record: LayerRecord) -> None:
     if len(record.steps) < 2:
         raise InputError(
-            f"{len(record.steps)} steps were watched, but a plot over time needs at least two. "
-            "Train for more steps, or watch more of them: inspect(every=1)."
+            f"The record has {count_of(len(record.steps), 'watched step')}, but a plot over time "
+            "needs at least two. Train for more steps, or watch more of them: inspect(every=1)."
         )
 
 

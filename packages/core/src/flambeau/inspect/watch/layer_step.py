@@ -12,10 +12,14 @@ from flambeau.inspect.watch.attention_statistics import ATTENTION_COLUMNS
 from flambeau.inspect.watch.layer_statistics import GRADIENT_COLUMNS, OUTPUT_COLUMNS
 from flambeau.inspect.watch.log_bins import N_BINS
 
+_TWINS = slice(OUTPUT_COLUMNS.index("twins"), OUTPUT_COLUMNS.index("twin_b") + 1)
+
 
 @dataclass(eq=False)
 class LayerStep:
     """Rows of statistics of each call of a layer in a step; several calls give their mean.
+
+    Equal units are those of the call with most of them.
 
     A layer is called several times with accumulation, as a shared module or as a recurrent cell.
 
@@ -59,9 +63,10 @@ class LayerStep:
     def _outputs(self, device: torch.device) -> Tensor:
         mean = _mean(self.outputs, len(OUTPUT_COLUMNS), device)
         if len(self.outputs) > 1:  # a mean of unit numbers has no meaning
-            for name in ("twin_a", "twin_b"):
-                index = OUTPUT_COLUMNS.index(name)
-                mean[index] = self.outputs[0][index]
+            twins = torch.stack([row.to(device)[_TWINS] for row in self.outputs])
+            # On the device: the host must not wait for the number of the call.
+            most = twins[:, 0].argmax().reshape(1)
+            mean[_TWINS] = twins.index_select(0, most).squeeze(0)
         return mean
 
 

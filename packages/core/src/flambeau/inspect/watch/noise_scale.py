@@ -61,12 +61,13 @@ class NoiseScale:
 def noise_scale(estimates: Sequence[tuple[float, float]]) -> float | None:
     """Return the noise scale in micro-batches, from the estimates of several steps.
 
-    None if there are none, or if noise hides the gradient (the estimate of ``|G|²`` is not
-    positive).
+    None if there are none, if noise hides the gradient (the estimate of ``|G|²`` is not positive),
+    or if the gradients of the micro-batches are so similar that the estimate of ``tr(Σ)`` is
+    negative.
     """
     square = sum(each for each, _ in estimates)
     trace = sum(each for _, each in estimates)
-    return trace / square if square > 0 else None
+    return trace / square if square > 0 and trace >= 0 else None
 
 
 def _square(parameters: Iterable[nn.Parameter]) -> Tensor | None:
