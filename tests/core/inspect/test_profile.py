@@ -5,6 +5,7 @@ No test compares a time with a limit: a planted cause takes about ten times as l
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import random
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from flambeau import EMA, Batch, Learner, TensorData, TrainingOptions
-from flambeau.errors import ArgumentError, FlambeauWarning
+from flambeau.errors import ArgumentError, FlambeauWarning, StorageError
 from flambeau.inspect import Profile
 from flambeau.torch_internals import dispatch_mode_class
 from flambeau.tuning.trial import Trial
@@ -286,6 +287,30 @@ def test_the_trace_is_written(tmp_path: Path) -> None:
     names = {event.get("name") for event in json.loads(path.read_text())["traceEvents"]}
     assert "aten::linear" in names
     assert str(path) in str(found)
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_the_steps(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    learner = learner_of(table(), small_net(), {"batch_size": 8})
+    with pytest.raises(StorageError, match=r"Cannot write .*trace\.json"):
+        learner.profile(3, try_changes=False, trace=tmp_path / "file" / "trace.json")
+    with pytest.raises(StorageError, match="Cannot write"):
+        learner.profile(3, try_changes=False, trace=tmp_path)
+
+
+def test_a_trace_that_fails_later_does_not_lose_the_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", full)
+    path = tmp_path / "trace.json"
+    learner = learner_of(table(), small_net(), {"batch_size": 8})
+    found = learner.profile(3, try_changes=False, trace=path)
+    assert found.trace is None
+    assert any("The trace is not written: Cannot write" in note for note in found.notes)
+    assert not path.exists()
 
 
 def test_a_loader_of_the_user_is_profiled_and_not_changed() -> None:

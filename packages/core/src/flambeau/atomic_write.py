@@ -196,6 +196,21 @@ def storage_errors(target: Path) -> Generator[None]:
         raise StorageError(_message(code, target, error)) from error
 
 
+def check_writable(target: Path) -> None:
+    """Raise an error if the file cannot be written, before the work whose result it takes.
+
+    Raises:
+        StorageError: See above.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        existed = target.exists()
+        with target.open("ab"):
+            pass
+        if not existed:
+            target.unlink()
+
+
 def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno

@@ -332,7 +332,7 @@ def read_items(
     for file in files:
         if not file.exists():
             what = f"{file} does not exist (current folder: {Path.cwd()})."
-            # The name of a file, such as "my cat.jpg", is no text.
+            # The name of a file, such as "my cat.jpg", is not a text.
             if " " in str(file) and (not file.suffix or " " in file.suffix):
                 what += " Texts are read from files or standard input: echo TEXT | flambeau predict"
                 what += " MODEL."

@@ -76,14 +76,14 @@ class CodeTimer:
             self.stop()
 
     def start(self) -> None:
-        """Start to profile this thread."""
+        """Start profiling this thread."""
         try:
             self._profile.enable()
         except ValueError:  # another profiling tool is active
             self._profile = cProfile.Profile()
 
     def stop(self) -> None:
-        """Stop to profile this thread."""
+        """Stop profiling this thread."""
         self._profile.disable()
 
     def times(self) -> CodeTimes:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from flambeau.atomic_write import storage_errors
 from flambeau.device import finish_queue
 
 Interval = tuple[float, float]
@@ -48,11 +49,11 @@ class DeviceTimer:
         self._profile = profile(activities=activities)
 
     def start(self) -> None:
-        """Start to record."""
+        """Start recording."""
         self._profile.start()
 
     def stop(self) -> None:
-        """Stop to record; the device must be idle."""
+        """Stop recording; the device must be idle."""
         self._profile.stop()
 
     def times(self) -> DeviceTimes:
@@ -60,9 +61,18 @@ class DeviceTimer:
         return device_times(cast("Iterable[Any]", self._profile.events() or ()))
 
     def write(self, path: Path) -> None:
-        """Write the trace, which chrome://tracing and ui.perfetto.dev show."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._profile.export_chrome_trace(str(path))
+        """Write the trace, which chrome://tracing and ui.perfetto.dev show.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._profile.export_chrome_trace(str(path))
+            except Exception:
+                path.unlink(missing_ok=True)  # a part of the trace
+                raise
 
 
 def device_times(events: Iterable[Any]) -> DeviceTimes:

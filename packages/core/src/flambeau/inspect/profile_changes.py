@@ -77,8 +77,8 @@ class _Changes:
         threads = self.profiled.plan.values["num_threads"]
         if not isinstance(loader, WorkerLoader) or self.profiled.changed_loader is None:
             self.found.notes.append(
-                "The loader has no worker processes that flambeau could add. If it is a DataLoader "
-                "of yours, raise its num_workers."
+                "The loader has no worker processes that flambeau could add. If it is your "
+                "DataLoader, raise its num_workers."
             )
             return []
         count = promises.workers_for(self.measured, cores)

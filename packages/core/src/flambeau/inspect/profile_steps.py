@@ -116,6 +116,9 @@ def samples_per_s(profiled: Profiled, steps: int, evaluation_s: float, samples: 
         steps: Number of timed steps.
         evaluation_s: Seconds of evaluation per step.
         samples: Samples after which ``evaluation_s`` is due.
+
+    Raises:
+        InputError: The train loader returned no batch.
     """
     with _steps(profiled, _timed(profiled.components.train, steps)) as run:
         pass

@@ -74,7 +74,7 @@ def _format(content: bytes) -> str:
 def _tensor_panels(stage: Stage) -> list[Panel]:
     """Return the channels of the first sample for an output, else samples or filters.
 
-    Of a sample or filter that is no image, the first channel is shown.
+    Of a sample or filter that is not an image, the first channel is shown.
     """
     value: Tensor = stage.value
     if stage.kind == "output":

@@ -90,7 +90,7 @@ class StepRecorder:
         return recorded
 
     def start_batch(self) -> None:
-        """Start to record the transforms of the next micro-batch."""
+        """Start recording the transforms of the next micro-batch."""
         self._batch = {}
 
     def end_batch(self) -> None:

@@ -163,6 +163,14 @@ class InspectionMethods(ABC):
             try_changes: Whether the changes are tried; without, only the expected gain is reported.
             trace: File for the trace of torch.profiler, which ui.perfetto.dev shows.
 
+        Raises:
+            ArgumentError: ``steps`` is not positive.
+            InputError: Several processes train together, or the train loader returns no batch.
+            StorageError: ``trace`` cannot be written; checked before the measurement.
+
+        Warns:
+            FlambeauWarning: [loader-moved] The position of the train loader cannot be restored.
+
         Example:
             >>> import torch
             >>> from flambeau import Learner, TensorData

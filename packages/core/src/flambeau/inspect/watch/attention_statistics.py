@@ -108,7 +108,16 @@ def of_weights(weights: Tensor) -> Tensor | None:
 
 
 def of_sdpa(arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor | None:
-    """Return ``attention_row`` for the arguments of ``F.scaled_dot_product_attention``."""
+    """Return ``attention_row`` for the arguments of ``F.scaled_dot_product_attention``.
+
+    Args:
+        arguments: By position: query ``(batch, heads, queries, size)``, key and value
+            ``(batch, heads, positions, size)``, or all without heads; then the mask and others.
+        named: The arguments by name.
+
+    Returns:
+        float32 ``(2,)``; None if the shapes are others.
+    """
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = {**dict(zip(names, arguments, strict=False)), **named}
     return of_products(
@@ -121,7 +130,16 @@ def of_sdpa(arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor | None
 
 
 def of_multi_head(arguments: Sequence[Any], named: Mapping[str, Any]) -> Tensor | None:
-    """Return ``attention_row`` for the arguments of ``F.multi_head_attention_forward``."""
+    """Return ``attention_row`` for the arguments of ``F.multi_head_attention_forward``.
+
+    Args:
+        arguments: By position: query ``(queries, batch, size)``, key and value
+            ``(positions, batch, size)``, then the sizes, weights and others.
+        named: The arguments by name.
+
+    Returns:
+        float32 ``(2,)``; None without the dimension of the batch, or if the shapes are others.
+    """
     given = _multi_head_signature().bind(*arguments, **named).arguments
     query, key, heads = given["query"].detach(), given["key"].detach(), given["num_heads"]
     if query.ndim != 3:  # without a batch

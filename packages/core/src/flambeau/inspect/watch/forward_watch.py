@@ -345,7 +345,7 @@ class ForwardWatch:
         regions = name_some([every[region] for region in compiled], most=3)
         self._note(
             f"torch.compile hides the outputs of {len(set(inside))} layers in {regions}, and all "
-            "functions that are no modules. Their weights and gradients are watched. To see the "
+            "functions that are not modules. Their weights and gradients are watched. To see the "
             'outputs, train some steps with compile "off".'
         )
 

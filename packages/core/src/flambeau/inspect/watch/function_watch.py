@@ -1,4 +1,4 @@
-"""``FunctionWatch``: reports activation and attention functions that are no modules.
+"""``FunctionWatch``: reports activation and attention functions that are not modules.
 
 Many models call ``F.relu`` or ``F.scaled_dot_product_attention`` in ``forward``, where hooks of
 modules see nothing. Inside the block, calls by Python code of the functions below are reported;

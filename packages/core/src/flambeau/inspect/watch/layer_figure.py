@@ -61,7 +61,15 @@ def plot_layers(
 
 
 def plot_layer(record: LayerRecord, name: str) -> Figure:
-    """Plot the histograms of the outputs and of the gradients of one layer."""
+    """Plot the histograms of the outputs and of the gradients of one layer.
+
+    Args:
+        record: The watched steps.
+        name: Name of a layer with histograms, see ``drawn_layers``.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     figure = new_figure(2 * _PANEL[0], _PANEL[1])
     outputs, gradients = figure.subplots(1, 2, squeeze=False)[0]
     _draw_layer(record, name, outputs, gradients)
@@ -73,6 +81,10 @@ def plot_overview(record: LayerRecord) -> list[tuple[Figure, str]]:
 
     Returns:
         Figures with their titles; a map without values is left out.
+
+    Raises:
+        InputError: Fewer than two steps were watched.
+        MissingDependencyError: matplotlib is not installed.
     """
     _check(record)
     called = sorted((x for x in record.layers.values() if x.number), key=lambda x: x.number)

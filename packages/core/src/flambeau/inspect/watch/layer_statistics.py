@@ -109,19 +109,37 @@ def output_row(values: Tensor, axis: int, bounds: tuple[float, float] | None = N
 
 
 def gradient_row(values: Tensor, axis: int) -> Tensor:
-    """Return root mean square, largest absolute value and share of zeros of a gradient."""
+    """Return root mean square, largest absolute value and share of zeros of a gradient.
+
+    Args:
+        values: The gradient of an output, of any shape, samples first.
+        axis: As for ``part_of``.
+
+    Returns:
+        float32 ``(len(GRADIENT_COLUMNS),)``, on the device of the gradient.
+    """
     rows = part_of(values, axis)
     largest = rows.abs().amax() if rows.numel() else rows.sum()
     return torch.stack([rows.square().mean().sqrt(), largest, (rows == 0).float().mean()])
 
 
 def output_histogram(values: Tensor, axis: int) -> Tensor:
-    """Return the shares of the values in ``OUTPUT_BINS``."""
+    """Return the shares of an output's values in ``OUTPUT_BINS``, float32 ``(N_BINS,)``.
+
+    Args:
+        values: The output, of any shape, samples first.
+        axis: As for ``part_of``.
+    """
     return OUTPUT_BINS.shares(_thinned(part_of(values, axis)))
 
 
 def gradient_histogram(values: Tensor, axis: int) -> Tensor:
-    """Return the shares of the values in ``GRADIENT_BINS``."""
+    """Return the shares of a gradient's values in ``GRADIENT_BINS``, float32 ``(N_BINS,)``.
+
+    Args:
+        values: The gradient of an output, of any shape, samples first.
+        axis: As for ``part_of``.
+    """
     return GRADIENT_BINS.shares(_thinned(part_of(values, axis)))
 
 
