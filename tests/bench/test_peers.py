@@ -24,7 +24,7 @@ from flambeau_bench.cases.peers_vision import PeersVision
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.peers import peer_run
 from flambeau_bench.peers.environment import install_estimate, locked_wheels
-from flambeau_bench.peers.live_side import LiveSide, SideError
+from flambeau_bench.peers.live_side import LiveSide, SideError, environment_of
 from flambeau_bench.peers.peer import FLAMBEAU, PLAIN, Peer, choose_peers, known_peers
 from flambeau_bench.peers.peer_case import Row
 from flambeau_bench.peers.peer_run import PeerOptions, run_peer_case
@@ -190,6 +190,29 @@ def test_another_torch_voids_the_rounds() -> None:
 
     over_plain, _ = outcomes(OverheadHere(make=OtherTorch))
     assert "settings differ in torch" in over_plain.invalid_pairs[0]
+
+
+def test_another_device_voids_the_rounds() -> None:
+    class OtherDevice(TinyTask):
+        def facts(self) -> protocol.Facts:
+            facts = super().facts()
+            assert facts.settings["device"] == "cpu"
+            return replace(facts, settings={**facts.settings, "device": "cuda"})
+
+    over_plain, against = outcomes(OverheadHere(make=OtherDevice))
+    assert over_plain.verdict == against.verdict == "INVALID"
+    assert "settings differ in device: cpu and cuda" in over_plain.invalid_pairs[0]
+
+
+def test_a_side_on_the_cpu_sees_no_accelerator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    case, size = PeersOverhead(), replace(SIZE, device="cuda")
+    for chosen, visible in ((SIZE, ""), (size, "0")):
+        job = case.job(ROWS[0], chosen)
+        variables = environment_of(peer("mine"), job, tmp_path)
+        assert variables["CUDA_VISIBLE_DEVICES"] == visible
 
 
 def wait_in_each_step(task: TinyTask) -> Callable[[], object]:

@@ -15,7 +15,7 @@ from flambeau_bench.side.array_hash import of_arrays
 from flambeau_bench.side.fashion_arrays import MEAN, STD, FashionArrays, computes_in_bf16
 from flambeau_bench.side.protocol import Facts, Job
 from flambeau_bench.side.small_resnet import CLASSES, SmallResNet
-from flambeau_bench.side.torch_witness import torch_settings
+from flambeau_bench.side.torch_witness import devices_of, torch_settings
 
 _WIDTH = 32
 
@@ -68,6 +68,7 @@ class KerasFashionTask:
             settings={
                 **torch_settings(),
                 "batch_size": self.batch_size,
+                "device": devices_of(variable.value for variable in self.model.weights),
                 "evaluated last": self._seen.final_evaluations > 0,
             },
             notes=f"{self.epochs} epochs, lr {self.lr:g}",

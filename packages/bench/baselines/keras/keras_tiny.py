@@ -13,7 +13,7 @@ from flambeau_bench.side import tiny_numbers
 from flambeau_bench.side.array_hash import ArrayHash, of_arrays
 from flambeau_bench.side.protocol import Facts, Job
 from flambeau_bench.side.tiny_numbers import BATCH_SIZE, HIDDEN, N_INPUTS
-from flambeau_bench.side.torch_witness import torch_settings
+from flambeau_bench.side.torch_witness import devices_of, torch_settings
 
 
 class Witness(keras.layers.Layer):
@@ -118,5 +118,9 @@ class KerasTinyTask:
             final_evaluations=self._seen.final_evaluations,
             seed=self.seed,
             quality={"loss": tiny_numbers.mean_squared_error(prediction, y)},
-            settings={**torch_settings(), "batch_size": BATCH_SIZE},
+            settings={
+                **torch_settings(),
+                "batch_size": BATCH_SIZE,
+                "device": devices_of(variable.value for variable in self.model.weights),
+            },
         )

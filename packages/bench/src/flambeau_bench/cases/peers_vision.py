@@ -85,7 +85,9 @@ class PeersVision(PeerCase):
     def job(self, row: Row, size: Size) -> Job:
         counts = dict(size.counts)
         data = "" if missing_reason("fashion_mnist") else str(folder_of("fashion_mnist"))
-        return Job(self.name, row.job_row, row.setting, counts=counts, data=data)
+        return Job(
+            self.name, row.job_row, row.setting, counts=counts, data=data, device=size.device
+        )
 
     def measurement(self, side: LiveSide, row: Row, size: Size, number: int) -> Measurement:
         request = {**settings_of(side.peer, row.setting), "seed": number}

@@ -46,6 +46,8 @@ def environment_of(peer: Peer, job: Job, folder: Path) -> dict[str, str]:
     variables = {**own_environment(), STARTED: repr(time.time())}
     if job.threads:
         variables |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads))
+    if job.device == "cpu":
+        variables["CUDA_VISIBLE_DEVICES"] = ""  # some libraries choose an accelerator themselves
     if peer.is_project:
         variables["PYTHONPATH"] = str(copy_side_modules(folder))
     return variables

@@ -74,7 +74,10 @@ class PeerCase(Case):
 
     def job(self, row: Row, size: Size) -> Job:
         """Return the job of a row, the same for all sides."""
-        return Job(self.name, row.job_row, row.setting, counts=dict(size.counts), threads=1)
+        counts = dict(size.counts)
+        return Job(
+            self.name, row.job_row, row.setting, counts=counts, threads=1, device=size.device
+        )
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
         """Return the comparison of flambeau with plain PyTorch in each row; peers add others."""

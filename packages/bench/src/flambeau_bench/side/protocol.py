@@ -34,7 +34,8 @@ class Job:
         seed: Determines initial weights and data.
         counts: Numbers of steps, rows, epochs … of the size.
         threads: Threads that torch may use; 0 leaves the default.
-        data: Folder of real data; empty if the case makes its data.
+        data: Folder of real data; empty if the data are synthetic.
+        device: "cpu", for which the bench hides all accelerators from the side, or "cuda".
     """
 
     case: str
@@ -44,6 +45,7 @@ class Job:
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
     threads: int = 0
     data: str = ""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Facts:
         seed: The seed that was used.
         quality: The values that the quality condition compares, such as the loss of a batch that
             was not trained on, computed from the final weights after the timing.
-        settings: Further values that must be equal on all sides: threads, version of torch …
+        settings: Further values that must be equal on all sides: threads, version of torch, the
+            device of the parameters …
         notes: What a reader should know.
     """
 

@@ -16,6 +16,7 @@ from flambeau_bench.side.protocol import Facts, Job
 from flambeau_bench.side.small_resnet import SmallResNet
 from flambeau_bench.side.torch_witness import (
     Witness,
+    devices_of,
     parameter_types,
     torch_settings,
     weights_hash,
@@ -83,18 +84,24 @@ class FashionTask:
             final_evaluations=witness.final_evaluations,
             seed=self.seed,
             quality={"accuracy": self._accuracy()},
-            settings={**settings, "batch_size": self.batch_size, "evaluated last": evaluated},
+            settings={
+                **settings,
+                "batch_size": self.batch_size,
+                "device": devices_of(self.model.parameters()),
+                "evaluated last": evaluated,
+            },
             notes=f"{self.epochs} epochs, lr {self.lr:g}",
         )
 
     @torch.no_grad()
     def _accuracy(self) -> float:
         self.model.eval()
+        device = next(self.model.parameters()).device
         correct = 0
         for start in range(0, len(self.valid_images), _EVALUATED_AT_ONCE):
             part = slice(start, start + _EVALUATED_AT_ONCE)
-            x = normalised(torch.from_numpy(self.valid_images[part]))
-            predicted = self.model(x).argmax(1).numpy()
+            x = normalised(torch.from_numpy(self.valid_images[part]).to(device))
+            predicted = self.model(x).argmax(1).cpu().numpy()
             correct += int((predicted == self.valid_labels[part]).sum())
         return correct / len(self.valid_images)
 

@@ -15,6 +15,7 @@ from flambeau_bench.side.protocol import Facts, Job
 from flambeau_bench.side.tiny_numbers import BATCH_SIZE, HIDDEN, N_INPUTS
 from flambeau_bench.side.torch_witness import (
     Witness,
+    devices_of,
     parameter_types,
     torch_settings,
     weights_hash,
@@ -105,7 +106,8 @@ class TinyTask:
         x, y = self.valid_batches[0]
         self.model.eval()
         with torch.no_grad():
-            prediction = self.model(x.to(next(self.model.parameters()).dtype)).float().numpy()
+            first = next(self.model.parameters())
+            prediction = self.model(x.to(first)).float().cpu().numpy()
         return Facts(
             steps=witness.steps if witness else 0,
             samples=witness.samples if witness else 0,
@@ -116,7 +118,11 @@ class TinyTask:
             final_evaluations=witness.final_evaluations if witness else 0,
             seed=self.seed,
             quality={"loss": tiny_numbers.mean_squared_error(prediction, y.numpy())},
-            settings={**torch_settings(), "batch_size": BATCH_SIZE},
+            settings={
+                **torch_settings(),
+                "batch_size": BATCH_SIZE,
+                "device": devices_of(self.model.parameters()),
+            },
         )
 
 

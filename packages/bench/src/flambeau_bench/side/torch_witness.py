@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -67,6 +68,11 @@ def weights_hash(model: nn.Module) -> str:
 def parameter_types(model: nn.Module) -> set[str]:
     """Return the types of the parameters, such as {"float32"}."""
     return {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()}
+
+
+def devices_of(tensors: Iterable[Tensor]) -> str:
+    """Return the types of the devices on which tensors are, such as "cpu"."""
+    return ", ".join(sorted({tensor.device.type for tensor in tensors}))
 
 
 def torch_settings() -> dict[str, Any]:
