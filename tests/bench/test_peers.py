@@ -268,7 +268,7 @@ class Failing(OverheadHere):
 
     def start(self, peer: Peer, row: Row, size: Size, folder: Path) -> LiveSide:
         if peer.name not in self.builds:
-            raise SideError("it ended with exit code 1: no module")
+            raise SideError("it ended with exit code 1: no module", peer.name)
         return super().start(peer, row, size, folder)
 
 
@@ -282,6 +282,25 @@ def test_a_peer_that_fails_is_absent(here: None, tmp_path: Path) -> None:
     runs = [record for record in records if record["kind"] == "run"]
     assert {record["side"] for record in runs} == {PLAIN, FLAMBEAU}
     assert all(record["versions"] == {"torch": torch.__version__} for record in runs)
+
+
+class FailingOwn(OverheadHere):
+    """Fails to start one of the two sides that take part in every row."""
+
+    def __init__(self, failing: str) -> None:
+        super().__init__()
+        self.failing = failing
+
+    def start(self, peer: Peer, row: Row, size: Size, folder: Path) -> LiveSide:
+        if peer.name == self.failing:
+            raise SideError("no module", peer.name)
+        return super().start(peer, row, size, folder)
+
+
+@pytest.mark.parametrize("side", [PLAIN, FLAMBEAU])
+def test_a_failure_of_flambeau_or_plain_is_an_error(here: None, tmp_path: Path, side: str) -> None:
+    with pytest.raises(SideError, match=f"{side} failed: no module"):
+        run(FailingOwn(side), tmp_path)
 
 
 def test_the_report_has_a_line_per_library(here: None, tmp_path: Path) -> None:

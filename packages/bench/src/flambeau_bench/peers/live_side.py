@@ -29,7 +29,16 @@ _ROWS, _COLUMNS = 24, 100
 
 
 class SideError(TrainingError):
-    """A side failed or cannot do a job; the message is the reason, with the end of its stderr."""
+    """A side failed or cannot do a job; the message is the reason, with the end of its stderr.
+
+    Args:
+        message: The reason.
+        side: Name of the side.
+    """
+
+    def __init__(self, message: str, side: str) -> None:
+        super().__init__(message)
+        self.side = side
 
 
 def command_of(peer: Peer, program: Path, job: Job) -> list[str]:
@@ -153,10 +162,12 @@ class LiveSide:
     def _read(self, event: str) -> dict[str, Any]:
         message = parse_message(self._line(), self._name)
         if message["event"] == "absent":
-            raise SideError(f"{self._name} cannot do this: {message['reason']}")
+            raise SideError(f"{self._name} cannot do this: {message['reason']}", self._name)
         if message["event"] != event:
             self.close()
-            raise SideError(f"{self._name} sent {message['event']!r} where {event!r} was due.")
+            raise SideError(
+                f"{self._name} sent {message['event']!r} where {event!r} was due.", self._name
+            )
         return message
 
     def _line(self) -> bytes:
@@ -167,13 +178,16 @@ class LiveSide:
             while b"\n" not in self._partial:
                 if not selector.select(max(0.0, end - time.monotonic())):
                     self.close()
-                    raise SideError(f"{self._name} gave no answer for {LIMIT_S:.0f} s.")
+                    raise SideError(
+                        f"{self._name} gave no answer for {LIMIT_S:.0f} s.", self._name
+                    )
                 read = os.read(stream.fileno(), 1 << 16)
                 if not read:
                     self.close()
                     raise SideError(
                         f"{self._name} ended with exit code {self._process.returncode}: "
-                        f"{stderr_tail(self._log)}"
+                        f"{stderr_tail(self._log)}",
+                        self._name,
                     )
                 self._partial += read
         line, _, self._partial = self._partial.partition(b"\n")
@@ -184,16 +198,16 @@ def parse_message(line: bytes | str, name: str) -> dict[str, Any]:
     """Return a message of a side.
 
     Raises:
-        SideError: It is no JSON object with an "event".
+        SideError: The line is not a JSON object with an ``event``.
     """
     try:
         message = json.loads(line)
     except ValueError as error:
         raise SideError(
-            f"{name} wrote a line that is no JSON: {line[:200]!r} ({error})."
+            f"{name} wrote a line that is not valid JSON: {line[:200]!r} ({error}).", name
         ) from error
     if not isinstance(message, dict) or "event" not in message:
-        raise SideError(f"{name} wrote a line without an event: {line[:200]!r}.")
+        raise SideError(f"{name} wrote a line without an event: {line[:200]!r}.", name)
     return message
 
 

@@ -111,7 +111,7 @@ class PeerCase(Case):
         """
         program = peer.program(self.name)
         if program is None:
-            raise SideError(f"{peer.name} has no program for {self.name}")
+            raise SideError(f"{peer.name} has no program for {self.name}", peer.name)
         folder.mkdir(parents=True, exist_ok=True)
         return LiveSide(peer, program, self.job(row, size), folder)
 

@@ -63,7 +63,8 @@ def run_peer_case(
     """Measure a case and append its records, peer by peer, so that an interrupted run continues.
 
     A row of a peer that ``folder`` already has from the same commit, size and machine is kept. A
-    peer that cannot be installed or that fails is reported as absent with the reason.
+    peer that cannot be installed or that fails is reported as absent with the reason. flambeau and
+    plain PyTorch are in every row, so a failure of theirs ends the run.
 
     Args:
         case: The case.
@@ -76,6 +77,7 @@ def run_peer_case(
 
     Raises:
         ArgumentError: A name of a peer is unknown.
+        SideError: flambeau or plain PyTorch failed.
     """
     run_id, found = str(head["run_id"]), []
     earlier = [] if options.again else read_if_any(folder)
@@ -105,6 +107,8 @@ def run_peer_case(
                     keep(_row_records(case, row, size, head, peer, known, log))
                     continue
                 except SideError as error:
+                    if error.side in {FLAMBEAU, PLAIN}:
+                        raise SideError(f"{error.side} failed: {error}", error.side) from error
                     reason = str(error)
             log(f"{case.name} ({row.name}: {peer.name}): absent, {reason}")
             variant = _variants(row, peer)[0]
