@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import time
@@ -20,7 +21,7 @@ from flambeau_bench import suites
 from flambeau_bench.case import Criterion, Size
 from flambeau_bench.cases import CASES
 from flambeau_bench.cases.peers_overhead import ROWS, PeersOverhead
-from flambeau_bench.cases.peers_vision import PeersVision
+from flambeau_bench.cases.peers_vision import PeersVision, settings_of
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.peers import peer_run
 from flambeau_bench.peers.environment import install_estimate, locked_wheels
@@ -110,6 +111,26 @@ def outcomes(case: OverheadHere, row: Row = ROWS[0], size: Size = SIZE) -> tuple
     """Return the first outcome of the peer over plain PyTorch, and of flambeau against it."""
     overhead, against = measure_row(case, row, size, peer("faulty"), OTHERS, lambda line: None)
     return judge(case, overhead)[0], judge(case, against)[0]
+
+
+@pytest.mark.parametrize("name", sorted(known_peers()))
+def test_a_loader_is_made_only_in_the_row_of_user_loaders(name: str) -> None:
+    """Else a peer would read its ready batches through a ``DataLoader``, and flambeau a list."""
+    tree = ast.parse((BASELINES / name / "peers_overhead.py").read_text(encoding="utf-8"))
+    guarded = {
+        id(call)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "task.user_loader"
+        for part in node.body
+        for call in ast.walk(part)
+    }
+    names = {"task.loader", "task.valid_loader"}
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names
+    ]
+    assert [ast.unparse(call) for call in calls if id(call) not in guarded] == []
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -491,6 +512,36 @@ def test_a_side_below_the_target_fails_the_gate(work: Measurement) -> None:
     assert case.gate(same, [pair(0.931, 0.0)]).passed
     assert not case.gate(same, [pair(0.929, 0.0)]).passed
     assert first.may_differ.keys() > same.may_differ.keys()
+
+
+def test_epochs_and_rates_must_be_chosen_first(tmp_path: Path) -> None:
+    mine = Peer("mine", tmp_path)
+    with pytest.raises(SideError, match=r"python -m flambeau_bench\.peers\.vision_trials"):
+        settings_of(mine, "default")
+    settings = {"default": {"epochs": 4, "lr": 0.003, "trials": []}}
+    (tmp_path / "peers_vision.json").write_text(json.dumps(settings))
+    assert settings_of(mine, "default") == {"epochs": 4, "lr": 0.003}
+    with pytest.raises(SideError, match="the setting 'fast'"):
+        settings_of(mine, "fast")
+
+
+def test_the_table_with_equal_epochs_needs_no_choice(tmp_path: Path) -> None:
+    case, asked = PeersVision(), []
+    answer = {"build_s": 1.0, "fit_s": 1.0, "build_cpu_s": 1.0, "fit_cpu_s": 1.0}
+    facts = asdict(TinyTask(Job("any", "any"), {"steps": 1}).facts())
+    facts["quality"] = {"accuracy": 0.5}
+
+    class Answering(SideHere):
+        def run(self, request: Any) -> dict[str, Any]:
+            asked.append(request)
+            return {**answer, "facts": facts}
+
+    side = Answering(Job("any", "any"), plain.build, TinyTask)
+    side.peer = Peer("mine", tmp_path)
+    case.measurement(side, case.rows(case.sizes["cpu"])[2], case.sizes["cpu"], 7)
+    assert asked == [{"seed": 7, "epochs": 3, "lr": 1e-3}]
+    with pytest.raises(SideError, match="are not chosen"):
+        case.measurement(side, case.rows(case.sizes["cpu"])[0], case.sizes["cpu"], 7)
 
 
 @pytest.mark.realdata

@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: one's own loop with ``prepare``; fast is torch's fused optimizer."""
+"""Hugging Face Accelerate: a user-defined loop with ``prepare``; fast is torch's fused optimizer."""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 
@@ -12,9 +12,10 @@ from flambeau_bench.side.torch_tiny import TinyTask
 
 def build(task):
     accelerator = Accelerator()
-    model, optimizer, train, valid = accelerator.prepare(
-        task.model, task.optimizer(), task.loader(), task.valid_loader()
-    )
+    model, optimizer = accelerator.prepare(task.model, task.optimizer())
+    train, valid = task.batches, task.valid_batches
+    if task.user_loader:
+        train, valid = accelerator.prepare(task.loader(), task.valid_loader())
 
     def fit():
         model.train()

@@ -1,4 +1,4 @@
-"""fastai: a ``Learner`` on PyTorch's loaders; fast is torch's fused optimizer and no bar."""
+"""fastai: a ``Learner`` on the user's batches; fast is torch's fused optimizer and no bar."""
 
 from functools import partial
 
@@ -18,8 +18,10 @@ def build(task):
         opt_func = partial(OptimWrapper, opt=partial(torch.optim.SGD, fused=True))
     else:
         opt_func = SGD
-    dls = DataLoaders(task.loader(), task.valid_loader())
-    learn = Learner(dls, task.model, loss_func=nn.MSELoss(), opt_func=opt_func)
+    train, valid = task.batches, task.valid_batches
+    if task.user_loader:
+        train, valid = task.loader(), task.valid_loader()
+    learn = Learner(DataLoaders(train, valid), task.model, loss_func=nn.MSELoss(), opt_func=opt_func)
 
     def fit():
         learn.fit(1, lr=task.lr)

@@ -1,4 +1,4 @@
-"""Lightning Fabric: one's own loop with its set-up; fast is torch's fused optimizer."""
+"""Lightning Fabric: a user-defined loop with its set-up; fast is torch's fused optimizer."""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 
@@ -13,7 +13,9 @@ from flambeau_bench.side.torch_tiny import TinyTask
 def build(task):
     fabric = Fabric()
     model, optimizer = fabric.setup(task.model, task.optimizer())
-    train, valid = fabric.setup_dataloaders(task.loader(), task.valid_loader())
+    train, valid = task.batches, task.valid_batches
+    if task.user_loader:
+        train, valid = fabric.setup_dataloaders(task.loader(), task.valid_loader())
 
     def fit():
         model.train()

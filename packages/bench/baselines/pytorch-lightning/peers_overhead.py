@@ -9,6 +9,19 @@ with ImportTimer() as imports:
 from flambeau_bench.side.torch_tiny import TinyTask
 
 
+class Batches:
+    """Ready batches as an iterable; the Trainer takes a list as one of several loaders."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
 class Regressor(pl.LightningModule):
     def __init__(self, task):
         super().__init__()
@@ -39,7 +52,9 @@ def build(task):
         module, trainer = BareRegressor(task), pl.Trainer(max_epochs=1, barebones=True)
     else:
         module, trainer = Regressor(task), pl.Trainer(max_epochs=1)
-    train, valid = task.loader(), task.valid_loader()
+    train, valid = Batches(task.batches), Batches(task.valid_batches)
+    if task.user_loader:
+        train, valid = task.loader(), task.valid_loader()
     return lambda: trainer.fit(module, train, valid)
 
 

@@ -1,4 +1,8 @@
-"""skorch: a ``NeuralNetRegressor``; fast is torch's fused optimizer and no callbacks."""
+"""skorch: a ``NeuralNetRegressor``; fast is torch's fused optimizer and no callbacks.
+
+It requires a data set and a loader of it, so ready batches are read through a ``DataLoader`` that
+passes them on.
+"""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 

@@ -1,4 +1,8 @@
-"""The Trainer of Hugging Face transformers; fast is without bar, logs and checkpoints."""
+"""The Trainer of Hugging Face transformers; fast is fused, without bar, logs and checkpoints.
+
+It requires a data set, which it reads through a ``DataLoader`` of its own; the elements of the data
+set are ready batches.
+"""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 
@@ -52,7 +56,9 @@ def build(task):
         report_to="none",
         **(fast if task.fast else {}),
     )
-    model = WithLoss(task.model)
+    model, optimizer = WithLoss(task.model), None
+    if task.fast or task.user_optimizer:
+        optimizer = task.optimizer(model.parameters())
     trainer = (TrainerOfUserLoaders if task.user_loader else Trainer)(
         **({"task": task} if task.user_loader else {}),
         model=model,
@@ -60,7 +66,7 @@ def build(task):
         train_dataset=ReadyBatches(task.batches, NAMES),
         eval_dataset=ReadyBatches(task.valid_batches, NAMES),
         data_collator=lambda batches: batches[0],
-        optimizers=(task.optimizer(model.parameters()) if task.user_optimizer else None, None),
+        optimizers=(optimizer, None),
     )
     return trainer.train
 

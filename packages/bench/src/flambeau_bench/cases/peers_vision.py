@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from flambeau_bench.case import Comparison, Criterion, Gate, Size
 from flambeau_bench.measurement import Measurement
-from flambeau_bench.peers.live_side import LiveSide
+from flambeau_bench.peers.live_side import LiveSide, SideError
 from flambeau_bench.peers.peer import Peer
 from flambeau_bench.peers.peer_case import PeerCase, Row, work_of
 from flambeau_bench.real_data import folder_of, missing_reason
@@ -20,7 +20,7 @@ SETTINGS_FILE = "peers_vision.json"
 ``flambeau_bench.peers.vision_trials`` on the last sixth of the train images."""
 
 USUAL = {"epochs": 10, "lr": 1e-3}
-"""Used where there is no such file."""
+"""Used at size quick, and in the table with equal epochs."""
 
 _AGAINST = (
     Criterion("wall_s", "ratio", "× the time of the peer", limit=1.0),
@@ -90,11 +90,13 @@ class PeersVision(PeerCase):
         )
 
     def measurement(self, side: LiveSide, row: Row, size: Size, number: int) -> Measurement:
-        request = {**settings_of(side.peer, row.setting), "seed": number}
+        request: dict[str, Any] = {"seed": number}
         if "epochs" in size.counts:
-            request["epochs"] = size["epochs"]
+            request |= {**USUAL, "epochs": size["epochs"]}
         elif row.job_row == "fp32":
-            request["epochs"] = _SAME_EPOCHS
+            request |= {**USUAL, "epochs": _SAME_EPOCHS}
+        else:
+            request |= settings_of(side.peer, row.setting)
         answer = side.run(request)
         facts = answer["facts"]
         figures = {
@@ -123,10 +125,20 @@ class PeersVision(PeerCase):
 
 
 def settings_of(peer: Peer, setting: str) -> dict[str, Any]:
-    """Return epochs and learning rate of a peer in a setting."""
+    """Return the chosen epochs and learning rate of a peer in a setting.
+
+    Raises:
+        SideError: They are not chosen yet.
+    """
     path = peer.folder / SETTINGS_FILE
-    if not path.is_file():
-        return dict(USUAL)
-    chosen: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    found = chosen.get(setting, USUAL)
-    return {name: found[name] for name in USUAL}
+    chosen: Mapping[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    )
+    if setting not in chosen:
+        raise SideError(
+            f"epochs and learning rate of {peer.name} are not chosen: {path} does not have the "
+            f"setting {setting!r}. Choose them first: python -m flambeau_bench.peers.vision_trials "
+            f"--peers {peer.name}",
+            peer.name,
+        )
+    return {name: chosen[setting][name] for name in USUAL}

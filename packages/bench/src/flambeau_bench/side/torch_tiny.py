@@ -77,10 +77,10 @@ class TinyTask:
         return torch.optim.SGD(parameters, lr=self.lr, fused=True if self.fast else None)
 
     def loader(self, names: tuple[str, str] | None = None) -> DataLoader[Any]:
-        """Return the training batches as a ``DataLoader``.
+        """Return the loader of the row "user loader".
 
-        In the row "user loader" it reads a user-defined data set row by row and collates the
-        batches; else it passes the ready batches on.
+        It reads a user-defined data set row by row and collates the batches. In the other rows the
+        batches are ready: a library that can iterate over them does so.
 
         Args:
             names: Names of input and target, for a library that takes dicts; else batches are
@@ -93,9 +93,7 @@ class TinyTask:
         return self._loader(self.valid_batches, names)
 
     def _loader(self, batches: list[Pair], names: tuple[str, str] | None) -> DataLoader[Any]:
-        if self.user_loader:
-            return DataLoader(UserRows(batches, names), batch_size=BATCH_SIZE)
-        return DataLoader(ReadyBatches(batches, names), batch_size=None)
+        return DataLoader(UserRows(batches, names), batch_size=BATCH_SIZE)
 
     def facts(self) -> Facts:
         """Return what was done. Without "watch" only what the weights show."""
