@@ -64,23 +64,30 @@ def read(path: Path = RESULTS) -> dict[tuple[str, str], dict[str, Any]]:
 def table(records: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     """Return Markdown: the nodes and the score of each program, and what the records say of them.
 
-    The shortest program of a task is bold; a program without a record has no score.
+    The shortest program of a task is bold if all of its programs have reached what is required: a
+    program that was never run, or does not reach it, may lack what makes it longer.
     """
     names = ["task", "has to reach", *PEERS.values()]
     rows = [names, ["---"] * len(names)]
     for task, wanted in TASKS.items():
         nodes = {peer: count_nodes(program(peer, task)) for peer in PEERS}
+        complete = all(reached(records.get((peer, task))) for peer in PEERS)
         cells: list[str] = []
         for peer in PEERS:
             path = program(peer, task).relative_to(ROOT).as_posix()
             cell = f"[{nodes[peer]}](../../{path})"
-            if nodes[peer] == min(nodes.values()):
+            if complete and nodes[peer] == min(nodes.values()):
                 cell = f"**{cell}**"
             record = records.get((peer, task))
             cells.append(f"{cell} · {record['score']:.3g}" if record else f"{cell} · not run")
         rows.append([wanted.title, f"{wanted.metric} {wanted.required:g}", *cells])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", _conditions(list(records.values()))])
+
+
+def reached(record: Mapping[str, Any] | None) -> bool:
+    """Return whether a program was run and its score is at least what is required."""
+    return record is not None and record["score"] >= TASKS[record["task"]].required
 
 
 def _conditions(records: Sequence[Mapping[str, Any]]) -> str:
@@ -90,7 +97,7 @@ def _conditions(records: Sequence[Mapping[str, Any]]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return (
-        f"One run of each program on one thread of {'; '.join(hosts)}, {when}: {versions}. "
+        f"One run of each program that has a score, on one thread of {'; '.join(hosts)}, {when}: {versions}. "
         "Nodes of the syntax tree · score on the test part."
     )
 
