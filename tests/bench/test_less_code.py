@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 from flambeau_bench.less_code import programs, results
 from flambeau_bench.less_code.__main__ import app
 from flambeau_bench.less_code.programs import PEERS, TASKS, AbsentError, program, run_program
+from flambeau_bench.peers import environment
+from flambeau_bench.peers.peer import Peer
 from flambeau_bench.syntax_nodes import code_hash, count_lines, count_nodes
 
 NAMES = [(peer, task) for peer in PEERS for task in TASKS]
@@ -58,7 +61,9 @@ def test_only_rows_whose_programs_all_reach_their_score_have_a_bold_program() ->
             }
             for peer, score in scores.items()
         }
-        return [line.split(" | ")[0] for line in results.table(records).splitlines() if "**" in line]
+        return [
+            line.split(" | ")[0] for line in results.table(records).splitlines() if "**" in line
+        ]
 
     assert bold(dict.fromkeys(PEERS, 0.9)) == ["| Table with mixed columns"]
     assert bold({**dict.fromkeys(PEERS, 0.9), "keras": 0.5}) == []
@@ -134,6 +139,51 @@ def test_a_run_below_the_mark_is_recorded_and_exits_with_1(
     found = CliRunner().invoke(app, ["run", str(data), "flambeau", "tabular", "--out", str(out)])
     assert found.exit_code == 1, found.output
     assert json.loads(out.read_text())["score"] == 0.5
+
+
+def test_a_program_that_fails_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fake(monkeypatch, tmp_path, "print(0.9)")
+    for task in TASKS:
+        code = "print(0.9)" if task == "tabular" else "1 / 0"
+        program("flambeau", task).write_text(code)
+    out = tmp_path / "results.jsonl"
+    found = CliRunner().invoke(app, ["run", str(data), "flambeau", "--out", str(out)])
+    assert found.exit_code == 1
+    [record] = [json.loads(line) for line in out.read_text().splitlines()]
+    assert record["task"] == "tabular"
+
+
+@pytest.mark.parametrize(("score", "runs"), [(0.9, 1), (0.5, 2)])
+def test_only_a_score_that_reaches_the_mark_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, runs: int
+) -> None:
+    data = fake(monkeypatch, tmp_path, f"print({score})")
+    monkeypatch.setattr("flambeau_bench.less_code.__main__.TASKS", {"tabular": TASKS["tabular"]})
+    out = tmp_path / "results.jsonl"
+    for _ in range(2):
+        CliRunner().invoke(app, ["run", str(data), "flambeau", "--out", str(out)])
+    assert len(out.read_text().splitlines()) == runs
+
+
+@pytest.mark.parametrize("group", [[], ["no-such-package==1.0"]])
+def test_the_packages_of_the_programs_must_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: list[str]
+) -> None:
+    fake(monkeypatch, tmp_path, "print(1.0)")
+    folder = tmp_path / "baselines" / "keras"
+    folder.mkdir()
+    text = f"[project]\nname = 'keras'\n[dependency-groups]\nprograms = {group}\n"
+    (folder / "pyproject.toml").write_text(text)
+    python = Path(environment.python_of(Peer("keras", folder)))
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    if not group:
+        assert programs.interpreter("keras") == python
+        return
+    with pytest.raises(AbsentError, match="Not installed: no-such-package"):
+        programs.interpreter("keras")
 
 
 @pytest.mark.slow

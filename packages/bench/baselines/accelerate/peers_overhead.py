@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: a user-defined loop with ``prepare``; fast is torch's fused optimizer."""
+"""Hugging Face Accelerate: a custom loop with ``prepare``; fast is torch's fused optimizer."""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 

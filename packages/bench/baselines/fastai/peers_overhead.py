@@ -21,7 +21,9 @@ def build(task):
     train, valid = task.batches, task.valid_batches
     if task.user_loader:
         train, valid = task.loader(), task.valid_loader()
-    learn = Learner(DataLoaders(train, valid), task.model, loss_func=nn.MSELoss(), opt_func=opt_func)
+    learn = Learner(
+        DataLoaders(train, valid), task.model, loss_func=nn.MSELoss(), opt_func=opt_func
+    )
 
     def fit():
         learn.fit(1, lr=task.lr)

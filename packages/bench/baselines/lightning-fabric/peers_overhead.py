@@ -1,4 +1,4 @@
-"""Lightning Fabric: a user-defined loop with its set-up; fast is torch's fused optimizer."""
+"""Lightning Fabric: a custom loop with its set-up; fast is torch's fused optimizer."""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flambeau_bench.peers.environment import python_of
+from flambeau_bench.peers.peer import BASELINES, Peer
+
 ROOT = Path(__file__).parents[5]
-BASELINES = ROOT / "packages" / "bench" / "baselines"
 
 PEERS: Mapping[str, str] = {
     "flambeau": "flambeau",
@@ -61,29 +64,44 @@ def interpreter(peer: str) -> Path:
     """Return the Python in which the programs of a library run.
 
     Raises:
-        AbsentError: The environment of the library does not exist.
+        AbsentError: The environment of the library, or its group "programs", is not installed.
     """
     if peer == "flambeau":
         return Path(sys.executable)
-    folder = BASELINES / peer / ".venv"
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not python.exists():
-        raise AbsentError(
-            f"{peer} is not installed. In a checkout: "
-            f"cd packages/bench/baselines/{peer} && uv sync --frozen --group programs"
-        )
-    return python
+    project = Peer(peer, BASELINES / peer)
+    python = Path(python_of(project))
+    if not (project.is_project and python.exists()):
+        missing = peer
+    elif not (missing := _missing_packages(python, project.folder)):
+        return python
+    raise AbsentError(
+        f"Not installed: {missing}. In a checkout: "
+        f"cd packages/bench/baselines/{peer} && uv sync --frozen --inexact --group programs"
+    )
 
 
-def run_program(peer: str, task: str, data: Path, timeout_s: float | None = None) -> float:
-    """Run a program on one thread in a copy of the data folder, and return its score on test.
+def _missing_packages(python: Path, folder: Path) -> str:
+    """Return the packages of the group "programs" that an interpreter lacks; empty if none."""
+    declared = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+    group: list[str] = declared.get("dependency-groups", {}).get("programs", [])
+    names = [match.group() for line in group if (match := re.match(r"[\w.-]+", line))]
+    code = (
+        "import sys\n"
+        "from importlib.metadata import distributions\n"
+        "found = {d.metadata['Name'].lower().replace('_', '-') for d in distributions()}\n"
+        "print(*[name for name in sys.argv[1:] if name.lower().replace('_', '-') not in found])"
+    )
+    done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def run_program(peer: str, task: str, data: Path) -> float:
+    """Run a program on one thread in a folder of links to the data; return its score on test.
 
     Args:
         peer: A name of ``PEERS``.
         task: A name of ``TASKS``.
-        data: The folder that `prepare` wrote. It is linked, not copied; what the program writes is
-            deleted.
-        timeout_s: The program is killed after so many seconds.
+        data: The folder that `prepare` wrote. What the program writes beside the links is deleted.
 
     Raises:
         AbsentError: The library is not installed, or there is no checkout.
@@ -110,7 +128,6 @@ def run_program(peer: str, task: str, data: Path, timeout_s: float | None = None
             capture_output=True,
             text=True,
             check=False,
-            timeout=timeout_s,
         )
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     last = lines[-1].strip() if lines else ""

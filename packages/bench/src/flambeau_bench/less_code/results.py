@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flambeau_bench import machine
-from flambeau_bench.less_code.programs import BASELINES, PEERS, ROOT, TASKS, program, versions
+from flambeau_bench.less_code.programs import PEERS, ROOT, TASKS, program, versions
+from flambeau_bench.peers.peer import BASELINES
 from flambeau_bench.syntax_nodes import code_hash, count_lines, count_nodes
 
 RESULTS = ROOT / "docs" / "benchmarks" / "results" / "less_code.jsonl"
@@ -97,8 +98,8 @@ def _conditions(records: Sequence[Mapping[str, Any]]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return (
-        f"One run of each program that has a score, on one thread of {'; '.join(hosts)}, {when}: {versions}. "
-        "Nodes of the syntax tree · score on the test part."
+        "Nodes of the syntax tree · score on the test part. One run of each program that has a "
+        f"score, on one thread of {'; '.join(hosts)}, {when}: {versions}."
     )
 
 

@@ -52,7 +52,7 @@ def prepare(peer: Peer, log: Log) -> str:
     started = time.monotonic()
     done = subprocess.run(
         [
-            *(uv, "sync", "--frozen", "--project", str(peer.folder), "--python", sys.executable),
+            *sync_command(uv, peer.folder),
             *(() if visible else ("--no-progress",)),
         ],
         stdout=None if visible else subprocess.PIPE,
@@ -69,6 +69,12 @@ def prepare(peer: Peer, log: Log) -> str:
     (peer.folder / ".venv" / _STAMP).write_text(json.dumps(stamp), encoding="utf-8")
     log(f"{peer.name}: installed in {seconds:.0f} s")
     return ""
+
+
+def sync_command(uv: str, folder: Path) -> list[str]:
+    """Return the command that syncs a project; packages of its other groups stay installed."""
+    command = [uv, "sync", "--frozen", "--inexact", "--project", str(folder)]
+    return [*command, "--python", sys.executable]
 
 
 def own_environment() -> dict[str, str]:

@@ -178,9 +178,7 @@ class LiveSide:
             while b"\n" not in self._partial:
                 if not selector.select(max(0.0, end - time.monotonic())):
                     self.close()
-                    raise SideError(
-                        f"{self._name} gave no answer for {LIMIT_S:.0f} s.", self._name
-                    )
+                    raise SideError(f"{self._name} gave no answer for {LIMIT_S:.0f} s.", self._name)
                 read = os.read(stream.fileno(), 1 << 16)
                 if not read:
                     self.close()

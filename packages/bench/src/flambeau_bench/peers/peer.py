@@ -15,7 +15,8 @@ ENTRY_POINTS = "flambeau.bench_peers"
 FLAMBEAU, PLAIN = "flambeau", "plain"
 """The side that is compared with each peer, and the reference that is written in plain PyTorch."""
 
-_BASELINES = Path(__file__).parents[3] / "baselines"
+BASELINES = Path(__file__).parents[3] / "baselines"
+"""The folder of the baselines; in a checkout only."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def known_peers() -> dict[str, Peer]:
         ArgumentError: Two peers have the same name.
     """
     found: dict[str, Peer] = {}
-    if _BASELINES.is_dir():
-        folders = sorted(path for path in _BASELINES.iterdir() if path.is_dir())
+    if BASELINES.is_dir():
+        folders = sorted(path for path in BASELINES.iterdir() if path.is_dir())
         found = {path.name: Peer(path.name, path) for path in folders if any(path.glob("*.py"))}
     for entry in entry_points(group=ENTRY_POINTS):
         peer: Peer = entry.load()
@@ -70,11 +71,11 @@ def known_peers() -> dict[str, Peer]:
 
 def no_checkout_reason() -> str:
     """Return why the baselines cannot be found; empty if they are there."""
-    if _BASELINES.is_dir():
+    if BASELINES.is_dir():
         return ""
     return (
-        "the peers are in no wheel; they need a checkout of the repository, where they are under "
-        "packages/bench/baselines (your own: --peers PATH)"
+        "the peers are not part of the wheel; they need a checkout of the repository, where they "
+        "are in packages/bench/baselines (user-defined peers: --peers PATH)"
     )
 
 
