@@ -127,7 +127,7 @@ def test_a_library_that_is_not_installed_is_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(monkeypatch, tmp_path, "print(1.0)")
-    with pytest.raises(AbsentError, match="uv sync --frozen --group programs"):
+    with pytest.raises(AbsentError, match="uv sync --frozen --inexact --group programs"):
         programs.interpreter("keras")
 
 
