@@ -18,6 +18,7 @@ from flambeau.tuning.budget import (
     intervals_within,
     next_segments,
     score_noise,
+    trend_of,
 )
 
 
@@ -173,3 +174,26 @@ def test_improvement_is_in_standard_errors() -> None:
     assert improvement([1.0] * 5, "max") is None
     assert improvement([1.0] * 8, "max") == 0.0
     assert improvement([1.0] * 5 + [math.nan], "max") == -math.inf
+
+
+def ends_at(slope: float, seed: int, intervals: int = 100) -> int | None:
+    """The interval after which a run ends whose loss and accuracy get worse by ``slope`` each."""
+    generator, loss, accuracy = random.Random(seed), list[float](), list[float]()
+    for interval in range(intervals):
+        both = generator.gauss(0.0, 1.0)  # the fluctuations of loss and accuracy are correlated
+        loss.append(slope * interval + both)
+        accuracy.append(-slope * interval - 0.5 * both + generator.gauss(0.0, 0.75**0.5))
+        if trend_of([(loss, "min"), (accuracy, "max")]) == "worsening":
+            return interval + 1
+    return None
+
+
+def test_scores_that_only_fluctuate_do_not_end_a_run() -> None:
+    """The run looks a hundred times, and must not take the noise of one look for a trend."""
+    ended = [seed for seed in range(100) if ends_at(0.0, seed) is not None]
+    assert len(ended) <= 5, ended
+
+
+def test_scores_that_get_worse_end_a_run_soon() -> None:
+    ends = [ends_at(0.3, seed) for seed in range(50)]
+    assert all(end is not None and end <= 40 for end in ends), ends

@@ -30,12 +30,12 @@ from flambeau.tuning.budget import (
     Speed,
     Trend,
     first_segments,
-    improvement,
     interval_steps,
     intervals_within,
     next_segments,
     score_noise,
     spare_intervals,
+    trend_of,
     whole_pieces,
 )
 from flambeau.tuning.interval_loader import IntervalLoader
@@ -61,8 +61,6 @@ _STATE_ATTRIBUTES = (
 
 # Number of recent intervals from which the duration of the next ones is estimated.
 _RECENT = 3
-# Differences of scores, in standard errors, that count as better and as worse.
-_BETTER, _WORSE = 1.0, -2.0
 
 
 @dataclass(frozen=True)
@@ -303,15 +301,9 @@ class AutoRun:
         if self.monitor is None or self._segment_name(done - 1) != "hold":
             return "unknown"
         columns: dict[str, Mode] = {self.monitor: self.mode, "valid_loss": "min"}
-        improvements = [
-            improvement(self._scores(name, history, "hold"), columns[name]) for name in columns
-        ]
-        known = [each for each in improvements if each is not None]
-        if not known:
-            return "unmeasured"
-        if any(each > _BETTER for each in known):
-            return "improving"
-        return "worsening" if all(each < _WORSE for each in known) else "unknown"
+        return trend_of(
+            [(self._scores(name, history, "hold"), mode) for name, mode in columns.items()]
+        )
 
     def _segment_name(self, interval: int) -> str:
         """Return the name of the segment that contains an interval; empty after the last."""
