@@ -17,8 +17,15 @@ from flambeau.errors import ArgumentError, InputError
 from flambeau.inspect import inspect
 from flambeau.inspect.watch import layer_statistics
 from flambeau.inspect.watch.layer_record import LayerRecord, load_record
+from flambeau.inspect.watch.layer_watch import StepReading
 from flambeau.inspect.watch.noise_scale import noise_scale
-from flambeau.inspect.watch.weight_watch import FROZEN, NO_GRADIENT, NO_OPTIMIZER
+from flambeau.inspect.watch.watched_layer import COLUMNS, ROW_SIZE
+from flambeau.inspect.watch.weight_watch import (
+    FROZEN,
+    NO_GRADIENT,
+    NO_OPTIMIZER,
+    WEIGHT_COLUMNS,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -474,3 +481,51 @@ def test_every_is_checked_and_none_watches_fewer_steps_later() -> None:
         inspect(model, every="ten")  # pyright: ignore[reportArgumentType]
     watched = [step for step in range(301) if inspect(model).watches(step)]
     assert watched == [*range(10), *range(10, 100, 10), 100, 200, 300]
+
+
+def test_the_size_of_an_input_is_that_before_the_call() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(inplace=True), nn.Linear(16, 2))
+    x = torch.randn(32, 8)
+    with torch.no_grad():
+        before = float(model[0](x).square().mean().sqrt())
+    with inspect(model, every=1) as watch:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        model(x).square().mean().backward()
+        optimizer.step()
+    found = watch.record.series("1", "input_rms")[0]
+    assert found == pytest.approx(before, rel=1e-6)
+    assert watch.record.series("1", "rms")[0] < 0.9 * before
+
+
+def test_the_columns_of_a_record_follow_its_steps() -> None:
+    record = LayerRecord()
+    size = len(WEIGHT_COLUMNS)
+    record.add([StepReading(0, {"a": torch.arange(ROW_SIZE).float()}, {"w": torch.ones(size)})])
+    assert record.series("a", COLUMNS[2]) == {0: 2.0}
+    assert record.weight_series("w", "norm") == {0: 1.0}
+    record.add(
+        [StepReading(3, {"a": torch.full((ROW_SIZE,), torch.nan)}, {"w": torch.zeros(size)})]
+    )
+    assert record.series("a", COLUMNS[2]) == {0: 2.0}
+    assert record.weight_series("w", "norm") == {0: 1.0, 3: 0.0}
+    other = LayerRecord()
+    other.add([StepReading(7, {"a": torch.zeros(ROW_SIZE)})])
+    record.load_state_dict(other.state_dict())
+    assert record.series("a", COLUMNS[2]) == {7: 0.0}
+    assert record.weight_series("w", "norm") == {}
+
+
+def test_unread_steps_of_a_long_loop_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flambeau.inspect.watch.inspection.MOST_STEPS", 4)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    most = 0
+    with inspect(model, every=1) as watch:
+        for _ in range(20):
+            model(torch.ones(2, 3)).sum().backward()
+            optimizer.step()
+            most = max(most, len(watch._watch._pending))  # type: ignore[union-attr]
+    assert most == 4
+    # All steps up to 4, every second one up to 8, every fourth up to 16, then every eighth.
+    assert watch.record.steps == [0, 8, 16]

@@ -1,4 +1,4 @@
-"""Atomic writes of folders: a folder is complete or absent, even if the process is killed.
+"""Atomic writes: a folder or file is complete or absent, even if the process is killed.
 
 A folder is written beside its target under a temporary name, flushed to disk with fsync, and
 renamed. A temporary name contains the host and the process id, so that the leftovers of a killed
@@ -64,6 +64,30 @@ def atomic_folder(target: Path) -> Generator[Path]:
     finally:
         shutil.rmtree(part, ignore_errors=True)
         _in_use.discard(part.name)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that ``path`` is complete.
+
+    Folders are created. It is not flushed to disk: after a power failure the file may be the old
+    one. Line ends are written as they are.
+
+    Args:
+        path: The file; it is replaced.
+        text: Its content, written as UTF-8.
+
+    Raises:
+        StorageError: The file cannot be written; an existing one is unchanged.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8", newline="")
+            os.replace(part, path)
+    finally:
+        with suppress(OSError):  # already renamed, or the folder refuses every access
+            part.unlink()
 
 
 def remove_folder(folder: Path) -> None:

@@ -6,14 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from flambeau.atomic_write import storage_errors
+from flambeau.atomic_write import replace_text, storage_errors
 from flambeau.errors import FlambeauWarning, InputError, StorageError, did_you_mean
 from flambeau.training.events import Callback
 from flambeau.training.history import History, Number
@@ -82,15 +80,7 @@ class HistoryWriter(Callback):
         # dict.fromkeys keeps the order in which columns first appeared.
         self._columns = list(dict.fromkeys(name for row in rows for name in row))
         header = ",".join(self._columns) + "\n" if self.format == "csv" and self._columns else ""
-        part = path.with_name(path.name + ".part")
-        try:
-            with storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part.write_text(header + self._text(rows), encoding="utf-8", newline="")
-                os.replace(part, path)
-        finally:
-            with suppress(OSError):  # already renamed, or the folder refuses every access
-                part.unlink()
+        replace_text(path, header + self._text(rows))
         self._stale = False
 
     def _text(self, rows: Sequence[dict[str, Number]]) -> str:

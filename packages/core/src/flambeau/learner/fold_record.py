@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from flambeau.artefact.export_format import as_json_value
-from flambeau.atomic_write import storage_errors
+from flambeau.atomic_write import replace_text
 from flambeau.data.data import Data
 from flambeau.errors import ArgumentError
 from flambeau.learner.run_folder import run_exists_error
@@ -62,11 +62,7 @@ def check_folder(
         others = [each.name for each in folder.iterdir()] if folder.exists() else []
         if set(others) - {"plan.json"}:
             raise run_exists_error(folder, sorted(others)[0])
-        part = file.with_name(f".{file.name}.part")
-        with storage_errors(file):
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(wanted, indent=2), encoding="utf-8")
-            part.replace(file)
+        replace_text(file, json.dumps(wanted, indent=2))
         return
     if not resume:
         raise ArgumentError(

@@ -67,6 +67,7 @@ class ForwardWatch:
         self._handles: list[RemovableHandle] = []
         self._names: dict[nn.Module, str] = {}
         self._stack: list[nn.Module] = []
+        self._sizes: list[Tensor | None] = []  # of the inputs of the modules in the stack
         self._axis = UnitAxis()
         self._functions = FunctionWatch(self._on_function)
         self._last = ""  # layer that was called last
@@ -91,6 +92,7 @@ class ForwardWatch:
         # Under such a mode a compiled region would be compiled anew.
         self._enters_mode, self._only_training = not compiled, only_training
         self._steps, self._stack, self._first, self._paused = {}, [], None, False
+        self._sizes = []
         for module in self._names:
             self._handles += [
                 module.register_forward_pre_hook(self._before),
@@ -125,6 +127,9 @@ class ForwardWatch:
             self._start_pass()
         if module is self._model and self._records():
             self._record_inputs(arguments)
+        # Before the call, because the module may change its input in place.
+        reads = has_statistics(module) and self._records()
+        self._sizes.append(self._size_of(module, arguments) if reads else None)
         if len(self._stack) == 1 and self._enters_mode and self._records():
             self._functions.__enter__()
 
@@ -132,13 +137,13 @@ class ForwardWatch:
         if self._paused or module not in self._stack:
             return
         while self._stack.pop() is not module:  # an error ended the calls inside
-            pass
-        name = self._names[module]
+            self._sizes.pop()
+        size, name = self._sizes.pop(), self._names[module]
         if output is not None and self._records():
             if has_statistics(module):
                 first = next(float_tensors([output]), None)
                 if first is not None:
-                    self._record_module(name, module, arguments, first)
+                    self._record_module(name, module, size, first)
             if module is self._model:
                 self._end_call(output)
         if not self._stack:
@@ -183,7 +188,18 @@ class ForwardWatch:
             if self.layers[name].number == max(each.number for each in self.layers.values()):
                 del self.layers[name]
 
-    def _record_module(self, name: str, module: nn.Module, arguments: Any, output: Tensor) -> None:
+    def _size_of(self, module: nn.Module, arguments: Any) -> Tensor | None:
+        """Return the root mean square of the first input of a module, 0-d."""
+        first = next(float_tensors([arguments]), None)
+        found = None
+        if first is not None:
+            with self._guarded(f"the inputs of {self._names[module]}", first):
+                found = layer_statistics.root_mean_square(first)
+        return found
+
+    def _record_module(
+        self, name: str, module: nn.Module, size: Tensor | None, output: Tensor
+    ) -> None:
         kind = type(module).__name__
         axis = self._axis.after(module, output)
         layer = self._record(
@@ -192,7 +208,7 @@ class ForwardWatch:
             output,
             axis,
             bounds=bounds_of(module),
-            inputs=arguments,
+            input_size=size,
             finds_silent=may_be_silent(module),
         )
         layer.is_norm = is_norm(module)
@@ -252,12 +268,18 @@ class ForwardWatch:
         axis: int,
         *,
         bounds: tuple[float, float] | None = None,
-        inputs: Any = None,
+        input_size: Tensor | None = None,
         finds_silent: bool = False,
     ) -> WatchedLayer:
         with self._guarded(name, output):
             self._add(
-                name, kind, output, axis, bounds=bounds, inputs=inputs, finds_silent=finds_silent
+                name,
+                kind,
+                output,
+                axis,
+                bounds=bounds,
+                input_size=input_size,
+                finds_silent=finds_silent,
             )
         return self._layer(name, kind)
 
@@ -290,7 +312,7 @@ class ForwardWatch:
         axis: int,
         *,
         bounds: tuple[float, float] | None = None,
-        inputs: Any = None,
+        input_size: Tensor | None = None,
         finds_silent: bool = False,
     ) -> None:
         layer, step = self._layer(name, kind), self._step_of(name)
@@ -302,9 +324,8 @@ class ForwardWatch:
         if len(step.outputs) >= _MOST_CALLS:
             return
         row = layer_statistics.output_row(output, axis, bounds)
-        first = next(float_tensors([inputs]), None)
-        if first is not None:
-            row[-1] = layer_statistics.root_mean_square(first)
+        if input_size is not None:
+            row[-1] = input_size
         step.outputs.append(row)
         step.histograms.append(layer_statistics.output_histogram(output, axis))
         if output.requires_grad and output.grad_fn is not None:

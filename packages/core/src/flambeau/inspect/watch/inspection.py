@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from flambeau.checked_arguments import checked_count
-from flambeau.inspect.watch.layer_record import LayerRecord
+from flambeau.inspect.watch.layer_record import MOST_STEPS, LayerRecord
 from flambeau.inspect.watch.layer_watch import LayerWatch
 from flambeau.inspect.watch.thresholds import LEAST_STEPS
 from flambeau.wording import count_of, format_number
@@ -39,6 +39,7 @@ class Inspection:
         self._watch: LayerWatch | None = None
         self._embeddings: dict[str, Tensor] = {}
         self._unwritten: list[int] = []
+        self._verdicts: tuple[object, list[Verdict]] | None = None
 
     @property
     def every(self) -> int | None:
@@ -89,6 +90,13 @@ class Inspection:
             self._stride *= 2
         return found
 
+    def thin_out_unread(self) -> bool:
+        """Do the same with the steps of a long epoch that are still on the device, unread."""
+        found = self._watch is not None and self._watch.thin_out(MOST_STEPS)
+        if found:
+            self._stride *= 2
+        return found
+
     def verdicts(self) -> list[Verdict]:
         """Return what is wrong with which layer, the most important faults first.
 
@@ -98,7 +106,11 @@ class Inspection:
         """
         from flambeau.inspect.watch.verdicts import find_verdicts
 
-        return find_verdicts(self.record)
+        record = self.record
+        state = len(record.steps), max(record.steps, default=0), record.deliberately_frozen
+        if self._verdicts is None or self._verdicts[0] != state:
+            self._verdicts = state, find_verdicts(record)
+        return list(self._verdicts[1])
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Plot histograms of the outputs and gradients of the layers over the steps.
@@ -135,6 +147,7 @@ class Inspection:
         self._record = LayerRecord()
         self._record.load_state_dict(state["record"])
         self._stride = int(state["stride"])
+        self._verdicts = None
         self._embeddings = dict(state["embeddings"])
         self._watch = None
 

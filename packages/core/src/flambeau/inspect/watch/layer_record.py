@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from flambeau.atomic_write import storage_errors
+from flambeau.atomic_write import replace_text, storage_errors
 from flambeau.errors import InputError
 from flambeau.inspect.watch.layer_watch import StepReading
 from flambeau.inspect.watch.log_bins import N_BINS
@@ -54,6 +54,8 @@ class LayerRecord:
         self.last_active: dict[str, Tensor] = {}
         self.notes: list[str] = []
         self.deliberately_frozen = False
+        self._columns: dict[str, dict[int, list[float]]] = {}
+        self._weight_columns: dict[str, dict[int, list[float]]] = {}
 
     @property
     def steps(self) -> list[int]:
@@ -70,6 +72,7 @@ class LayerRecord:
                 self.weight_rows.setdefault(name, {})[reading.step] = row
             if reading.noise is not None:
                 self.noise[reading.step] = reading.noise
+            self._forget_columns()
 
     def thin_out(self) -> bool:
         """Drop every second step if there are more than ``MOST_STEPS``; return whether it did."""
@@ -84,6 +87,7 @@ class LayerRecord:
         # A layer that ran in none of the steps that are left has no series.
         self.rows = {name: series for name, series in self.rows.items() if series}
         self.weight_rows = {name: each for name, each in self.weight_rows.items() if each}
+        self._forget_columns()
         return True
 
     def series(self, layer: str, column: str) -> dict[int, float]:
@@ -93,15 +97,13 @@ class LayerRecord:
             layer: Name of a layer.
             column: A name in ``COLUMNS``.
         """
-        index = COLUMNS.index(column)
-        found = {step: float(row[index]) for step, row in self.rows.get(layer, {}).items()}
-        return {step: value for step, value in found.items() if not math.isnan(value)}
+        rows = _numbers(self._columns, layer, self.rows, len(COLUMNS))
+        return _column(rows, COLUMNS.index(column))
 
     def weight_series(self, weight: str, column: str) -> dict[int, float]:
         """Return a statistic of a weight by step, as ``series`` does."""
-        index = WEIGHT_COLUMNS.index(column)
-        found = {step: float(row[index]) for step, row in self.weight_rows.get(weight, {}).items()}
-        return {step: value for step, value in found.items() if not math.isnan(value)}
+        rows = _numbers(self._weight_columns, weight, self.weight_rows, len(WEIGHT_COLUMNS))
+        return _column(rows, WEIGHT_COLUMNS.index(column))
 
     def histograms(self, layer: str, *, gradients: bool = False) -> dict[int, Tensor]:
         """Return the shares of the values in each bin, ``(N_BINS,)``, by step."""
@@ -135,6 +137,7 @@ class LayerRecord:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what ``state_dict`` returned."""
+        self._forget_columns()
         self.layers = {each["name"]: _layer(each) for each in state["layers"]}
         self.weights = {each["name"]: _weight(each) for each in state["weights"]}
         self.rows = {name: _unstacked(each) for name, each in state["rows"].items()}
@@ -145,6 +148,9 @@ class LayerRecord:
         self.notes = list(state["notes"])
         self.deliberately_frozen = bool(state["deliberately_frozen"])
 
+    def _forget_columns(self) -> None:
+        self._columns, self._weight_columns = {}, {}
+
     # The file
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -154,11 +160,7 @@ class LayerRecord:
             StorageError: The file cannot be written.
         """
         target = Path(path)
-        part = target.with_name(target.name + ".part")
-        with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text("".join(self._text(self.steps)), encoding="utf-8")
-            part.replace(target)
+        replace_text(target, "".join(self._text(self.steps)))
         return target
 
     def append(self, path: Path, steps: Iterable[int]) -> None:
@@ -268,6 +270,21 @@ def _read_header(record: LayerRecord, line: Mapping[str, Any]) -> None:
     }
     record.notes = list(line["notes"])
     record.deliberately_frozen = bool(line["deliberately_frozen"])
+
+
+def _numbers(
+    known: dict[str, dict[int, list[float]]], name: str, rows: Mapping[str, Series], size: int
+) -> dict[int, list[float]]:
+    """Return the first ``size`` numbers by step; read from the tensors once for all columns."""
+    series = rows.get(name, {})
+    if name not in known or len(known[name]) != len(series):
+        table = torch.stack([row[:size] for row in series.values()]) if series else torch.empty(0)
+        known[name] = dict(zip(series, cast("list[list[float]]", to_list(table)), strict=True))
+    return known[name]
+
+
+def _column(rows: Mapping[int, Sequence[float]], index: int) -> dict[int, float]:
+    return {step: row[index] for step, row in rows.items() if not math.isnan(row[index])}
 
 
 def _row_values(row: Tensor) -> dict[str, Any]:

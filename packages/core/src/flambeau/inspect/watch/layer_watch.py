@@ -153,6 +153,16 @@ class LayerWatch:
             self._forward.stop()
             self._weights.release()
 
+    def thin_out(self, most: int) -> bool:
+        """Drop every second unread step if there are more than ``most``; return whether it did.
+
+        They are on the device, and an epoch may have any number of steps.
+        """
+        if len(self._pending) <= most:
+            return False
+        self._pending, self._pending_noise = self._pending[::2], self._pending_noise[::2]
+        return True
+
     def read(self) -> list[StepReading]:
         """Return the watched steps since the last call, read from the device."""
         steps, self._pending = self._pending, []

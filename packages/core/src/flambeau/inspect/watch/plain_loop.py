@@ -86,6 +86,7 @@ class ModelInspection(Inspection):
         """End the step, and start the next one."""
         if self._watch is not None:
             self._watch.end_step(self._optimizers.values(), self._values)
+            self.thin_out_unread()
         self._together = frozenset(self._stepped)
         self._stepped.clear()
         self._step += 1
