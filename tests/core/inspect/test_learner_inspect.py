@@ -205,9 +205,28 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: Any) -
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_resumed_without_a_folder_continues_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Callback):
+        def on_step_end(self, state: TrainState) -> None:
+            if state.position.step == 7:
+                raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    learner = make(tmp_path / "run", callbacks=[Stop()])
+    learner.inspect(every=1)
+    with pytest.raises(KeyboardInterrupt):
+        learner.fit(3)
+    other = make()
+    other.inspect(every=1)
+    other.resume(tmp_path / "run")
+    assert load_record(tmp_path / "run").steps == list(range(18))
+
+
 def test_a_file_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
     learner = make(tmp_path / "run")
-    (tmp_path / "run" / "inspect.jsonl.part").mkdir(parents=True)
+    (tmp_path / "run" / ".inspect.jsonl.part").mkdir(parents=True)
     watch = learner.inspect(every=1)
     with pytest.warns(FlambeauWarning, match="inspect-not-written"):
         learner.fit(1)

@@ -83,6 +83,11 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     return found[0] if found else None
 
 
+def checkpoints_of(folder: str | Path) -> list[Path]:
+    """Return the checkpoints of the run in ``folder``, the newest first; change nothing."""
+    return _checkpoints(Path(folder) / "checkpoints")
+
+
 def load_latest_checkpoint(folder: str | Path) -> tuple[Path, Any] | None:
     """Return the path and the saved tree of the newest undamaged checkpoint of a run.
 

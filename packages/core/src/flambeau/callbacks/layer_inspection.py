@@ -26,22 +26,20 @@ class LayerInspection(Callback):
 
     Args:
         every: As for ``Inspection``.
-        writes: Whether to write the file: if the user named a folder.
         quiet: Whether to print no verdicts.
 
     Attributes:
         inspection: The record of the watched steps.
+        writes: Whether to write the file: if the user named a folder, or continues a run in one.
     """
 
     every_process = False
 
-    def __init__(
-        self, every: int | None = None, *, writes: bool = True, quiet: bool = False
-    ) -> None:
+    def __init__(self, every: int | None = None, *, quiet: bool = False) -> None:
         self.inspection = Inspection(every)
         self._quiet = quiet
         self._printed: set[tuple[str, str]] = set()
-        self._writes = writes
+        self.writes = True
         self._watch: LayerWatch | None = None
         self._stale = True
 
@@ -64,6 +62,7 @@ class LayerInspection(Callback):
     def on_step_end(self, state: TrainState) -> None:
         if self._watch is not None and self._watch.is_watching:
             self._watch.end_step(state.optimizers.values(), state.values)
+            self.inspection.thin_out_unread()
 
     def on_epoch_end(self, state: TrainState) -> None:
         self._read()
@@ -106,7 +105,7 @@ class LayerInspection(Callback):
         self._watch = None
 
     def _write(self, state: TrainState) -> None:
-        if not self._writes or state.folder is None:
+        if not self.writes or state.folder is None:
             return
         record, path = self.inspection.record, Path(state.folder) / FILE_NAME
         new = self.inspection.take_unwritten()

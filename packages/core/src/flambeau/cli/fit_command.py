@@ -45,6 +45,7 @@ from flambeau.cli.plan_arguments import (
     without_none,
 )
 from flambeau.data.data import Data
+from flambeau.distributed import processes
 from flambeau.distributed.processes import run_on_main
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.learner import Learner
@@ -226,7 +227,17 @@ def _train(
         typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
     if learner.is_inspected:
         run_on_main(lambda: _report_layers(learner, folder))
+    _report_spikes(learner)
     _finish(learner, folder)
+
+
+def _report_spikes(learner: Learner) -> None:
+    """Print the steps whose loss was far above that of the steps before, if there are any."""
+    if processes.initialize() is not None:
+        return
+    spikes = learner.loss_spikes()
+    if spikes:
+        typer.echo(f"\nLoss spikes:\n{spikes}")
 
 
 def _report_layers(learner: Learner, folder: Path) -> None:

@@ -6,6 +6,7 @@
 """
 
 from flambeau.inspect.hooks import Hooks, record_outputs
+from flambeau.inspect.loss_spikes import LossSpike, LossSpikes, find_spikes
 from flambeau.inspect.profile_result import Profile, ProfileChange, ProfilePart
 from flambeau.inspect.stages import Stage, StepStages
 from flambeau.inspect.summary import Layer, Summary, summary
@@ -16,12 +17,15 @@ __all__ = [
     "Hooks",
     "Inspection",
     "Layer",
+    "LossSpike",
+    "LossSpikes",
     "Profile",
     "ProfileChange",
     "ProfilePart",
     "Stage",
     "StepStages",
     "Summary",
+    "find_spikes",
     "inspect",
     "record_outputs",
     "summary",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flambeau.data.batch import Batch
     from flambeau.doctor import Diagnosis
     from flambeau.inspect import Inspection, Profile, StepStages, Summary
+    from flambeau.inspect.loss_spikes import LossSpike, LossSpikes
+    from flambeau.learner.fit_steps import FitSteps
 
 
 @explains_arguments(argument_hint)
@@ -27,7 +29,7 @@ class InspectionMethods(ABC):
     """The methods of ``Learner`` that show its model, its data and its next step."""
 
     _inspection: LayerInspection | None = None
-    _folder: Path | None
+    _fits: list[FitSteps]
     quiet: bool
 
     @property
@@ -77,7 +79,7 @@ class InspectionMethods(ABC):
         setup = training_setup(self._setup(), self.plan)
         return diagnose(setup, checks_for(self._setup().domain.checks), full=full)
 
-    def step_through(self, batch: Batch | Sequence[Batch] | None = None) -> StepStages:
+    def step_through(self, batch: Batch | Sequence[Batch] | LossSpike | None = None) -> StepStages:
         """Return an iterator over the values of the first training step that ``fit()`` would make.
 
         In the order of the step: raw samples, batch, values such as lr, device transforms, the
@@ -89,7 +91,12 @@ class InspectionMethods(ABC):
 
         Args:
             batch: A batch as the train loader returns it; several are the micro-batches of one
-                step. None takes those of the next step.
+                step. A spike of ``loss_spikes`` takes samples, augmentation and lr of its step,
+                with the weights of now. None takes the batches of the next step.
+
+        Raises:
+            ArgumentError: ``batch`` has another type.
+            InputError: The batch of the spike cannot be read again.
 
         Example:
             >>> import torch
@@ -101,7 +108,34 @@ class InspectionMethods(ABC):
         """
         from flambeau.learner.stepping import step_through
 
-        return step_through(self._setup(), self._trainable, batch)
+        return step_through(self._setup(), self._trainable, batch, self._fits)
+
+    def loss_spikes(self) -> LossSpikes:
+        """Return the steps whose loss was far above that of the steps before, with their samples.
+
+        A spike is 7 standard deviations above the median of up to 100 steps before; the rule is
+        that of ``flambeau.inspect.find_spikes``. The samples of a step follow from seed and epoch:
+        its batch is read again. Only a checkpoint has the weights of that time; the spike names the
+        newest one before it. ``step_through(spike)`` makes the step again.
+
+        Raises:
+            InputError: Several processes train together.
+
+        Example:
+            >>> import torch
+            >>> from flambeau import Learner, TensorData
+            >>> x = torch.randn(320, 5)
+            >>> x[7] *= 1e4
+            >>> data = TensorData.from_tensors(x, (x[:, 0] > 0).float(), normalize=False)
+            >>> choices = {"batch_size": 8, "lr": 1e-5, "optimizer": "sgd"}
+            >>> learner = Learner(data, torch.nn.Linear(5, 1), choices=choices, quiet=True)
+            >>> history = learner.fit(3)
+            >>> 7 in learner.loss_spikes()[0].samples
+            True
+        """
+        from flambeau.learner.spikes import loss_spikes
+
+        return loss_spikes(self._setup(), self._fits)
 
     @property
     def is_inspected(self) -> bool:
@@ -139,8 +173,7 @@ class InspectionMethods(ABC):
         from flambeau.callbacks.layer_inspection import LayerInspection
 
         if self._inspection is None:
-            writes = self._folder is not None
-            self._inspection = LayerInspection(every, writes=writes, quiet=self.quiet)
+            self._inspection = LayerInspection(every, quiet=self.quiet)
         elif every is not None:
             self._inspection.inspection.every = every
         return self._inspection.inspection

@@ -112,6 +112,7 @@ class Learner(RecipeMethods, InspectionMethods):
         self._own_folder: Path | None = None
         self._given = UserObjects(model if isinstance(model, nn.Module) else None, task)
         self._position = Position()
+        self._fits = []
         self._built: BuiltPlan | None = None
         self._shared: BuiltPlan | None = None
         self._is_replay = plan is not None
@@ -317,6 +318,7 @@ class Learner(RecipeMethods, InspectionMethods):
             ArtefactError: The checkpoint, or every checkpoint in the folder, is damaged.
             ArgumentError: The learner's folder contains another run.
         """
+        self._fits = []  # the history becomes that of the run
         continued = Resume(path or self._folder, self._user_keys, self._built is not None)
         self._use(fitting.resume(self._setup(), continued, self._started))
         return self.history
@@ -353,8 +355,8 @@ class Learner(RecipeMethods, InspectionMethods):
             training=self.training,
             history=self.history,
             position=Position(epoch=self._position.epoch, step=self._position.step),
-            # First: another callback may interrupt the run in the event.
-            callbacks=(*filter(None, [self._inspection]), *self.callbacks),
+            callbacks=self.callbacks,
+            inspection=self._inspection,
             seed=self.seed,
             quiet=self.quiet,
             folder=self._folder,
@@ -374,6 +376,9 @@ class Learner(RecipeMethods, InspectionMethods):
         self._position = run.state.position
         self._own_folder = run.settings.folder
         self._examined = True
+        from flambeau.learner.fit_steps import FitSteps
+
+        self._fits.append(FitSteps.of(plan, run))
 
     # Trainable parameter groups
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambeau.callbacks import ProgressBar
-from flambeau.data.loader import not_resumable_reason
-from flambeau.distributed import processes
-from flambeau.errors import ArgumentError, FlambeauWarning, InputError
-from flambeau.learner.factory_rate import with_factory_rate
-from flambeau.learner.setup import Setup, run_inputs
-from flambeau.phases import recipes
+from flambeau.errors import ArgumentError
+from flambeau.learner.setup import Setup
+from flambeau.learner.single_steps import refuse_processes, step_inputs, warn_if_moved
 
 if TYPE_CHECKING:
     from flambeau.inspect.profile_result import Profile
@@ -53,25 +49,13 @@ def profile(
 
     if steps < 1:
         raise ArgumentError(f"steps is {steps}, but must be at least 1.")
-    if processes.initialize() is not None:
-        raise InputError(
-            "profile times the steps of one process, but several processes train together. "
-            "Call it in a script that is started without torchrun."
-        )
-    plan = with_factory_rate(setup, setup.plan)
-    phases = recipes.single_phase(plan.values, trainable=trainable)
-    components, settings = run_inputs(setup, plan, phases, first_epoch=setup.position.epoch)
-    why_not = not_resumable_reason(components.train)
-    if why_not:
-        warnings.warn(
-            "[loader-moved] profile advances the train loader, which cannot be restored: "
-            f"{why_not}.",
-            FlambeauWarning,
-            stacklevel=4,
-        )
+    refuse_processes("profile times the steps")
+    inputs = step_inputs(setup, trainable)
+    plan, components, settings = inputs.plan, inputs.components, inputs.settings
+    warn_if_moved(components.train, "profile")
     built, facts = setup.built(plan), setup.data.facts()
     why_no_trial = why_not_measured(components, settings.options, facts)
-    trial = Trial(components, settings.options, phases[0], built.sample_batch, clock)
+    trial = Trial(components, settings.options, inputs.phases[0], built.sample_batch, clock)
     profiled = Profiled(
         components=components,
         settings=settings,

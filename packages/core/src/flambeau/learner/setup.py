@@ -26,6 +26,7 @@ from flambeau.training.run import RunSettings
 from flambeau.training.state import Position
 
 if TYPE_CHECKING:
+    from flambeau.callbacks.layer_inspection import LayerInspection
     from flambeau.tuning.auto_run import AutoRun
     from flambeau.tuning.upcoming import Recipe
 
@@ -47,6 +48,7 @@ class Setup:
         history: The history to which the fit adds a row per evaluation.
         position: Epoch and step at which the fit starts.
         callbacks: The user's callbacks.
+        inspection: Watches the layers in some steps; None if ``inspect`` was not called.
         seed: Seed of every random draw.
         quiet: Whether to show no progress.
         folder: Folder of the run; None writes nothing unless the run is long or interrupted.
@@ -65,6 +67,7 @@ class Setup:
     history: History
     position: Position = field(default_factory=Position)
     callbacks: Sequence[Callback] = ()
+    inspection: LayerInspection | None = None
     seed: int = 0
     quiet: bool = False
     folder: Path | None = None
@@ -146,11 +149,16 @@ def callbacks_of(
         automatic: Whether ``fit_auto`` runs, which decides itself when to end.
     """
     callbacks, patience = list(setup.callbacks), values.get("patience")
+    writes = setup.folder is not None
+    if setup.inspection is not None:
+        setup.inspection.writes = writes
+        # First: another callback may interrupt the run in the event.
+        callbacks.insert(0, setup.inspection)
     given = any(isinstance(each, EarlyStopping) for each in callbacks)
     if patience is not None and not given and not automatic:
         column = values.get("keep_best") or "valid_loss"
         callbacks.append(EarlyStopping(column, patience, restore_best=False))
-    return with_default_callbacks(callbacks, quiet=setup.quiet, writes=setup.folder is not None)
+    return with_default_callbacks(callbacks, quiet=setup.quiet, writes=writes)
 
 
 def run_inputs(

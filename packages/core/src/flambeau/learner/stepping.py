@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from flambeau.data.batch import Batch
-from flambeau.data.data import Data
-from flambeau.data.loader import Loader, not_resumable_reason
 from flambeau.device import num_threads
-from flambeau.distributed import processes
-from flambeau.errors import ArgumentError, FlambeauWarning, InputError
-from flambeau.learner.factory_rate import with_factory_rate
-from flambeau.learner.setup import Setup, run_inputs
-from flambeau.phases import recipes
+from flambeau.errors import ArgumentError
+from flambeau.learner.sample_texts import SampleTexts
+from flambeau.learner.setup import Setup
+from flambeau.learner.single_steps import refuse_processes, step_inputs, warn_if_moved
 from flambeau.plan.rules_machine import TO_MEASURE
 
 if TYPE_CHECKING:
+    from flambeau.inspect.loss_spikes import LossSpike
     from flambeau.inspect.stages import Stage, StepStages
+    from flambeau.learner.fit_steps import FitSteps
     from flambeau.plan import Plan
     from flambeau.training.options import TrainingOptions
 
-_MOST_SAMPLES = 8
-
 
 def step_through(
-    setup: Setup, trainable: tuple[str, ...] | None, batch: Batch | Sequence[Batch] | None
+    setup: Setup,
+    trainable: tuple[str, ...] | None,
+    batch: Batch | Sequence[Batch] | LossSpike | None,
+    fits: Sequence[FitSteps] = (),
 ) -> StepStages:
-    """Return the stages of the first step that ``fit()`` would make.
+    """Return the stages of the first step that ``fit()`` would make, or of a loss spike.
 
     The batch-norm policy is decided as in a fit. lr, memory and speed of a step are not measured;
     notes say so.
@@ -37,45 +36,55 @@ def step_through(
         setup: The learner's setup.
         trainable: Names of the parameter groups that train; None for all.
         batch: As in ``Learner.step_through``.
+        fits: The fits of the learner, which say in which of them a spike was.
 
     Raises:
         ArgumentError: ``batch`` is neither a batch nor batches.
-        InputError: Several processes train together.
+        InputError: Several processes train together, or the batch of the spike cannot be read
+            again.
 
     Warns:
         FlambeauWarning: [loader-moved] The position of the train loader cannot be restored.
     """
+    from flambeau.inspect.loss_spikes import LossSpike
     from flambeau.inspect.stages import StepStages
     from flambeau.inspect.step_through import step_through as record
-    from flambeau.tuning.bn_decision import measure_bn
 
+    if isinstance(batch, LossSpike):
+        refuse_processes("step_through shows a step")
+        return _replay(setup, fits, batch)
     given = _micro_batches(batch)
-    if processes.initialize() is not None:
-        raise InputError(
-            "step_through shows a step of one process, but several processes train together. "
-            "Call it in a script that is started without torchrun."
-        )
-    plan = with_factory_rate(setup, setup.plan)
-    phases = recipes.single_phase(plan.values, trainable=trainable)
-    components = setup.built(plan).components(plan.values)
-    with num_threads(plan.values["num_threads"]):
-        plan = measure_bn(plan, components, phases, setup.position.epoch)
-    phases = recipes.single_phase(plan.values, trainable=trainable)
-    components, settings = run_inputs(setup, plan, phases, first_epoch=setup.position.epoch)
-    why_not = "" if given is not None else not_resumable_reason(components.train)
-    if why_not:
-        warnings.warn(
-            "[loader-moved] step_through advances the train loader, which cannot be restored: "
-            f"{why_not}. Pass a batch: step_through(batch).",
-            FlambeauWarning,
-            stacklevel=4,
-        )
-    samples = _SampleTexts(setup.data, components.train)
+    refuse_processes("step_through shows a step")
+    inputs = step_inputs(setup, trainable, measures_bn=True)
+    plan, components, settings = inputs.plan, inputs.components, inputs.settings
+    if given is None:
+        advice = "Pass a batch: step_through(batch)."
+        warn_if_moved(components.train, "step_through", advice)
+    samples = SampleTexts(setup.data, components.train)
     with num_threads(plan.values["num_threads"]):
         found = record(
             components, settings, setup.position, show_samples=samples.stage, batches=given
         )
     return StepStages([*_not_measured(plan, settings.options), *found.all], found.error)
+
+
+def _replay(setup: Setup, fits: Sequence[FitSteps], spike: LossSpike) -> StepStages:
+    from flambeau.inspect.stages import Stage, StepStages
+    from flambeau.inspect.step_through import step_through as record
+    from flambeau.learner.spikes import find_replay
+
+    made = find_replay(setup, fits, spike)
+    samples = SampleTexts(setup.data, made.components.train)
+    with num_threads(made.components.values["num_threads"]):
+        found = record(made.components, made.settings, made.position, show_samples=samples.stage)
+    note = Stage("note", "replay", None, _REPLAY.format(step=spike.step))
+    return StepStages([note, *found.all], found.error)
+
+
+_REPLAY = (
+    "Samples, augmentation, lr and other values are those of step {step}. The weights are those "
+    "that the model has now, the optimizer is new, and dropout draws other random numbers."
+)
 
 
 def _not_measured(plan: Plan, options: TrainingOptions) -> Iterator[Stage]:
@@ -118,51 +127,3 @@ def _wrong_batch(batch: object) -> str:
         'next(learner.built.loader("train").batches(0)), or a list of them as the micro-batches of '
         "one step."
     )
-
-
-class _SampleTexts:
-    """Describes the raw samples of a batch with the previews of the data.
-
-    Args:
-        data: Has the previews.
-        loader: The train loader.
-    """
-
-    def __init__(self, data: Data, loader: Loader) -> None:
-        self._data = data
-        self._why_not = ""
-        self._rows: frozenset[int] = frozenset()
-        if getattr(loader, "is_stream", False):
-            self._why_not = "a row of a stream is a part of many samples"
-        elif "loader_batch_size" in data.facts():
-            self._why_not = "the loader does not say which samples it returns"
-        else:
-            self._rows = frozenset(data.split.train.tolist())
-
-    def stage(self, batch: Batch, micro_batch: int | None) -> Stage:
-        """Return the stage "samples": the first samples of a batch as text, and images if any."""
-        from flambeau.inspect.stages import Stage
-
-        why_not = self._why_not
-        if not why_not and batch.indices is None:
-            why_not = "the batch does not say which samples it contains"
-        numbers = [] if why_not or batch.indices is None else list(map(int, batch.indices))
-        if not why_not and not self._rows.issuperset(numbers):
-            why_not = "the batch does not number its rows as the split does"
-        if why_not:
-            return Stage("samples", "samples", None, f"not available: {why_not}", micro_batch)
-        return self._previews(numbers, micro_batch)
-
-    def _previews(self, numbers: list[int], micro_batch: int | None) -> Stage:
-        from flambeau.inspect.stages import Stage
-
-        shown = numbers[:_MOST_SAMPLES]
-        previews = [self._data.preview(number) for number in shown]
-        texts = [
-            f"sample {number}" if each is None else f"sample {number}: {each.caption}"
-            for number, each in zip(shown, previews, strict=True)
-        ]
-        images = tuple(each.image for each in previews if each is not None and each.image)
-        note = f"the first {len(shown)} of {len(numbers)}" if len(shown) < len(numbers) else ""
-        complete = images if len(images) == len(shown) else ()
-        return Stage("samples", "samples", texts, note, micro_batch, complete)

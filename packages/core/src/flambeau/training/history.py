@@ -55,6 +55,11 @@ class History:
         return f"History({len(self.rows)} epoch{'s' * (len(self.rows) > 1)}; last: {shown})"
 
     @property
+    def n_steps(self) -> int:
+        """Number of steps whose losses it has."""
+        return len(self.step_losses) * self.loss_interval + len(self._incomplete)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the columns, in the order in which rows have them."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row))

@@ -180,18 +180,18 @@ class TrainState:
     @property
     def fit_step(self) -> int:
         """Optimizer steps finished since this fit began, out of ``total_steps``."""
-        first, position = self._first_epoch, self.position
+        first, position = self.first_epoch, self.position
         return self.step_counts.between(first, position.epoch) + position.epoch_step
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of this fit, over all its phases."""
-        first = self._first_epoch
+        first = self.first_epoch
         epochs = sum(map(self._epochs_of, range(len(self.phases))))
         return self.step_counts.between(first, first + epochs)
 
     @property
-    def _first_epoch(self) -> int:
+    def first_epoch(self) -> int:
         """The first epoch of this fit."""
         position = self.position
         earlier = sum(map(self._epochs_of, range(position.phase)))
