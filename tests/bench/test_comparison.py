@@ -11,7 +11,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from flambeau.cli.app import build_app
-from flambeau_bench.comparison import MIN_PAIRS, compare_runs, mann_whitney_p
+from flambeau_bench.comparison import EXACT_PAIRS, P, compare_runs, enough_pairs, mann_whitney_p
 from flambeau_bench.records import SCHEMA, append
 
 PAIRS = 61
@@ -57,18 +57,41 @@ def test_a_certain_but_small_change_is_none() -> None:
     assert change.verdict == "no change"
 
 
-def test_few_pairs_are_not_compared() -> None:
-    changes = compare_runs(run(0, pairs=MIN_PAIRS - 1), run(1, 2.0))
-    assert {change.verdict for change in changes} == {"too few pairs"}
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(6, 6, "too few pairs"), (7, 7, "slower"), (5, 7, "too few pairs"), (4, 30, "slower")],
+)
+def test_as_few_pairs_as_can_show_a_change_are_compared(
+    before: int, after: int, verdict: str
+) -> None:
+    changes = compare_runs(run(0, pairs=before), run(1, 3.0, pairs=after))
+    assert {change.verdict for change in changes} == {verdict}, changes
 
 
-@pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "ties"])
-def test_the_p_value_is_that_of_scipy(rounded: bool) -> None:
+def test_the_least_number_of_pairs_can_show_a_change() -> None:
+    count = enough_pairs()
+    for pairs, below in ((count, True), (count - 1, False)):
+        positive, negative = ([sign * (1.0 + i) for i in range(pairs)] for sign in (1, -1))
+        assert (mann_whitney_p(positive, negative) < P) is below
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rounded", "method"),
+    [
+        ((40, 55), False, "asymptotic"),
+        ((40, 55), True, "asymptotic"),
+        ((EXACT_PAIRS, 30), False, "exact"),
+        ((EXACT_PAIRS, 30), True, "asymptotic"),
+        ((EXACT_PAIRS + 1, 30), False, "asymptotic"),
+        ((5, 5), False, "exact"),
+    ],
+)
+def test_the_p_value_is_that_of_scipy(sizes: tuple[int, int], rounded: bool, method: str) -> None:
     draws = np.random.default_rng(0)
-    first, second = draws.normal(size=40), draws.normal(0.5, size=55)
+    first, second = draws.normal(size=sizes[0]), draws.normal(0.5, size=sizes[1])
     if rounded:
         first, second = first.round(1), second.round(1)
-    expected = stats.mannwhitneyu(first, second, method="asymptotic").pvalue
+    expected = stats.mannwhitneyu(first, second, method=method).pvalue
     assert mann_whitney_p(list(first), list(second)) == pytest.approx(expected, rel=1e-9)
 
 

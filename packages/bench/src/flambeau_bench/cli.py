@@ -104,7 +104,7 @@ def compare(
     after: Annotated[Path, typer.Argument(help="Folder of the results of run B.")],
 ) -> None:
     """Show what became slower or faster from A to B beyond the noise. Exit with 1 on a loss."""
-    from flambeau_bench.comparison import changes_as_markdown, compare_runs
+    from flambeau_bench.comparison import changes_as_markdown, compare_runs, enough_pairs
     from flambeau_bench.page import latest_records
     from flambeau_bench.records import read
 
@@ -113,5 +113,11 @@ def compare(
         typer.echo("The runs have no variant in common.")
         return
     typer.echo(changes_as_markdown(changes))
+    if any(change.verdict == "too few pairs" for change in changes):
+        count = enough_pairs()
+        typer.echo(
+            f"Too few pairs for a verdict in some figures: measure at least {count} in both runs "
+            f"(--pairs {count})."
+        )
     if any(change.verdict == "slower" for change in changes):
         raise typer.Exit(1)
