@@ -41,16 +41,6 @@ def wall_clock_for(device: torch.device) -> SecondsClock:
     return synchronised
 
 
-def process_and_children_s() -> float:
-    """Return CPU seconds of this process and of its finished children (worker processes)."""
-    import resource  # POSIX only: elsewhere only the cases that need it fail
-
-    own, children = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Set the number of threads that torch uses inside the block."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size, equal_losses
-from flambeau_bench.cases.vision_fit import read_fashion_mnist
+from flambeau_bench.cases.vision_fit import ArraysByPart, learner_of, read_fashion_mnist
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.real_data import missing_reason
-from flambeau_bench.side.idx_file import ImageArray
 from flambeau_bench.side.small_resnet import SmallResNet
 from flambeau_bench.timing import clock_for, threads
 
@@ -114,17 +113,12 @@ class InspectCost(Case):
 
 
 def _vision_learner(size: Size, seed: int) -> Learner:
-    from flambeau import Learner
-    from flambeau_vision import ImageData
-
     parts = _random_images(size) if size.name == "quick" else read_fashion_mnist(size)
-    data = ImageData.from_arrays(*parts["train"], valid=parts["valid"])
     torch.manual_seed(seed)
-    choices = {"batch_size": size["batch_size"], "device": size.device, "probe": "off"}
-    return Learner(data, SmallResNet(), choices=choices, seed=seed, quiet=True)
+    return learner_of(SmallResNet(), parts, size, seed, {"probe": "off"}, quiet=True)
 
 
-def _random_images(size: Size) -> dict[str, tuple[ImageArray, Any]]:
+def _random_images(size: Size) -> ArraysByPart:
     draws = np.random.default_rng(0)
     return {
         part: (

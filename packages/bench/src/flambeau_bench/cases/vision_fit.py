@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from flambeau_bench import fingerprint
 from flambeau_bench.case import Case, Comparison, Criterion, Gate, Size
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.real_data import folder_of, missing_reason
-from flambeau_bench.side.idx_file import ImageArray, read_idx
+from flambeau_bench.side.cpu_time import process_and_children_s
+from flambeau_bench.side.fashion_arrays import read_part
+from flambeau_bench.side.idx_file import ImageArray
 from flambeau_bench.side.small_resnet import SmallResNet
+from flambeau_bench.side.torch_fashion import FashionImages
 from flambeau_bench.time_slices import running_s
-from flambeau_bench.timing import process_and_children_s
+
+if TYPE_CHECKING:
+    from flambeau import Learner
 
 USUAL, USUAL_WORKERS, FLAMBEAU = "usual program", "usual program, 2 workers", "flambeau"
 WORKERS = {USUAL: 0, USUAL_WORKERS: 2}
@@ -29,20 +33,6 @@ LR = 1e-3  # the default of torch's AdamW
 
 ArraysByPart = dict[str, tuple[ImageArray, NDArray[np.int64]]]
 """Images ``(n, 28, 28)`` and labels ``(n,)`` of "train" and "valid"."""
-
-
-class PerSampleDataset(TorchDataset[tuple[Tensor, int]]):
-    """A typical PyTorch data set: converts each image to floats in 0..1 and normalises it."""
-
-    def __init__(self, images: ImageArray, labels: NDArray[np.int64]) -> None:
-        self._images, self._labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = torch.from_numpy(self._images[index]).unsqueeze(0).float().div_(255.0)
-        return image.sub_(0.2860).div_(0.3530), int(self._labels[index])
 
 
 class VisionFit(Case):
@@ -157,13 +147,13 @@ def usual_program(
     torch.manual_seed(seed)
     device = torch.device(size.device)
     train = DataLoader(
-        PerSampleDataset(*parts["train"]),
+        FashionImages(*parts["train"]),
         batch_size=size["batch_size"],
         shuffle=True,
         num_workers=workers,
     )
     valid = DataLoader(
-        PerSampleDataset(*parts["valid"]), batch_size=size["batch_size"], num_workers=workers
+        FashionImages(*parts["valid"]), batch_size=size["batch_size"], num_workers=workers
     )
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
@@ -190,13 +180,7 @@ def flambeau_program(
     model: nn.Module, parts: ArraysByPart, size: Size, seed: int, workers: int
 ) -> dict[str, Any]:
     """Train a learner with its defaults, but the batch size and epochs of the plain program."""
-    from flambeau import Learner
-    from flambeau_vision import ImageData
-
-    data = ImageData.from_arrays(*parts["train"], valid=parts["valid"])
-    learner = Learner(
-        data, model, choices={"batch_size": size["batch_size"], "device": size.device}, seed=seed
-    )
+    learner = learner_of(model, parts, size, seed)
     history = learner.fit(size["epochs"])
     planned = {
         key: learner.plan.values.get(key)
@@ -210,6 +194,24 @@ def flambeau_program(
     }
 
 
+def learner_of(
+    model: nn.Module,
+    parts: ArraysByPart,
+    size: Size,
+    seed: int,
+    choices: Mapping[str, Any] | None = None,
+    *,
+    quiet: bool = False,
+) -> Learner:
+    """Return a learner on the images with batch size and device of ``size``, and ``choices``."""
+    from flambeau import Learner
+    from flambeau_vision import ImageData
+
+    data = ImageData.from_arrays(*parts["train"], valid=parts["valid"])
+    chosen = {"batch_size": size["batch_size"], "device": size.device, **(choices or {})}
+    return Learner(data, model, choices=chosen, seed=seed, quiet=quiet)
+
+
 def _class_of(learner: Any) -> str:
     from flambeau.training.optim.optimizer import OPTIMIZERS
 
@@ -221,10 +223,8 @@ def read_fashion_mnist(size: Size) -> ArraysByPart:
     """Return the first images of train and test file; ``size`` has their numbers."""
     folder = folder_of("fashion_mnist")
     files: Mapping[str, str] = {"train": "train", "valid": "t10k"}
-    return {
-        part: (
-            read_idx(folder / f"{stem}-images-idx3-ubyte.gz")[: size[part]],
-            read_idx(folder / f"{stem}-labels-idx1-ubyte.gz")[: size[part]].astype(np.int64),
-        )
-        for part, stem in files.items()
-    }
+    found: ArraysByPart = {}
+    for part, stem in files.items():
+        images, labels = read_part(folder, stem)
+        found[part] = images[: size[part]], labels[: size[part]]
+    return found

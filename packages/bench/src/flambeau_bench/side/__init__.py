@@ -16,8 +16,9 @@ any                 ``{"event": "absent", "reason": …}``: the side cannot do t
 end of stdin        the side exits
 ==================  ============================================================================
 
-"build_s" and "fit_s" are wall seconds, "build_cpu_s" and "fit_cpu_s" CPU seconds, "since_start_s"
-and "since_start_cpu_s" are counted from the start of the process. "facts" say what was done (see
+"build_s" and "fit_s" are wall seconds, "build_cpu_s" and "fit_cpu_s" CPU seconds with those of
+worker processes that have ended, "since_start_s" and "since_start_cpu_s" are counted from the start
+of the process. "facts" say what was done (see
 ``Facts``): they are observed in the model, not claimed by the program.
 A request with ``"watch": true`` is not timed: the batches are hashed in it.
 """

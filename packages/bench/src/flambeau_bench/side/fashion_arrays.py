@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +31,13 @@ class FashionArrays:
 
     def __init__(self, job: Job, *, held_out: bool) -> None:
         folder = Path(job.data)
-        images, labels = _read(folder, "train")
+        images, labels = read_part(folder, "train")
         if held_out:
             sixth = len(images) // 6  # 10,000 of 60,000, as many as the test images
             valid_images, valid_labels = images[-sixth:], labels[-sixth:]
             images, labels = images[:-sixth], labels[:-sixth]
         else:
-            valid_images, valid_labels = _read(folder, "t10k")
+            valid_images, valid_labels = read_part(folder, "t10k")
         n_train, n_valid = job.counts["train"], job.counts["valid"]
         self.train_images, self.train_labels = images[:n_train], labels[:n_train]
         self.valid_images, self.valid_labels = valid_images[:n_valid], valid_labels[:n_valid]
@@ -53,6 +52,7 @@ def computes_in_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _read(folder: Path, stem: str) -> tuple[ImageArray, NDArray[Any]]:
+def read_part(folder: Path, stem: str) -> tuple[ImageArray, NDArray[np.int64]]:
+    """Return images (n, 28, 28) and labels (n,) of the files of a part, "train" or "t10k"."""
     images = read_idx(folder / f"{stem}-images-idx3-ubyte.gz")
     return images, read_idx(folder / f"{stem}-labels-idx1-ubyte.gz").astype(np.int64)

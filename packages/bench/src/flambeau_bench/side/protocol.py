@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TextIO
 
+from flambeau_bench.side.cpu_time import process_and_children_s
 from flambeau_bench.time_slices import running_s
 
 STARTED = "FLAMBEAU_BENCH_STARTED"
@@ -116,13 +117,13 @@ class ImportTimer:
         self._wall = self._cpu = 0.0
 
     def __enter__(self) -> ImportTimer:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._wall, self._cpu = time.perf_counter(), process_and_children_s()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.figures = {
             "import_s": time.perf_counter() - self._wall,
-            "import_cpu_s": time.process_time() - self._cpu,
+            "import_cpu_s": process_and_children_s() - self._cpu,
             "modules": float(len(sys.modules)),
         }
 
@@ -179,8 +180,8 @@ def _measured(build: Build, task: Task) -> dict[str, Any]:
 
 
 def _clocks() -> tuple[float, float]:
-    """Return wall and CPU seconds; the wall time is without pauses, the CPU time of all threads."""
-    return running_s(), time.process_time()
+    """Return wall seconds without pauses, and CPU seconds of all threads and ended children."""
+    return running_s(), process_and_children_s()
 
 
 def _channel() -> TextIO:

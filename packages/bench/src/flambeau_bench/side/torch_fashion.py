@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -109,11 +108,6 @@ class FashionTask:
 def normalised(images: Tensor) -> Tensor:
     """Return uint8 images (n, 28, 28) as normalised floats (n, 1, 28, 28)."""
     return images.unsqueeze(-3).float().div_(255.0).sub_(MEAN).div_(STD)
-
-
-def loss_and_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy and the number of correct predictions."""
-    return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
 
 class FashionImages(Dataset[tuple[Tensor, int]]):
