@@ -1,4 +1,7 @@
-"""Hugging Face Accelerate: the usual program with ``prepare``; fast is bf16, fused, one cycle."""
+"""Hugging Face Accelerate: the usual program with ``prepare``.
+
+Fast is bf16 where the processor has it, channels last, fused AdamW and one cycle.
+"""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 
@@ -20,6 +23,7 @@ def build(task):
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=task.lr, fused=fused)
     schedule = None
     if task.fast:
+        task.model.to(memory_format=torch.channels_last)
         steps = len(train) * task.epochs
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.lr, total_steps=steps)
     accelerator = Accelerator(mixed_precision="bf16" if task.bf16 else "no")

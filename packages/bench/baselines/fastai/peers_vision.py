@@ -1,4 +1,6 @@
-"""fastai: ``fit_one_cycle``; fast is channels last without a bar (its bf16 is for CUDA only)."""
+"""fastai: ``fit_one_cycle``; fast is channels last, fused, no bar (its bf16 is for CUDA only)."""
+
+from functools import partial
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 
@@ -16,7 +18,12 @@ def build(task):
         dls = DataLoaders(train, DataLoader(valid, bs=task.batch_size))
     else:
         dls = DataLoaders.from_dsets(train, valid, bs=task.batch_size)
-    learn = Learner(dls, task.model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    opt_func = Adam
+    if task.fast:
+        opt_func = partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True))
+    learn = Learner(
+        dls, task.model, loss_func=CrossEntropyLossFlat(), opt_func=opt_func, metrics=accuracy
+    )
 
     def fit():
         learn.fit_one_cycle(task.epochs, task.lr)

@@ -1,4 +1,4 @@
-"""skorch: a ``NeuralNetClassifier``; fast is fused AdamW with one cycle and no printing."""
+"""skorch: a ``NeuralNetClassifier``; fast is channels last, fused, one cycle, no printing."""
 
 from flambeau_bench.side.protocol import ImportTimer, serve
 
@@ -25,6 +25,7 @@ def build(task):
         )
         options = {"callbacks": [one_cycle], "callbacks__print_log": None}
         options["optimizer__fused"] = True
+        task.model.to(memory_format=torch.channels_last)
     net = NeuralNetClassifier(
         task.model,
         criterion=torch.nn.CrossEntropyLoss,
