@@ -21,21 +21,22 @@ from flambeau_bench import suites
 from flambeau_bench.case import Criterion, Size
 from flambeau_bench.cases import CASES
 from flambeau_bench.cases.peers_overhead import ROWS, PeersOverhead
-from flambeau_bench.cases.peers_vision import PeersVision, settings_of
+from flambeau_bench.comparison import compare_runs
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.peers import peer_run
-from flambeau_bench.peers.environment import install_estimate, locked_wheels, sync_command
+from flambeau_bench.peers.environment import (
+    install_estimate,
+    locked_wheels,
+    sync_command,
+)
 from flambeau_bench.peers.live_side import LiveSide, SideError, environment_of
 from flambeau_bench.peers.peer import FLAMBEAU, PLAIN, Peer, choose_peers, known_peers
 from flambeau_bench.peers.peer_case import Row
 from flambeau_bench.peers.peer_run import PeerOptions, run_peer_case
 from flambeau_bench.peers.rounds import measure_row, order_of_round
-from flambeau_bench.peers.vision_trials import choose
-from flambeau_bench.real_data import folder_of, missing_reason
 from flambeau_bench.records import header
 from flambeau_bench.side import protocol
 from flambeau_bench.side.protocol import Job
-from flambeau_bench.side.torch_fashion import FashionTask
 from flambeau_bench.side.torch_tiny import TinyTask
 from flambeau_bench.timing import frozen_heap
 from flambeau_bench.user_cases import with_user_cases
@@ -47,6 +48,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.train-not-shuffled")
 BASELINES = Path(__file__).parents[2] / "packages" / "bench" / "baselines"
 SIZE = Size("quick", {"steps": 3}, pairs=2, floor_pairs=2)
 PLANTED_S = 50e-6
+MINE = BASELINES / "flambeau" / "peers_overhead.py"
 
 
 def program_of(peer: str, case: str = "peers_overhead") -> ModuleType:
@@ -277,10 +279,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_run, "known_peers", lambda: OTHERS)
 
 
-def run(case: PeersOverhead, tmp_path: Path, **changes: Any) -> list[dict[str, Any]]:
+def run(
+    case: PeersOverhead, tmp_path: Path, program: Path = MINE, **changes: Any
+) -> list[dict[str, Any]]:
     size = replace(SIZE, pairs=1, floor_pairs=1)
     head = header("1", case, size) | {"git_sha": "a", "dirty": False} | changes
-    options = PeerOptions((str(BASELINES / "flambeau" / "peers_overhead.py"),))
+    options = PeerOptions((str(program),))
     return run_peer_case(case, size, head, tmp_path, options, variants=["user loader"])
 
 
@@ -349,6 +353,33 @@ def test_finished_rows_are_kept(here: None, tmp_path: Path) -> None:
     assert {r["run_id"] for r in run(case, tmp_path, run_id="4", dirty=True)} == {"4"}
 
 
+def test_a_row_of_changed_programs_is_measured_anew(here: None, tmp_path: Path) -> None:
+    """The commit does not say what a program outside of the repository does."""
+    program, out = tmp_path / "peers_overhead.py", tmp_path / "out"
+    case = OverheadHere()
+    case.builds["peers_overhead"] = plain.build
+
+    def measured(run_id: str) -> set[str]:
+        records = run(case, out, program, run_id=run_id)
+        return {r["run_id"] for r in records if r.get("variant") == "user loader: peers_overhead"}
+
+    program.write_text("x = 1")
+    assert measured("1") == {"1"}
+    assert measured("2") == {"1"}
+    program.write_text("x = 2")
+    assert measured("3") == {"3"}
+    program.with_name("peers_vision.json").write_text("{}")
+    assert measured("4") == {"4"}
+
+
+def test_compare_reads_the_rows_of_peers(here: None, tmp_path: Path) -> None:
+    case = OverheadHere()
+    case.builds["peers_overhead"] = plain.build
+    records = run(case, tmp_path)
+    found = {change.variant for change in compare_runs(records, records)}
+    assert "user loader: flambeau against peers_overhead" in found
+
+
 def test_a_wheel_says_that_peers_need_a_checkout(
     here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +443,34 @@ def test_peers_are_named_or_given_by_path(tmp_path: Path) -> None:
         choose_peers([str(tmp_path / "other.py")], "peers-overhead")
 
 
+def test_without_names_those_with_a_program_take_part() -> None:
+    assert "fastai" in {each.name for each in choose_peers([], "peers-overhead")}
+    assert choose_peers([], "no-such-case") == []
+
+
+@pytest.mark.parametrize(
+    ("variants", "peers", "message"),
+    [
+        (["user laoder"], [], "Did you mean 'user loader'"),
+        (["user loader", "user optimiser"], [], "Did you mean 'user optimizer'"),
+        (["user loader: fastia"], [], "Did you mean 'user loader: fastai'"),
+        (["user loader: skorch"], ["fastai"], "Unknown variant 'user loader: skorch'"),
+        ([], ["fastia"], "Did you mean 'fastai'"),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_is_measured(
+    tmp_path: Path, variants: list[str], peers: list[str], message: str
+) -> None:
+    case = PeersOverhead()
+    with pytest.raises(ArgumentError, match=message):
+        suites.run([(case, SIZE)], tmp_path, variants=variants, peers=PeerOptions(tuple(peers)))
+
+
+def test_peers_without_a_case_for_them_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="none of the cases is compared with peers"):
+        suites.run([(CASES["loaders"], SIZE)], tmp_path, peers=PeerOptions(("fastai",)))
+
+
 def test_a_sync_keeps_the_packages_of_the_programs() -> None:
     """Else a run of peers would uninstall what the programs of "less code" need."""
     assert "--inexact" in sync_command("uv", BASELINES / "keras")
@@ -422,51 +481,6 @@ def test_the_size_of_an_installation_is_known_before() -> None:
     assert packages > 5
     assert size > 50e6  # torch alone is more on every system
     assert "on disk, about" in install_estimate(BASELINES / "plain" / "uv.lock")
-
-
-# ---------------------------------------------------------------- in processes of their own
-
-ABSENT = """
-from flambeau_bench.side.protocol import AbsentError, ImportTimer, serve
-
-with ImportTimer() as imports:
-    import json
-
-
-class Task:
-    def __init__(self, job, request):
-        raise AbsentError("it has no optimizers of users")
-
-
-print("on the terminal, not in the protocol")
-serve(lambda task: None, Task, imports)
-"""
-
-
-def start(tmp_path: Path, text: str) -> LiveSide:
-    program = tmp_path / "mine.py"
-    program.write_text(text)
-    mine = Peer("mine", tmp_path, program)
-    return LiveSide(mine, program, Job("peers-overhead", "user optimizer"), tmp_path)
-
-
-def test_a_side_says_what_it_cannot_do(tmp_path: Path) -> None:
-    with start(tmp_path, ABSENT) as side:
-        assert side.ready["versions"].keys() == {"python"}
-        with pytest.raises(SideError, match="mine cannot do this: it has no optimizers of users"):
-            side.run({"steps": 1})
-
-
-def test_a_side_that_ends_reports_its_error(tmp_path: Path) -> None:
-    with pytest.raises(SideError, match=r"(?s)exit code 1.*ZeroDivisionError"):
-        start(tmp_path, "1 / 0")
-
-
-def test_side_modules_need_no_flambeau(tmp_path: Path) -> None:
-    """They run in interpreters that have neither flambeau nor, for the protocol, torch."""
-    blocked = "import sys\nsys.modules['flambeau'] = sys.modules['torch'] = None\n"
-    with start(tmp_path, blocked + ABSENT) as side:
-        assert side.ready["event"] == "ready"
 
 
 @pytest.mark.baselines
@@ -486,83 +500,3 @@ def test_a_real_peer_does_the_same_work(name: str, tmp_path: Path) -> None:
 def test_a_measurement_keeps_the_versions(work: Measurement) -> None:
     with_versions = replace(work, versions={"fastai": "2.8.12"})
     assert Measurement.from_json(json.loads(json.dumps(asdict(with_versions)))) == with_versions
-
-
-# ---------------------------------------------------------------- vision
-
-
-def test_trials_take_the_least_epochs_that_reach_the_target() -> None:
-    def accuracy(epochs: int, lr: float) -> float:
-        return 0.8 + 0.01 * epochs + (0.01 if lr == 3e-3 else 0.0)
-
-    default = choose(accuracy, "default", target=0.9)
-    assert (default["epochs"], default["lr"]) == (10, 1e-3)
-    fast = choose(accuracy, "fast", target=0.9)
-    assert (fast["epochs"], fast["lr"]) == (10, 3e-3)
-    assert len(fast["trials"]) == len(default["trials"]) + 3
-    assert choose(accuracy, "default", target=2.0)["epochs"] == 20
-
-
-def test_a_side_below_the_target_fails_the_gate(work: Measurement) -> None:
-    case = PeersVision()
-    size = case.sizes["cpu"]
-    [first, _, same] = case.comparisons(size)
-
-    def pair(accuracy: float, target: float) -> tuple[Measurement, Measurement]:
-        reached = replace(work, quality={"accuracy": 0.94, "target": target})
-        return reached, replace(work, quality={"accuracy": accuracy, "target": target})
-
-    assert case.gate(first, [pair(0.929, 0.93), pair(0.931, 0.93)]).passed
-    assert not case.gate(first, [pair(0.929, 0.93)]).passed
-    assert case.gate(same, [pair(0.931, 0.0)]).passed
-    assert not case.gate(same, [pair(0.929, 0.0)]).passed
-    assert first.may_differ.keys() > same.may_differ.keys()
-
-
-def test_epochs_and_rates_must_be_chosen_first(tmp_path: Path) -> None:
-    mine = Peer("mine", tmp_path)
-    with pytest.raises(SideError, match=r"python -m flambeau_bench\.peers\.vision_trials"):
-        settings_of(mine, "default")
-    settings = {"default": {"epochs": 4, "lr": 0.003, "trials": []}}
-    (tmp_path / "peers_vision.json").write_text(json.dumps(settings))
-    assert settings_of(mine, "default") == {"epochs": 4, "lr": 0.003}
-    with pytest.raises(SideError, match="the setting 'fast'"):
-        settings_of(mine, "fast")
-
-
-def test_the_table_with_equal_epochs_needs_no_choice(tmp_path: Path) -> None:
-    case, asked = PeersVision(), []
-    answer = {"build_s": 1.0, "fit_s": 1.0, "build_cpu_s": 1.0, "fit_cpu_s": 1.0}
-    facts = asdict(TinyTask(Job("any", "any"), {"steps": 1}).facts())
-    facts["quality"] = {"accuracy": 0.5}
-
-    class Answering(SideHere):
-        def run(self, request: Any) -> dict[str, Any]:
-            asked.append(request)
-            return {**answer, "facts": facts}
-
-    side = Answering(Job("any", "any"), plain.build, TinyTask)
-    side.peer = Peer("mine", tmp_path)
-    case.measurement(side, case.rows(case.sizes["cpu"])[2], case.sizes["cpu"], 7)
-    assert asked == [{"seed": 7, "epochs": 3, "lr": 1e-3}]
-    with pytest.raises(SideError, match="are not chosen"):
-        case.measurement(side, case.rows(case.sizes["cpu"])[0], case.sizes["cpu"], 7)
-
-
-@pytest.mark.realdata
-def test_the_vision_task_observes_an_epoch(tmp_path: Path) -> None:
-    if reason := missing_reason("fashion_mnist"):
-        pytest.skip(reason)
-    counts = {"train": 300, "valid": 100, "batch_size": 128}
-    data = str(folder_of("fashion_mnist"))
-    job = Job("peers-vision", "any", counts=counts, data=data)
-    request = {"epochs": 2, "lr": 1e-3, "held_out": True}
-    facts = [side.run(request)["facts"] for side in (vision_side(job), vision_side(job))]
-    assert facts[0]["weights_hash"] == facts[1]["weights_hash"]
-    assert (facts[0]["steps"], facts[0]["samples"]) == (6, 600)
-    assert facts[0]["settings"]["evaluated last"]
-    assert facts[0]["precision"] == "float32"
-
-
-def vision_side(job: Job) -> SideHere:
-    return SideHere(job, program_of("plain", "peers_vision").build, FashionTask)

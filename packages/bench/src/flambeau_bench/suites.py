@@ -11,7 +11,12 @@ from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau_bench.case import SIZES, Case, Size
 from flambeau_bench.pairing import measure_pairs
 from flambeau_bench.peers.peer_case import PeerCase
-from flambeau_bench.peers.peer_run import ALL_PEERS, PeerOptions, run_peer_case
+from flambeau_bench.peers.peer_run import (
+    ALL_PEERS,
+    PeerOptions,
+    run_peer_case,
+    variant_names,
+)
 from flambeau_bench.records import Record, append, comparison_records, header, skipped_record
 from flambeau_bench.verdict import judge
 
@@ -85,12 +90,13 @@ def run(
 
     Raises:
         InputError: ``pairs`` is not positive.
-        ArgumentError: None of the cases has one of ``variants``.
+        ArgumentError: None of the cases has one of ``variants``, a name of a peer is unknown, or
+            peers are named and none of the cases is compared with peers.
         StorageError: The results cannot be written.
     """
     if pairs is not None and pairs < 1:
         raise InputError(f"--pairs must be at least 1, not {pairs}.")
-    _check_variants(chosen, variants)
+    _check_names(chosen, variants, peers)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     found: list[Record] = []
     for case, planned in chosen:
@@ -118,13 +124,18 @@ def run(
     return found
 
 
-def _check_variants(chosen: Sequence[tuple[Case, Size]], variants: Sequence[str]) -> None:
+def _check_names(
+    chosen: Sequence[tuple[Case, Size]], variants: Sequence[str], peers: PeerOptions
+) -> None:
+    if peers.names and not any(isinstance(case, PeerCase) for case, _ in chosen):
+        raise ArgumentError(
+            f"--peers {','.join(peers.names)} has no effect: none of the cases is compared with "
+            "peers. Name one that is: flambeau bench run cpu --case peers-overhead."
+        )
     known: list[str] = []
     for case, size in chosen:
         if isinstance(case, PeerCase):
-            if any(variant.partition(": ")[0] in case.row_names(size) for variant in variants):
-                return
-            known += case.row_names(size)
+            known += variant_names(case, size, peers)
         else:
             known += [comparison.variant for comparison in case.comparisons(size)]
     for variant in variants:

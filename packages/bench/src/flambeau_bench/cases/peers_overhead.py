@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from flambeau_bench.case import Comparison, Criterion, Gate, Size
 from flambeau_bench.measurement import Measurement
 from flambeau_bench.peers.live_side import LiveSide
-from flambeau_bench.peers.peer_case import PeerCase, Row, work_of
+from flambeau_bench.peers.peer_case import PeerCase, Row, observed_work
 from flambeau_bench.timing import LONG_FACTOR, slope
 
 _PER_STEP = Criterion("slope_us", "difference", "µs/step")
@@ -101,7 +101,9 @@ def _slope(side: LiveSide, steps: int) -> Measurement:
         "build_ms": min(answer["build_cpu_s"] for answer in answers) * 1e3,
     }
     facts = [answer["facts"] for answer in answers]
-    return Measurement(figures, **work_of(watched, facts[-1]), versions=side.ready["versions"])
+    return Measurement(
+        figures, **observed_work(watched, facts[-1]), versions=side.ready["versions"]
+    )
 
 
 def _start(side: LiveSide) -> Measurement:
@@ -113,5 +115,5 @@ def _start(side: LiveSide) -> Measurement:
         "first_fit_s": answer["since_start_s"],
     }
     watched = side.watched_facts({"steps": 1})
-    work = work_of(watched, answer["facts"])
+    work = observed_work(watched, answer["facts"])
     return Measurement(figures, **work, versions=side.ready["versions"])

@@ -104,7 +104,7 @@ class PeersVision(PeerCase):
             "cpu_s": answer["build_cpu_s"] + answer["fit_cpu_s"],
             "accuracy": float(facts["quality"]["accuracy"]),
         }
-        work = work_of(facts, facts)
+        work = work_of(facts)
         target = 0.0 if row.job_row == "fp32" else size["thousandths"] / 1_000
         work["quality"]["target"] = target
         return Measurement(figures, **work, versions=side.ready["versions"])

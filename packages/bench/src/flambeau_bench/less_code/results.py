@@ -68,7 +68,7 @@ def table(records: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
     The shortest program of a task is bold if all of its programs have reached what is required: a
     program that was never run, or does not reach it, may lack what makes it longer.
     """
-    names = ["task", "has to reach", *PEERS.values()]
+    names = ["task", "required score", *PEERS.values()]
     rows = [names, ["---"] * len(names)]
     for task, wanted in TASKS.items():
         nodes = {peer: count_nodes(program(peer, task)) for peer in PEERS}

@@ -78,8 +78,13 @@ def sync_command(uv: str, folder: Path) -> list[str]:
 
 
 def own_environment() -> dict[str, str]:
-    """Return the environment variables without those that point uv to the bench's environment."""
+    """Return the environment variables of sides and of uv.
+
+    Those that point to the environment of the bench are left out, and the one that lets Python
+    compile the programs anew in each process.
+    """
     removed = {"VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH", "PYTHONHOME"}
+    removed.add("PYTHONDONTWRITEBYTECODE")
     return {name: value for name, value in os.environ.items() if name not in removed}
 
 

@@ -26,6 +26,7 @@ LIMIT_S = 3600.0
 """A side that does not answer for so long has failed."""
 
 _ROWS, _COLUMNS = 24, 100
+_READER_S = 5.0
 
 
 class SideError(TrainingError):
@@ -49,8 +50,8 @@ def command_of(peer: Peer, program: Path, job: Job) -> list[str]:
 def environment_of(peer: Peer, job: Job, folder: Path) -> dict[str, str]:
     """Return the environment variables of a side.
 
-    In another interpreter the side imports ``flambeau_bench.side`` from a copy in ``folder``, which
-    has nothing else of this environment.
+    In another interpreter the side imports ``flambeau_bench.side`` from a compiled copy in
+    ``folder``, which has nothing else of this environment.
     """
     variables = {**own_environment(), STARTED: repr(time.time())}
     if job.threads:
@@ -58,12 +59,16 @@ def environment_of(peer: Peer, job: Job, folder: Path) -> dict[str, str]:
     if job.device == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = ""  # some libraries choose an accelerator themselves
     if peer.is_project:
-        variables["PYTHONPATH"] = str(copy_side_modules(folder))
+        variables["PYTHONPATH"] = str(copy_side_modules(peer, folder))
     return variables
 
 
-def copy_side_modules(folder: Path) -> Path:
-    """Copy what a side may import of this package to ``folder/modules``; return that folder."""
+def copy_side_modules(peer: Peer, folder: Path) -> Path:
+    """Copy what a side may import of this package to ``folder/modules``; return that folder.
+
+    The copy is compiled for the interpreter of the peer. flambeau imports the modules of this
+    installation, which are compiled, so the other sides must not compile them at their start.
+    """
     target = folder / "modules"
     if not target.exists():
         source = Path(flambeau_bench.__file__).parent
@@ -74,6 +79,8 @@ def copy_side_modules(folder: Path) -> Path:
         )
         for name in ("__init__.py", "time_slices.py"):
             shutil.copy(source / name, target / "flambeau_bench" / name)
+        compile_all = [python_of(peer), "-m", "compileall", "-q", str(target)]
+        subprocess.run(compile_all, check=True, env=own_environment())
     return target
 
 
@@ -99,7 +106,7 @@ class LiveSide:
         self._log = folder / "stderr.txt"
         self._partial = b""
         self._watched: dict[str, dict[str, Any]] = {}
-        with _terminal(self._log) as terminal:
+        with _terminal(self._log) as (terminal, self._reader):
             self._process = subprocess.Popen(
                 command_of(peer, program, job),
                 stdin=subprocess.PIPE,
@@ -150,6 +157,10 @@ class LiveSide:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._reader is not None:
+            # The last lines, such as the error, may not be in the file before it has ended. It does
+            # not end while a process that the side left behind holds the terminal.
+            self._reader.join(timeout=_READER_S)
 
     def _first_message(self) -> dict[str, Any]:
         # A library that prints while it is imported does so before the program sets stdout aside.
@@ -216,8 +227,8 @@ def stderr_tail(path: Path) -> str:
 
 
 @contextmanager
-def _terminal(log: Path) -> Iterator[int]:
-    """Return a descriptor of a terminal; what is written to it is appended to ``log``.
+def _terminal(log: Path) -> Iterator[tuple[int, threading.Thread | None]]:
+    """Return a descriptor of a terminal, and the thread that appends to ``log`` what is written.
 
     A user sees progress bars, and libraries draw them on a terminal only. Where there are no
     pseudo-terminals (Windows), the descriptor is that of the file.
@@ -229,13 +240,14 @@ def _terminal(log: Path) -> Iterator[int]:
         import termios
     except ImportError:
         with log.open("ab") as file:
-            yield file.fileno()
+            yield file.fileno(), None
         return
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
-    threading.Thread(target=_drain, args=(master, log), daemon=True).start()
+    reader = threading.Thread(target=_drain, args=(master, log), daemon=True)
+    reader.start()
     try:
-        yield slave
+        yield slave, reader
     finally:
         os.close(slave)
 

@@ -15,6 +15,8 @@ ENTRY_POINTS = "flambeau.bench_peers"
 FLAMBEAU, PLAIN = "flambeau", "plain"
 """The side that is compared with each peer, and the reference that is written in plain PyTorch."""
 
+_FILES = ("*.py", "peers_*.json", "uv.lock")
+
 BASELINES = Path(__file__).parents[3] / "baselines"
 """The folder of the baselines; in a checkout only."""
 
@@ -44,6 +46,11 @@ class Peer:
         """Return its program for a case; None if it has none."""
         path = self.only_program or self.folder / f"{case.replace('-', '_')}.py"
         return path if path.is_file() else None
+
+    def files(self) -> list[Path]:
+        """Return the files that determine what it does: programs, settings, lock file."""
+        found = [path for pattern in _FILES for path in self.folder.glob(pattern)]
+        return sorted(path for path in found if path.is_file())
 
 
 def known_peers() -> dict[str, Peer]:
@@ -93,7 +100,11 @@ def choose_peers(names: Sequence[str], case: str) -> list[Peer]:
     """
     known = known_peers()
     if not names:
-        return [peer for name, peer in known.items() if name not in {FLAMBEAU, PLAIN}]
+        return [
+            peer
+            for name, peer in known.items()
+            if name not in {FLAMBEAU, PLAIN} and peer.program(case) is not None
+        ]
     chosen = [known[name] if name in known else _from_path(name, known) for name in names]
     return [peer for peer in chosen if peer.name not in {FLAMBEAU, PLAIN}]
 

@@ -60,10 +60,6 @@ class PeerCase(Case):
     def rows(self, size: Size) -> Sequence[Row]:
         """Return the rows at this size."""
 
-    def row_names(self, size: Size) -> list[str]:
-        """Return the names of the rows."""
-        return [row.name for row in self.rows(size)]
-
     @abstractmethod
     def measurement(self, side: LiveSide, row: Row, size: Size, number: int) -> Measurement:
         """Measure a running side once; ``number`` is that of the round and may be the seed."""
@@ -127,26 +123,42 @@ def against_comparison(row: Row, peer: str) -> Comparison:
     return Comparison(variant, peer, FLAMBEAU, row.against, row.may_differ)
 
 
-def work_of(watched: Mapping[str, Any], timed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a ``Measurement`` that show what a side did.
+def work_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a ``Measurement`` that show what a side did in a timed run.
 
     Args:
-        watched: Facts of a run that was observed batch by batch.
-        timed: Facts of a timed run of the same length. It must end with the same weights, which
-            shows that it did the same.
+        facts: Facts of that run, in which the model was observed.
     """
     return {
-        "steps": watched["steps"],
-        "samples": watched["samples"],
-        "init_hash": timed["init_hash"],
-        "order_hash": watched["order_hash"],
+        "steps": facts["steps"],
+        "samples": facts["samples"],
+        "init_hash": facts["init_hash"],
+        "order_hash": facts["order_hash"],
         "settings": {
-            **watched["settings"],
-            "seed": watched["seed"],
-            "precision": watched["precision"],
-            "final_evaluations": watched["final_evaluations"],
-            "timed as observed": timed["weights_hash"] == watched["weights_hash"],
+            **facts["settings"],
+            "seed": facts["seed"],
+            "precision": facts["precision"],
+            "final_evaluations": facts["final_evaluations"],
         },
+        "quality": dict(facts["quality"]),
+        "notes": facts["notes"],
+    }
+
+
+def observed_work(watched: Mapping[str, Any], timed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a ``Measurement`` for a timed run that was not observed itself.
+
+    Args:
+        watched: Facts of a run of the same length that was observed batch by batch.
+        timed: Facts of the timed run. It must end with the same weights, which shows that it did
+            the same.
+    """
+    work = work_of(watched)
+    same = timed["weights_hash"] == watched["weights_hash"]
+    return {
+        **work,
+        "init_hash": timed["init_hash"],
+        "settings": {**work["settings"], "timed as observed": same},
         "quality": dict(timed["quality"]),
         "notes": timed["notes"],
     }

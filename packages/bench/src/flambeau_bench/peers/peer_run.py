@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +64,9 @@ def run_peer_case(
 ) -> list[Record]:
     """Measure a case and append its records, peer by peer, so that an interrupted run continues.
 
-    A row of a peer that ``folder`` already has from the same commit, size and machine is kept. A
-    peer that cannot be installed or that fails is reported as absent with the reason. flambeau and
-    plain PyTorch are in every row, so a failure of theirs ends the run.
+    A row of a peer that ``folder`` already has from the same commit, programs, size and machine is
+    kept. A peer that cannot be installed or that fails is reported as absent with the reason.
+    flambeau and plain PyTorch are in every row, so a failure of theirs ends the run.
 
     Args:
         case: The case.
@@ -87,12 +89,15 @@ def run_peer_case(
         found.extend(records)
 
     known = known_peers()
-    reason = no_checkout_reason() or prepare(known[PLAIN], log)
+    reason = no_checkout_reason()
+    chosen = [] if reason else choose_peers(options.names, case.name)
+    reason = reason or prepare(known[PLAIN], log)
     if reason:
         log(f"{case.name}: skipped, {reason}")
         keep([skipped_record(head, reason)])
         return found
-    for peer in [known[FLAMBEAU], known[PLAIN], *choose_peers(options.names, case.name)]:
+    for peer in [known[FLAMBEAU], known[PLAIN], *chosen]:
+        head = {**head, "programs": programs_hash(case, peer)}
         rows = [row for row in case.rows(size) if _selected(row, peer, variants)]
         for row in rows:
             done = _finished(earlier, head, row, peer)
@@ -116,6 +121,37 @@ def run_peer_case(
     return found
 
 
+def variant_names(case: PeerCase, size: Size, options: PeerOptions) -> list[str]:
+    """Return what ``variants`` may name: the rows, and "ROW: PEER" of each peer that takes part.
+
+    Raises:
+        ArgumentError: A name of a peer is unknown.
+        InputError: A path of a peer does not exist.
+    """
+    rows = case.rows(size)
+    if no_checkout_reason():
+        return [row.name for row in rows]
+    known = known_peers()
+    peers = [known[FLAMBEAU], known[PLAIN], *choose_peers(options.names, case.name)]
+    of_peers = [
+        f"{row.name}: {peer.name}" for row in rows for peer in peers if _selected(row, peer, ())
+    ]
+    return [*(row.name for row in rows), *of_peers]
+
+
+def programs_hash(case: PeerCase, peer: Peer) -> str:
+    """Return a hash of the files of a case and of a peer, which may be outside of the repository.
+
+    A commit does not determine such files, so a finished row is kept only if they are the same.
+    """
+    functions = filter(inspect.isfunction, vars(type(case)).values())
+    paths = {Path(function.__code__.co_filename) for function in functions}
+    digest = hashlib.sha256()
+    for path in [*sorted(paths), *peer.files()]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def _row_records(
     case: PeerCase,
     row: Row,
@@ -128,16 +164,9 @@ def _row_records(
     with frozen_heap():
         measured = measure_row(case, row, size, peer, known, log)
     records: list[Record] = []
-    for number, pairs in enumerate(measured):
-        made = comparison_records(head, pairs, judge(case, pairs))
-        # The second comparison is of the same rounds, whose runs are in the first already, except
-        # flambeau's.
-        records += made if number == 0 else [r for r in made if _is_new(r)]
+    for pairs in measured:
+        records += comparison_records(head, pairs, judge(case, pairs))
     return records
-
-
-def _is_new(record: Mapping[str, Any]) -> bool:
-    return record["kind"] == "result" or record["side"] == FLAMBEAU
 
 
 def _selected(row: Row, peer: Peer, variants: Sequence[str]) -> bool:
@@ -153,7 +182,7 @@ def _variants(row: Row, peer: Peer) -> list[str]:
     return [overhead_comparison(row, peer.name).variant, against] if row.overhead else [against]
 
 
-_SAME = ("case", "size", "git_sha", "torch")
+_SAME = ("case", "size", "git_sha", "torch", "programs")
 
 
 def _finished(
@@ -169,7 +198,7 @@ def _finished(
         if record.get("variant") in names
         and record["kind"] != "skipped"
         and record["dirty"] is False
-        and all(record[key] == head[key] for key in _SAME)
+        and all(record.get(key) == head[key] for key in _SAME)
         and record["host"]["cpu"] == head["host"]["cpu"]
     ]
     if not any(record["kind"] == "result" for record in same):
