@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def call(*words: object) -> Result:
 def test_list_names_every_case() -> None:
     text = call("list").output
     assert all(name in text for name in CASES)
+
+
+def test_the_pages_name_every_case() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs/benchmarks/README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `([\w-]+)` \|", page.partition("## Method")[0], re.MULTILINE)
+    assert sorted(table) == sorted(CASES)
+    page = (root / "packages/bench/README.md").read_text(encoding="utf-8")
+    assert [name for name in CASES if f"`{name}`" not in page] == []
 
 
 def test_run_and_report(tmp_path: Path) -> None:

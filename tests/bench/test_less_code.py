@@ -38,7 +38,7 @@ def test_a_record_is_of_the_program_as_it_is_now(records: dict[tuple[str, str], 
         assert record["host"]["cpu"]
 
 
-def test_a_program_that_was_run_reached_what_it_has_to(
+def test_a_program_that_was_run_reached_the_required_score(
     records: dict[tuple[str, str], Any],
 ) -> None:
     for (_, task), record in records.items():
@@ -52,7 +52,7 @@ def test_flambeau_has_no_more_nodes_than_keras(task: str) -> None:
     assert count_nodes(program("flambeau", task)) <= count_nodes(program("keras", task))
 
 
-def test_only_rows_whose_programs_all_reach_their_score_have_a_bold_program() -> None:
+def test_only_rows_whose_programs_all_reached_the_score_have_a_bold_one() -> None:
     def bold(scores: dict[str, float]) -> list[str]:
         records: dict[tuple[str, str], Any] = {
             (peer, "tabular"): {
@@ -131,7 +131,7 @@ def test_a_library_that_is_not_installed_is_absent(
         programs.interpreter("keras")
 
 
-def test_a_run_below_the_mark_is_recorded_and_exits_with_1(
+def test_a_score_that_is_too_low_is_recorded_and_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = fake(monkeypatch, tmp_path, "print(0.5)")
@@ -156,7 +156,7 @@ def test_a_program_that_fails_does_not_end_the_run(
 
 
 @pytest.mark.parametrize(("score", "runs"), [(0.9, 1), (0.5, 2)])
-def test_only_a_score_that_reaches_the_mark_is_kept(
+def test_only_a_program_that_reached_the_score_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float, runs: int
 ) -> None:
     data = fake(monkeypatch, tmp_path, f"print({score})")
