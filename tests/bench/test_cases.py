@@ -35,10 +35,11 @@ from flambeau_bench.cases.loss_memory import LossMemory
 from flambeau_bench.cases.sync_count import SyncCount
 from flambeau_bench.cases.tabular import Tabular
 from flambeau_bench.cases.tabular_sides import SIDES, Job, Trained, coslog, flat_cosine
-from flambeau_bench.cases.vision_fit import FLAMBEAU, USUAL, SmallResNet, VisionFit, read_idx
+from flambeau_bench.cases.vision_fit import FLAMBEAU, USUAL, SmallResNet, VisionFit
 from flambeau_bench.fresh_process import FreshRun, measure_in_fresh_processes
 from flambeau_bench.invalid_pairs import invalid_reasons
 from flambeau_bench.measurement import Measurement
+from flambeau_bench.side.idx_file import read_idx
 
 
 def both(case: Case, size: Size, variant: str) -> tuple[Comparison, Measurement, Measurement]:
