@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import typer
 
 from flambeau.cli.demo_command import demo
+from flambeau.cli.difference_command import difference
 from flambeau.cli.doctor_command import doctor
 from flambeau.cli.domain_help import CommandWithDomainHelp
 from flambeau.cli.domains_command import domains
@@ -33,6 +34,7 @@ HELP = """Train neural networks with automatic choices that are shown with their
   flambeau profile photos/      show where the time of a training step goes
   flambeau fit photos/          train, evaluate and export a model
   flambeau predict MODEL *.jpg  predict for new files
+  flambeau difference A B       show how the weights of two models differ, by layer
 """
 
 
@@ -57,6 +59,7 @@ def build_app() -> typer.Typer:
         ("predict", predict),
     ):
         app.command(name, cls=CommandWithDomainHelp, context_settings=extra)(command)
+    app.command("difference")(difference)
     app.command("domains")(domains)
     # Words after the script are its own arguments.
     script = {"allow_interspersed_args": False, "ignore_unknown_options": True}

@@ -7,6 +7,7 @@
 
 from flambeau.inspect.hooks import Hooks, record_outputs
 from flambeau.inspect.loss_spikes import LossSpike, LossSpikes, find_spikes
+from flambeau.inspect.model_difference import LayerChange, ModelDifference, model_difference
 from flambeau.inspect.profile_result import Profile, ProfileChange, ProfilePart
 from flambeau.inspect.stages import Stage, StepStages
 from flambeau.inspect.summary import Layer, Summary, summary
@@ -17,8 +18,10 @@ __all__ = [
     "Hooks",
     "Inspection",
     "Layer",
+    "LayerChange",
     "LossSpike",
     "LossSpikes",
+    "ModelDifference",
     "Profile",
     "ProfileChange",
     "ProfilePart",
@@ -27,6 +30,7 @@ __all__ = [
     "Summary",
     "find_spikes",
     "inspect",
+    "model_difference",
     "record_outputs",
     "summary",
 ]

@@ -106,13 +106,14 @@ def find_step(setup: Setup, fit: FitSteps, step: int) -> FitStep | str:
 
     Args:
         setup: The learner's setup.
-        fit: The fit.
+        fit: The fit, whose plan is applied to the learner's objects; see ``restore_plan``.
         step: The step, as counted by the learner.
     """
     if fit.is_automatic:
         return "fit_auto decides the length of its epochs during the run"
-    components = setup.built(fit.plan).components(fit.plan.values)
-    train = components.train
+    built = setup.built(fit.plan)
+    built.apply(fit.plan.values)
+    train = built.loader("train")
     why_not = not_resumable_reason(train)
     if not why_not and not has_length(train):
         why_not = "the train loader has no length"
@@ -127,6 +128,11 @@ def find_step(setup: Setup, fit: FitSteps, step: int) -> FitStep | str:
     if settings.intervals is not None:
         place = settings.intervals.place_of(*place)
     return FitStep(components, settings, position, *place)
+
+
+def restore_plan(setup: Setup) -> None:
+    """Apply the plan of the learner again, after ``find_step``."""
+    setup.built(setup.plan).apply(setup.plan.values)
 
 
 def _position(

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from flambeau.errors import explains_arguments
 from flambeau.learner.build import BuiltPlan
 from flambeau.learner.planning import argument_hint
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from flambeau.doctor import Diagnosis
     from flambeau.inspect import Inspection, Profile, StepStages, Summary
     from flambeau.inspect.loss_spikes import LossSpike, LossSpikes
+    from flambeau.inspect.model_difference import ModelDifference
     from flambeau.learner.fit_steps import FitSteps
+    from flambeau.learner.learner import Learner
 
 
 @explains_arguments(argument_hint)
@@ -36,6 +40,11 @@ class InspectionMethods(ABC):
     @abstractmethod
     def plan(self) -> Plan:
         """Every choice with its reason."""
+
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The model, on the plan's device."""
 
     @property
     @abstractmethod
@@ -136,6 +145,39 @@ class InspectionMethods(ABC):
         from flambeau.learner.spikes import loss_spikes
 
         return loss_spikes(self._setup(), self._fits)
+
+    def difference(
+        self, other: Learner | nn.Module | str | Path, part: str | None = None
+    ) -> ModelDifference:
+        """Return how the model differs from another one, layer by layer.
+
+        For each layer: the relative change of its weights, the cosine of the angle between the old
+        and the new ones, the effective rank of the change, and changes of the statistics of norm
+        layers. Layers that only one model has, or that have another shape, are named. No code is
+        loaded from files.
+
+        Args:
+            other: A learner, a module, or the path of an export, a checkpoint, a run (its newest
+                checkpoint) or a file of ``save``. Of a checkpoint the weights of its step count.
+            part: Also compare the outputs of the layers (linear CKA) for up to 512 samples of this
+                part of the data, "valid" for example; None compares weights alone.
+
+        Raises:
+            ArgumentError: ``other`` has another type, or the data have no such part.
+            ArtefactError: The files of ``other`` are missing or damaged.
+
+        Example:
+            >>> import torch
+            >>> from flambeau import Learner, TensorData
+            >>> x = torch.randn(40, 5)
+            >>> learner = Learner(TensorData.from_tensors(x, (x[:, 0] > 0).long()), quiet=True)
+            >>> learner.difference(learner.model).is_equal
+            True
+        """
+        from flambeau.learner.weights_difference import difference
+
+        found = other.model if isinstance(other, InspectionMethods) else other
+        return difference(self.built, self._context(), found, part)
 
     @property
     def is_inspected(self) -> bool:

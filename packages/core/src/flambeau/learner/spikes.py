@@ -10,7 +10,14 @@ from pathlib import Path
 
 from flambeau.errors import InputError
 from flambeau.inspect.loss_spikes import FoundSpike, LossSpike, LossSpikes, find_spikes
-from flambeau.learner.fit_steps import FitStep, FitSteps, find_step, fit_of_step, step_of_loss
+from flambeau.learner.fit_steps import (
+    FitStep,
+    FitSteps,
+    find_step,
+    fit_of_step,
+    restore_plan,
+    step_of_loss,
+)
 from flambeau.learner.sample_texts import SampleTexts
 from flambeau.learner.setup import Setup
 from flambeau.learner.single_steps import refuse_processes
@@ -38,6 +45,8 @@ def loss_spikes(setup: Setup, fits: Sequence[FitSteps]) -> LossSpikes:
     order = sorted(found, key=lambda each: each.deviations, reverse=True)
     read = {each.index for each in order[:_MOST_READ]}
     spikes = [_spike(setup, fits, each, is_read=each.index in read) for each in found]
+    if spikes:
+        restore_plan(setup)
     return LossSpikes(spikes, losses, interval)
 
 
