@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flambeau.inspect.watch.attention_statistics import (
     ATTENTION_COLUMNS,
+    attention_row,
     of_multi_head,
     of_sdpa,
     of_weights,
@@ -101,6 +102,27 @@ def test_a_gradient_has_its_size_and_its_zeros() -> None:
     assert found["gradient_zeros"] == pytest.approx(0.2)
 
 
+def test_a_gradient_of_one_position_alone_has_its_size() -> None:
+    """The last position of a recurrent network, or the class token, may not be in the part."""
+    for position in (0, -1):
+        values = torch.zeros(8, 65, 4)
+        values[:, position] = 1.0
+        assert gradient_row(values, 2)[0] == pytest.approx(65**-0.5)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_random_units_of_few_inputs_are_no_twins(size: int) -> None:
+    for seed in range(10):
+        draws = torch.Generator().manual_seed(seed)
+        x, weight = (torch.randn(256, size, generator=draws) for _ in range(2))
+        bias = torch.randn(256, generator=draws)
+        values = x @ weight.T + bias
+        assert row(values)["twins"] == 0
+        values[:, 200] = values[:, 30]
+        found = row(values)
+        assert (found["twins"], found["twin_a"], found["twin_b"]) == (2, 30, 200)
+
+
 def test_a_unit_is_active_if_any_value_of_the_whole_output_is_not_zero() -> None:
     values = torch.zeros(500, 3, 20, 20)
     values[499, 1, 19, 19] = 1e-6
@@ -137,6 +159,17 @@ def test_equal_weights_have_entropy_one_and_one_position_has_its_share() -> None
     found = attention(of_weights(torch.full((2, 3, 5, 8), 1 / 8)))
     assert found["entropy"] == pytest.approx(1.0)
     assert found["one_position"] == pytest.approx(1 / 8)
+
+
+def test_a_mask_that_leaves_one_position_to_all_queries() -> None:
+    allowed = torch.zeros(6, 6, dtype=torch.bool)
+    allowed[:, 2] = True
+    weights = allowed.float().expand(2, 3, 6, 6)
+    entropy, share = attention_row(weights, allowed).tolist()
+    assert math.isnan(entropy)
+    assert share == 1.0
+    narrow = torch.eye(6, dtype=torch.bool)  # each query attends to itself
+    assert attention_row(narrow.float().expand(2, 3, 6, 6), narrow)[1] == pytest.approx(1 / 6)
 
 
 def test_attention_on_one_position() -> None:

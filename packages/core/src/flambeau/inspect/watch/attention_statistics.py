@@ -30,7 +30,9 @@ def attention_row(weights: Tensor, allowed: Tensor | None = None) -> Tensor:
       attend to, mean over samples; of the head in which it is lowest. Near 1 if all heads attend to
       one position whatever the query.
 
-    Both are NaN if no query may attend to ``LEAST_POSITIONS`` positions.
+    Queries that may attend to fewer than ``LEAST_POSITIONS`` positions are left out. If there are
+    no others, entropy is NaN, and one_position is that of all queries: a wrong mask may leave the
+    same position to all of them.
 
     Args:
         weights: ``(batch, heads, queries, positions)``, rows that sum to 1.
@@ -44,7 +46,8 @@ def attention_row(weights: Tensor, allowed: Tensor | None = None) -> Tensor:
     # 0 · log 0 is 0.
     entropy = -torch.xlogy(weights, weights).sum(-1) / count.clamp(min=2.0).log()
     total = valid.sum()
-    of_positions = (weights * valid.unsqueeze(-1)).sum(2) / valid.sum(2, keepdim=True)
+    counted = torch.where(total > 0, valid, 1.0)
+    of_positions = (weights * counted.unsqueeze(-1)).sum(2) / counted.sum(2, keepdim=True)
     # A sample without a valid query gives NaN and is left out.
     of_heads = of_positions.amax(-1).nanmean(0)
     return torch.stack([(entropy * valid).sum() / total, of_heads.amin()])

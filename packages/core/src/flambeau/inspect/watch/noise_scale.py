@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from flambeau.inspect.watch.weight_watch import norm_of
+from flambeau.inspect.watch.layer_statistics import norm_of
 
 
 class NoiseScale:

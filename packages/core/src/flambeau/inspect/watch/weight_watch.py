@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from flambeau.inspect.watch.layer_statistics import norm_of
 from flambeau.inspect.watch.watched_layer import WatchedWeight, watched_weights
 from flambeau.training.optim.clip import optimized_parameters
 from flambeau.training.optim.fused_step import with_inner
@@ -22,7 +22,6 @@ NO_GRADIENT, FROZEN, NO_OPTIMIZER = -1.0, -2.0, -3.0
 that has a gradient but no optimizer."""
 
 _COLINEAR = 1e-6
-_FLOAT = torch.float32
 
 
 class WeightWatch:
@@ -126,9 +125,3 @@ class WeightWatch:
             if isinstance(found, Tensor) and found.shape == value.shape:
                 return found
         return None
-
-
-def norm_of(value: Tensor) -> Tensor:
-    """Return the Euclidean norm of all values, float32, 0-d."""
-    # vector_norm has no types.
-    return cast("Tensor", cast("Any", torch.linalg).vector_norm(value.detach(), dtype=_FLOAT))
