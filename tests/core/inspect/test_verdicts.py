@@ -84,6 +84,13 @@ def test_only_the_first_layer_that_is_not_finite_is_reported() -> None:
     assert found(record_of({"a": [{"rms": 1.0}] * 4, "b": bad, "c": bad})) == [("not finite", "b")]
 
 
+def test_the_layer_that_was_not_finite_first_is_reported() -> None:
+    """A step later its gradients have reached the layers before it."""
+    good, bad = {"rms": 1.0, "nonfinite": 0.0}, {"rms": 1.0, "nonfinite": 0.5}
+    record = record_of({"a": [good, bad, bad, bad], "b": [bad] * 4})
+    assert found(record) == [("not finite", "b")]
+
+
 def test_one_step_that_is_not_finite_is_enough_at_the_end() -> None:
     """The training may end with it."""
     good, bad = {"rms": 1.0, "nonfinite": 0.0}, {"rms": 1.0, "nonfinite": 0.5}
@@ -127,12 +134,54 @@ def test_rows_are_unused_when_no_more_of_them_are_reached(unused: object, is_fau
     assert found(record) == []
 
 
+def test_rare_rows_that_come_late_do_not_hide_unused_ones() -> None:
+    """At half of the steps 80 of 1,000 rows are used; 4 more follow, or 40 more."""
+    for more, is_fault in ((1, True), (10, False)):
+        rows = [{"unused_rows": 920.0 - more * max(0, step - 4)} for step in range(9)]
+        record = record_of(
+            {"embedding": [{}] * 9}, {"embedding.weight": rows}, embedding=(1_000, 4)
+        )
+        assert found(record) == ([("unused rows", "embedding")] if is_fault else [])
+
+
+def test_rows_of_a_frozen_embedding_are_not_reported_as_unused() -> None:
+    rows = [{"unused_rows": 100.0, "gradient_norm": NO_GRADIENT, "update_norm": 0.0}] * 8
+    record = record_of(
+        {"embedding": [{}] * 8}, {"embedding.weight": rows, "b.weight": [{}] * 8},
+        embedding=(100, 4), b=(200, 4),
+    )  # fmt: skip
+    assert found(record) == [("frozen", "embedding")]
+
+
+def test_dead_units_behind_a_lost_signal_are_its_consequence() -> None:
+    constant = [{"rms": 1.0, "input_rms": 1.0, "differs": 1e-9}] * 4
+    record = record_of({"a": [{"differs": 0.5}] * 4, "b": constant, "c": constant})
+    record.last_active["c"] = torch.tensor([-1] * 4 + [3] * 6)
+    assert found(record) == [("lost signal", "b")]
+    record.last_active["a"] = record.last_active["c"]
+    assert found(record) == [("lost signal", "b"), ("dead", "a")]
+
+
+def test_a_function_that_a_recurrent_cell_repeats_is_reported_once() -> None:
+    stuck = [{"rms": 1.0, "saturated": 1.0}] * 4
+    names = ("sigmoid after gate", "sigmoid after gate, 2", "sigmoid after gate, 11")
+    record = record_of(dict.fromkeys(names, stuck))
+    assert found(record) == [("saturated", "sigmoid after gate")]
+
+
 def test_large_updates_are_reported_even_if_they_have_passed() -> None:
     updates = [{"update_norm": 3.0}] * 3 + [{"update_norm": 1e-3}] * 5
     record = record_of({"a": [{}] * 8}, {"a.weight": updates}, a=(4, 4))
     [verdict] = find_verdicts(record)
     assert (verdict.kind, verdict.step) == ("large updates", 0)
-    assert "an update changes its weights by 300% of their size in step 0" in verdict.text
+    assert "an update changes its weights by 260% of their initial size in step 0" in verdict.text
+
+
+def test_the_size_of_an_update_is_relative_to_the_initial_weights_in_the_text() -> None:
+    """The weights of a training that diverges are large, too."""
+    updates = [{"norm": 1e3**step, "update_norm": 1e3**step} for step in range(6)]
+    [verdict] = find_verdicts(record_of({"a": [{}] * 6}, {"a.weight": updates}, a=(4, 4)))
+    assert " 0% " not in verdict.text
 
 
 def test_a_gradient_that_vanishes_names_the_layer_that_loses_it() -> None:
@@ -143,3 +192,10 @@ def test_a_gradient_that_vanishes_names_the_layer_that_loses_it() -> None:
     assert "most of it is lost in layer 3 (c)" in verdict.text
     record.last_active["c"] = torch.full((10,), -1)
     assert found(record) == [("dead", "c")]
+
+
+def test_no_layer_is_named_where_each_loses_a_part_of_the_gradient() -> None:
+    record = record_of({f"{i}": [{"gradient_rms": 10.0 ** (i - 8)}] * 5 for i in range(8)})
+    [verdict] = find_verdicts(record)
+    assert (verdict.kind, verdict.layer) == ("vanishing", "0")
+    assert "each layer after it loses a part" in verdict.text

@@ -140,8 +140,7 @@ def _of_weight(record: LayerRecord, name: str, weight: WatchedWeight) -> Iterato
         usual = math.sqrt(weight.shape[0] / 3.0)
         first = max(next(iter(norms.values()), 0.0), usual)
         ratios = {step: value / first for step, value in updates.items()}
-        own = {s: v / norms[s] for s, v in updates.items() if norms.get(s, 0.0) > 0}
-        yield Evidence("large updates", weight.layer, ratios, {"weight": name, "ratios": own})
+        yield Evidence("large updates", weight.layer, ratios, {"weight": name})
 
 
 def _why_not_trained(gradient: float, update: float, size: float) -> str:

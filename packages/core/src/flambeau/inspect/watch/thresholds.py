@@ -5,6 +5,10 @@ images, an embedding bag on texts, a network for tables, a small decoder, and an
 loop), before any fault was planted in a test, and have not changed since. "Seen" is the most
 extreme value of these networks, over two or three seeds, that lasted for ``LEAST_STEPS`` watched
 steps.
+
+Changed after faults had been planted: the distance of equal units became 1e-4 (1e-2 before:
+untrained units of two inputs were "duplicated"), and ``MOST_NEW_ROWS`` replaces the condition that
+not a single further row of an embedding is used.
 """
 
 from __future__ import annotations
@@ -62,6 +66,10 @@ FROZEN_ON_PURPOSE = 0.5
 
 LEAST_STEPS_OF_ROWS = 6
 """Watched steps before rows of an embedding are called unused, see ``verdicts``."""
+
+MOST_NEW_ROWS = 0.1
+"""Largest share by which the used rows of an embedding become more in the second half of the steps,
+if the unused ones are to stay so: rare tokens of a small vocabulary come late."""
 
 LEAST_UNUSED_ROWS = 16
 """Fewer unused rows are special tokens, or the category of missing values."""

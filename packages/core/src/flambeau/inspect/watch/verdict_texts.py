@@ -76,8 +76,7 @@ def _vanishing(found: Evidence, value: float, step: int) -> Text:
         f"{step}, so it hardly trains"
     )
     where = found.detail.get("lost_in")
-    if where and where != found.layer:
-        what += f"; most of it is lost in {where}"
+    what += f"; most of it is lost in {where}" if where else "; each layer after it loses a part"
     return what, (
         "Use ReLU or GELU in place of sigmoid or tanh, residual connections or normalisation "
         "layers, and check the initial weights."
@@ -165,12 +164,11 @@ def _unused_rows(found: Evidence, value: float, step: int) -> Text:
 
 
 def _large_updates(found: Evidence, value: float, step: int) -> Text:
-    ratio = cast("Mapping[int, float]", found.detail["ratios"]).get(step, math.nan)
     others = int(cast("int", found.detail.get("others", 0)))
     more = f", as in {others} other layers" if others else ""
     what = (
-        f"an update changes its weights by {ratio:.0%} of their size in step {step}{more}; 0.1% to "
-        "1% is usual"
+        f"an update changes its weights by {value:.0%} of their initial size in step {step}{more}; "
+        "0.1% to 1% is usual"
     )
     return what, f"Lower lr about {_factor(value)} times."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -108,8 +109,11 @@ _Hits = dict[str, list[_Hit]]
 
 def _without_consequences(record: LayerRecord, hits: _Hits, numbers: Mapping[str, int]) -> _Hits:
     """Return the hits without those that another one explains."""
+    for kind in ("dead", "saturated", "no entropy", "one position"):
+        hits = {**hits, kind: _once_per_function(hits[kind])}
     found = dict(hits)
-    found["not finite"] = hits["not finite"][:1]
+    # The layers before it follow a step later, when its gradients have reached their weights.
+    found["not finite"] = sorted(hits["not finite"], key=lambda hit: hit.step)[:1]
     found["large updates"] = _one_of_updates(hits["large updates"])
     found["dead"] = _first_of_equal(hits["dead"], lambda hit: _dead_units(record, hit))
     found["duplicated"] = _first_of_equal(
@@ -119,13 +123,27 @@ def _without_consequences(record: LayerRecord, hits: _Hits, numbers: Mapping[str
     constant = [*(hit for hit in hits["dead"] if hit.value > 0.9), *hits["saturated"]]
     first = min((numbers[hit.layer] for hit in constant), default=10**6)
     found["lost signal"] = [h for h in hits["lost signal"][:1] if numbers[h.layer] < first]
+    # Where hardly anything depends on the sample, a unit is either 0 for all samples or for none.
+    lost = min((numbers[hit.layer] for hit in found["lost signal"]), default=10**6)
+    found["dead"] = [hit for hit in found["dead"] if numbers[hit.layer] < lost]
     stopping = [*constant, *hits["one position"], *hits["no entropy"]]
     found["vanishing"] = _one_of_vanishing(hits["vanishing"], stopping, numbers)
     found["frozen"] = _frozen_layers(record, hits["frozen"])
     collapsed = {hit.layer for hit in hits["one position"]}
     found["no entropy"] = [hit for hit in hits["no entropy"] if hit.layer not in collapsed]
-    found["unused rows"] = [hit for hit in hits["unused rows"] if _is_final(hit)]
+    frozen = {hit.layer for hit in hits["frozen"]}
+    found["unused rows"] = [
+        hit for hit in hits["unused rows"] if hit.layer not in frozen and _is_final(hit)
+    ]
     return found
+
+
+def _once_per_function(hits: Sequence[_Hit]) -> list[_Hit]:
+    """Return the first hit of each function: a recurrent cell calls it for every position."""
+    found: dict[str, _Hit] = {}
+    for hit in hits:
+        found.setdefault(re.sub(r", \d+$", "", hit.layer), hit)
+    return list(found.values())
 
 
 def _one_of_updates(hits: Sequence[_Hit]) -> list[_Hit]:
@@ -157,7 +175,7 @@ def _dead_units(record: LayerRecord, hit: _Hit) -> tuple[int, ...]:
 def _one_of_vanishing(
     hits: Sequence[_Hit], stopping: Sequence[_Hit], numbers: Mapping[str, int]
 ) -> list[_Hit]:
-    """Return the first layer whose gradient vanishes, with the layer in which most of it is lost.
+    """Return the first layer whose gradient vanishes, with the layer that loses it, if it is one.
 
     Before a dead or saturated layer and a collapsed attention it vanishes because of that one.
     """
@@ -178,6 +196,8 @@ def _one_of_vanishing(
     # The gradient of a layer's output is lost in the layer after it, which passes it back.
     lost_in = min(drops, key=drops.__getitem__, default=None)
     where = lost_in and f"layer {numbers[lost_in]} ({lost_in})"
+    if lost_in and 0.0 < first.value < drops[lost_in] ** 2:
+        where = None  # less than half of the orders of magnitude: every layer loses some
     return [_with_detail(first, lost_in=where)]
 
 
@@ -205,17 +225,18 @@ def _frozen_layers(record: LayerRecord, hits: Sequence[_Hit]) -> list[_Hit]:
 def _is_final(hit: _Hit) -> bool:
     """Return whether rows that are still unused will stay so.
 
-    Their number has not changed in the second half of at least ``LEAST_STEPS_OF_ROWS`` watched
-    steps, and there are more of them than special tokens.
+    There are more of them than special tokens, and the rows that are used have become more by less
+    than ``MOST_NEW_ROWS`` since half of the steps. Where rows are drawn at random, they double.
     """
-    values = list(hit.found.values.values())
-    half = values[len(values) // 2 :]
+    values = hit.found.values
     rows = int(cast("int", hit.found.detail["rows"]))
-    return (
-        len(values) >= thresholds.LEAST_STEPS_OF_ROWS
-        and len(set(half)) == 1
-        and half[-1] * rows >= thresholds.LEAST_UNUSED_ROWS
-    )
+    last = max(values, default=0)
+    before = [step for step in values if step <= last / 2]
+    if len(values) < thresholds.LEAST_STEPS_OF_ROWS or not before:
+        return False
+    used_before, used = ((1.0 - values[step]) * rows for step in (before[-1], last))
+    is_special = values[last] * rows < thresholds.LEAST_UNUSED_ROWS
+    return not is_special and used - used_before <= thresholds.MOST_NEW_ROWS * used_before
 
 
 def _with_detail(hit: _Hit, **detail: object) -> _Hit:
