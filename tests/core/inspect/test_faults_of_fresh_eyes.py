@@ -197,7 +197,11 @@ def dead_function_in_a_residual_block(faulty: bool) -> Case:
 
 
 def exploding_recurrence(faulty: bool) -> Case:
-    return Case(LastOf(1.6 if faulty else 0.9), table)
+    def batch() -> Batch:
+        x, y = table()
+        return x[:, :29], y  # statistics of outputs are those of every second position, without 28
+
+    return Case(LastOf(1.6 if faulty else 0.9), batch)
 
 
 def vanishing_in_a_stack_of_sigmoids(faulty: bool) -> Case:
