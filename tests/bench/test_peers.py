@@ -439,7 +439,7 @@ def test_peers_are_named_or_given_by_path(tmp_path: Path) -> None:
     assert fastai.program("no-such-case") is None
     with pytest.raises(ArgumentError, match="Did you mean 'fastai'"):
         choose_peers(["fastia"], "peers-overhead")
-    with pytest.raises(InputError, match="no such folder or program"):
+    with pytest.raises(InputError, match="this folder or program does not exist"):
         choose_peers([str(tmp_path / "other.py")], "peers-overhead")
 
 

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from flambeau_bench.case import Size
 from flambeau_bench.cases.peers_vision import PeersVision, settings_of
 from flambeau_bench.measurement import Measurement
+from flambeau_bench.peers.environment import prepare
 from flambeau_bench.peers.live_side import LiveSide, SideError
-from flambeau_bench.peers.peer import FLAMBEAU, PLAIN, Peer
+from flambeau_bench.peers.peer import FLAMBEAU, PLAIN, Peer, known_peers
 from flambeau_bench.peers.peer_case import Row
 from flambeau_bench.peers.rounds import measure_row
 from flambeau_bench.peers.vision_trials import choose
@@ -108,6 +109,28 @@ def test_without_a_fault_the_rounds_are_valid(data: Path) -> None:
     found = outcome(data, plain.build)
     assert found.invalid_pairs == {}
     assert found.gate.passed
+
+
+class OnRandomImages(PeersVision):
+    """The case on the images of a test, with sides in processes."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    def job(self, row: Row, size: Size) -> Job:
+        return replace(super().job(row, size), data=str(self.data))
+
+
+@pytest.mark.baselines
+@pytest.mark.parametrize("name", sorted(known_peers().keys() - {FLAMBEAU}))
+def test_a_real_peer_trains_in_all_settings(name: str, data: Path) -> None:
+    """Installs the peer; minutes on the first run."""
+    known = known_peers()
+    assert prepare(known[name], print) == ""
+    case = OnRandomImages(data)
+    for row in case.rows(SIZE):
+        [measured] = measure_row(case, row, SIZE, known[name], known, print)
+        assert judge(case, measured)[0].invalid_pairs == {}, row.name
 
 
 def skip_a_batch(task: FashionTask) -> Callable[[], object]:

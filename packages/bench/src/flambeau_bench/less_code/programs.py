@@ -52,7 +52,7 @@ TASKS: Mapping[str, ProgramTask] = {
 
 
 class AbsentError(Exception):
-    """A program cannot be run here: its library is not installed, or this is no checkout."""
+    """A program cannot be run here: its library or the checkout is missing."""
 
 
 def program(peer: str, task: str) -> Path:
@@ -104,7 +104,7 @@ def run_program(peer: str, task: str, data: Path) -> float:
         data: The folder that `prepare` wrote. What the program writes beside the links is deleted.
 
     Raises:
-        AbsentError: The library is not installed, or there is no checkout.
+        AbsentError: The library is not installed, or the programs are missing (no checkout).
         RuntimeError: The program failed or its last line is not a number; with its last lines.
     """
     path = program(peer, task)

@@ -135,7 +135,7 @@ def variants() -> str:
 
 
 def written(page: str, records: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
-    """Return a page with its generated parts made anew.
+    """Return a page with its generated parts written again.
 
     Raises:
         ValueError: The page has no markers.

@@ -1,4 +1,4 @@
-"""``LiveSide``: a side that runs in its own process and answers requests, one after another."""
+"""``LiveSide``: a side that runs in a separate process and answers requests, one after another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flambeau_bench.peers.peer import Peer
 from flambeau_bench.side.protocol import STARTED, Job
 
 LIMIT_S = 3600.0
-"""A side that does not answer for so long has failed."""
+"""A side that sends no message for this many seconds has failed."""
 
 _ROWS, _COLUMNS = 24, 100
 _READER_S = 5.0

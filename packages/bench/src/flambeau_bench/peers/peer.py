@@ -56,7 +56,7 @@ class Peer:
 def known_peers() -> dict[str, Peer]:
     """Return the peers of this checkout and of installed packages, by name.
 
-    The baselines are outside of the wheel: without a checkout there are none of them.
+    The baselines are not part of the wheel, so they are found in a checkout only.
 
     Raises:
         ArgumentError: Two peers have the same name.
@@ -117,7 +117,7 @@ def _from_path(text: str, known: Mapping[str, Peer]) -> Peer:
         return Peer(path.name, path)
     if "/" in text or "\\" in text or path.suffix == ".py":
         raise InputError(
-            f"--peers names {text}, but there is no such folder or program. Give a folder with "
+            f"--peers names {text}, but this folder or program does not exist. Give a folder with "
             "programs, or one program (PATH.py)."
         )
     raise ArgumentError(f"Unknown peer {text!r}. {did_you_mean(text, known)}")

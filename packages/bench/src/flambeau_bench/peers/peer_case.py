@@ -1,4 +1,4 @@
-"""``PeerCase``: a case whose sides are programs of other libraries, in their own interpreters."""
+"""``PeerCase``: a case whose sides are programs of other libraries in separate environments."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 python -m flambeau_bench.peers.vision_trials --peers fastai,pytorch-lightning
 
-Every side has the same number of trials: for its default setting the learning rate that its
+The rule is the same for every side: for its default setting the learning rate that its
 documentation shows, for its fast setting the best of ``RATES`` after three epochs; then the least
 of ``EPOCHS`` that reaches the target. flambeau's plan chooses its own rate. The choice is written
 to ``peers_vision.json`` in the folder of the peer, with the accuracy of each trial.
