@@ -20,6 +20,7 @@ from flambeau.errors import ArgumentError, InputError
 from flambeau.task import Classification, Regression
 from flambeau_tabular import TabularData
 from flambeau_tabular.columns import TableSpec, infer_kinds, read_frame
+from flambeau_tabular.demo import demo_data
 from flambeau_tabular.embeddings import embeddings
 from flambeau_tabular.explain import column_slots, explain
 from flambeau_tabular.explain_command import app
@@ -223,3 +224,16 @@ def test_what_cannot_be_explained_is_refused(exported: Path) -> None:
     pd.read_csv(rows).head(2).to_csv(few, index=False)
     with pytest.raises(ArgumentError, match=r"--background train\.csv"):
         command(model, few)
+
+
+def test_a_learner_explains_a_row_with_the_same_contributions() -> None:
+    data = demo_data(200, 0)
+    learner = Learner(data, choices={"probe": "off"}, quiet=True)
+    found = learner.explain(int(data.split.valid[0]))
+    assert found.attributions is not None
+    row = data.raw("valid")[0]
+    own = explain(learner.predictor(), row, data.raw("train")[:: len(data.raw("train")) // 100])
+    assert [part.partition(" = ")[0] for part in found.attributions.parts] == list(own.values)
+    assert sum(found.attributions.values) == pytest.approx(found.attributions.total, abs=1e-6)
+    by_name = dict(zip(own.values, found.attributions.values, strict=True))
+    assert by_name == pytest.approx(own.contributions, abs=1e-9)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain
 from flambeau.errors import ArgumentError
 from flambeau.task import Classification, MultiLabel, Regression
@@ -19,6 +22,9 @@ from flambeau_tabular.preprocess import TabularPreprocessor
 from flambeau_tabular.recognise import parse_character, recognise
 from flambeau_tabular.rules import DATA_RULES
 from flambeau_tabular.rules_model import MODEL_RULES
+
+if TYPE_CHECKING:
+    from flambeau.data.attributions import Attributions
 
 
 def parse_kinds(text: str) -> dict[str, str | list[str]]:
@@ -171,6 +177,16 @@ PREDICT_OPTIONS = (
     ),
 )
 
+
+def _attributions(
+    predictor: Any, item: Any, output: str | None, background: Sequence[Any]
+) -> Attributions:
+    """Return how much each column of a row moves an output."""
+    from flambeau_tabular.attributions import column_attributions  # needed by explain alone
+
+    return column_attributions(predictor, item, output, background)
+
+
 DOMAIN = Domain(
     name="tabular",
     data_classes={"TabularData": TabularData, "CollabData": CollabData},
@@ -199,4 +215,5 @@ DOMAIN = Domain(
     },
     refused_options=REFUSED,
     demo=demo_data,
+    attributions=_attributions,
 )

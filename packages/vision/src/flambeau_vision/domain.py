@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flambeau.data.split_request import parse_part_size
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
@@ -30,6 +31,9 @@ from flambeau_vision.table_columns import (
     read_image_csv,
     single_column_hint,
 )
+
+if TYPE_CHECKING:
+    from flambeau.data.attributions import Attributions
 
 # Files inspected before a folder is judged: a sufficient sample, and quick on any disk.
 _MAX_FILES = 2_000
@@ -191,6 +195,16 @@ EVALUATE_OPTIONS = (
     ),
 )
 
+
+def _attributions(
+    predictor: Any, item: Any, output: str | None, background: Sequence[Any]
+) -> Attributions:
+    """Return how much each pixel of an image moves an output."""
+    from flambeau_vision.attributions import pixel_attributions  # needed by explain alone
+
+    return pixel_attributions(predictor, item, output, background)
+
+
 DOMAIN = Domain(
     name="vision",
     data_classes={"ImageData": ImageData},
@@ -209,4 +223,5 @@ DOMAIN = Domain(
     recognise=recognise,
     cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "evaluate": EVALUATE_OPTIONS},
     demo=glyph_data,
+    attributions=_attributions,
 )

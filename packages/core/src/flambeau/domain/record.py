@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
@@ -19,6 +19,7 @@ from flambeau.task.named_losses import LOSSES, Loss
 from flambeau.task.task import Task
 
 if TYPE_CHECKING:
+    from flambeau.data.attributions import Attributions
     from flambeau.doctor.check import Check
 
 API_VERSION = 1
@@ -134,6 +135,11 @@ class Domain:
             without dashes, with what to use instead.
         demo: ``demo(n_samples, seed) -> Data``, a small synthetic data set for ``flambeau demo
             NAME`` and the conformance kit; downloads nothing.
+        attributions: ``attributions(predictor, item, output, background)`` returns how much each
+            part of a raw input moves an output of the model (None: the highest one), for
+            ``learner.explain``; ``background`` has about 100 raw train samples to compare with.
+            ``flambeau.artefact.input_gradients`` helps with inputs of real numbers. An
+            ArgumentError says why the parts are not known. None names the elements of the inputs.
     """
 
     name: str
@@ -150,6 +156,7 @@ class Domain:
     cli_options: Mapping[str, tuple[CliOption, ...]] = field(default_factory=dict[str, Any])
     refused_options: Mapping[str, str] = field(default_factory=dict[str, str])
     demo: Callable[[int, int], Data] | None = None
+    attributions: Callable[[Any, Any, str | None, Sequence[Any]], Attributions] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a rule that needs or extends a key which has no rule.

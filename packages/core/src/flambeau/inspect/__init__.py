@@ -6,9 +6,11 @@
 """
 
 from flambeau.inspect.hooks import Hooks, record_outputs
+from flambeau.inspect.integrated_gradients import IntegratedGradients, integrated_gradients
 from flambeau.inspect.loss_spikes import LossSpike, LossSpikes, find_spikes
 from flambeau.inspect.model_difference import LayerChange, ModelDifference, model_difference
 from flambeau.inspect.profile_result import Profile, ProfileChange, ProfilePart
+from flambeau.inspect.sample_explanation import SampleExplanation
 from flambeau.inspect.stages import Stage, StepStages
 from flambeau.inspect.summary import Layer, Summary, summary
 from flambeau.inspect.watch.inspection import Inspection
@@ -17,6 +19,7 @@ from flambeau.inspect.watch.plain_loop import inspect
 __all__ = [
     "Hooks",
     "Inspection",
+    "IntegratedGradients",
     "Layer",
     "LayerChange",
     "LossSpike",
@@ -25,11 +28,13 @@ __all__ = [
     "Profile",
     "ProfileChange",
     "ProfilePart",
+    "SampleExplanation",
     "Stage",
     "StepStages",
     "Summary",
     "find_spikes",
     "inspect",
+    "integrated_gradients",
     "model_difference",
     "record_outputs",
     "summary",

@@ -52,14 +52,16 @@ def figure_of(stage: Stage) -> Figure:
 
 
 def _file_panels(stage: Stage) -> list[Panel]:
+    pairs = list(zip(stage.value, stage.images, strict=True))[:_MOST_PANELS]
+    return [(caption.splitlines()[0], decoded_image(content)) for caption, content in pairs]
+
+
+def decoded_image(content: bytes) -> Any:
+    """Return the pixels of an image file, ``Preview.image``, for ``imshow``."""
     from matplotlib.image import imread
 
-    pairs = list(zip(stage.value, stage.images, strict=True))[:_MOST_PANELS]
     # Without the format matplotlib would take the file for PNG.
-    return [
-        (caption.splitlines()[0], imread(io.BytesIO(content), format=_format(content)))
-        for caption, content in pairs
-    ]
+    return imread(io.BytesIO(content), format=_format(content))
 
 
 def _format(content: bytes) -> str:

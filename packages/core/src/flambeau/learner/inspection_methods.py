@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flambeau.inspect import Inspection, Profile, StepStages, Summary
     from flambeau.inspect.loss_spikes import LossSpike, LossSpikes
     from flambeau.inspect.model_difference import ModelDifference
+    from flambeau.inspect.sample_explanation import SampleExplanation
     from flambeau.learner.fit_steps import FitSteps
     from flambeau.learner.learner import Learner
 
@@ -145,6 +146,40 @@ class InspectionMethods(ABC):
         from flambeau.learner.spikes import loss_spikes
 
         return loss_spikes(self._setup(), self._fits)
+
+    def explain(
+        self, sample: Any, output: str | None = None, *, neighbours: int = 5
+    ) -> SampleExplanation:
+        """Return why the model predicts what it does for one sample.
+
+        The sample goes through the layers; the train samples with the most similar features before
+        the head are found by comparing all of them; and attributions say how much each part of the
+        sample (pixel, token, column) moves the output: for most models integrated gradients. The
+        model computes in fp32 and is unchanged afterwards.
+
+        Args:
+            sample: Number of a sample, as in ``data.split``; or a raw input, as ``predict`` takes
+                it, of which no target is known.
+            output: The class, label or value to explain; None is the highest one.
+            neighbours: Number of train samples; with 0 the train samples are not read.
+
+        Raises:
+            ArgumentError: There is no such sample, or no such output.
+            InputError: ``sample`` cannot be read.
+
+        Example:
+            >>> import torch
+            >>> from flambeau import Learner, TensorData
+            >>> x = torch.randn(80, 5)
+            >>> data = TensorData.from_tensors(x, (x[:, 0] > 0).long(), valid=0.2)
+            >>> learner = Learner(data, quiet=True)
+            >>> found = learner.explain(int(data.split.valid[0]))
+            >>> len(found.neighbours), len(found.attributions.parts)
+            (5, 5)
+        """
+        from flambeau.learner.explaining import explain
+
+        return explain(self._setup(), self.built, sample, output, neighbours)
 
     def difference(
         self, other: Learner | nn.Module | str | Path, part: str | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flambeau.data.tables import read_csv
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
@@ -21,6 +22,9 @@ from flambeau_text.huggingface.encoder import encoder_classifier
 from flambeau_text.models.bag import bag_classifier
 from flambeau_text.models.concat_pool import awd_lstm_classifier
 from flambeau_text.models.transformer_classifier import transformer_classifier
+
+if TYPE_CHECKING:
+    from flambeau.data.attributions import Attributions
 
 _ROWS = 50
 
@@ -112,6 +116,18 @@ EVALUATE_OPTIONS = (
     ),
 )
 
+
+def _attributions(
+    predictor: Any, item: Any, output: str | None, background: Sequence[Any]
+) -> Attributions:
+    """Return how much each token of a text moves an output."""
+    from flambeau_text.classification.report.attribution import (
+        word_attributions,  # needed by explain alone
+    )
+
+    return word_attributions(predictor, item, output, background)
+
+
 DOMAIN = Domain(
     name="text",
     data_classes={"TextData": TextData},
@@ -135,4 +151,5 @@ DOMAIN = Domain(
     recognise=recognise,
     cli_options={**dict.fromkeys(DATA_COMMANDS, DATA_OPTIONS), "evaluate": EVALUATE_OPTIONS},
     demo=python_help,
+    attributions=_attributions,
 )

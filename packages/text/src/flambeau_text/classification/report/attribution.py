@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.predictor import Predictor
+from flambeau.data.attributions import Attributions
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError
 from flambeau.task.model_call import call_model
@@ -80,6 +81,38 @@ def token_attributions(
     ids: list[int] = batch.inputs[TOKENS][0].tolist()
     tokens = preprocessor.tokenizer.ids_to_tokens(ids)
     return TokenAttributions(tuple(tokens), tuple(values), names[found])
+
+
+def word_attributions(
+    predictor: Predictor, item: Any, output: str | None, background: Sequence[Any]
+) -> Attributions:
+    """Return the attributions of the tokens of a text without special tokens and padding.
+
+    Args:
+        predictor: A predictor of texts.
+        item: A text, as ``predict`` takes it.
+        output: Name of an output; None is the highest one.
+        background: Not used.
+
+    Raises:
+        ArgumentError: As for ``token_attributions``.
+    """
+    found = token_attributions(predictor, item, output)
+    preprocessor = cast("TextPreprocessor", predictor.preprocessor)
+    ids: list[int] = preprocessor.encode([item]).inputs[TOKENS][0].tolist()
+    special = preprocessor.tokenizer.special
+    left_out = {special.start, special.end, special.padding}
+    kept = [
+        (token, value)
+        for each, token, value in zip(ids, found.tokens, found.values, strict=True)
+        if each not in left_out
+    ]
+    return Attributions(
+        found.output,
+        "gradient × input",
+        tuple(token for token, _ in kept),
+        tuple(value for _, value in kept),
+    )
 
 
 def attributions_of(
