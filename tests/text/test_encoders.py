@@ -258,6 +258,35 @@ def test_tags_are_at_the_first_token_of_each_word(folder: Path) -> None:
         assert at == [wanted.word_ids().index(word) for word in range(len(words))]
 
 
+def test_words_of_split_bytes_are_those_of_the_sentence() -> None:
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, processors, trainers
+
+    # As in Llama 3: one step divides the text, and the next one only maps its bytes.
+    pattern = r"'s|'t|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
+    inner: Any = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator([*TEXTS, "Ann don't pay 12345 dollars-a-day."] * 3, trainer)
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 1)],
+    )  # fmt: skip
+    reader = EncoderTokenizer(json.loads(inner.to_str()), {})
+    words = ["Ann", "don't", "pay", "12345", "dollars-a-day", "."]
+    found = [token for ids in reader.encode_words(words) for token in ids]
+    assert found == inner.encode(" " + " ".join(words), add_special_tokens=False).ids
+    assert reader.encode_words(["", " pay"]) == [[], reader.encode_words(["pay"])[0]]
+
+
 def made_sentences_with(folder: Path) -> TagData:
     data = made_sentences(160)
     return TagData(data.samples, data.split, TagOptions(language_model=folder))

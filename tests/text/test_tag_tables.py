@@ -227,6 +227,51 @@ def test_a_table_is_evaluated_on_the_command_line(export: Path, tmp_path: Path) 
     assert data.facts()["entities"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.conll", "# sent 1\nAnn B-PER\nsaw O\nRome B-LOC\n\nWe O\nsaw O\n"),
+        ("a.bio", "Ann\nsaw\nRome\n\nWe\nsaw\n"),
+        ("a.conllu", "1\tAnn\t_\tX\t_\t_\t_\t_\t_\t_\n2\tsaw\t_\tX\t_\t_\t_\t_\t_\t_\n"
+         "3\tRome\t_\tX\t_\t_\t_\t_\t_\t_\n\n1\tWe\t_\tX\t_\t_\t_\t_\t_\t_\n"
+         "2\tsaw\t_\tX\t_\t_\t_\t_\t_\t_\n"),
+        ("a.jsonl", '{"tokens": ["Ann", "saw", "Rome"], "id": 1}\n'
+         '{"tokens": ["We", "saw"], "id": 2}\n'),
+        ("a.csv", "text\nAnn saw Rome\nWe saw\n"),
+        ("b.csv", "sentence_id,word\n1,Ann\n1,saw\n1,Rome\n2,We\n2,saw\n"),
+        ("a.txt", "Ann saw Rome\nWe saw\n"),
+    ],
+)  # fmt: skip
+def test_sentences_to_predict_are_read(
+    name: str, content: str, export: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    found = CliRunner().invoke(build_app(), ["predict", str(export), str(file), "--format", "json"])
+    assert found.exit_code == 0, found.output
+    records = json.loads(found.output)
+    predictor = Predictor.load(export)
+    expected = predictor.predict([["Ann", "saw", "Rome"], ["We", "saw"]])
+    assert [each["tags"] for each in records] == [list(each.tags) for each in expected]
+
+
+def test_one_word_per_text_is_refused(export: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(export)
+    message = r"2 texts are single words \('Ann', 'saw', …\), which may be one sentence or several"
+    with pytest.raises(InputError, match=message):
+        predictor.predict(["Ann", "saw"])
+    assert len(predictor.predict([["Ann"], ["saw"]])) == 2
+    assert len(predictor.predict(["Ann"])) == len(predictor.predict(["Ann saw", "Rome"])) - 1 == 1
+    file = tmp_path / "words.txt"
+    file.write_text("Ann\nsaw\n\nRome\n")
+    found = CliRunner().invoke(build_app(), ["predict", str(export), str(file)])
+    assert "3 texts are single words" in str(found.exception)
+    file = tmp_path / "unclear.csv"
+    file.write_text("first,second\nAnn saw,Rome\n")
+    found = CliRunner().invoke(build_app(), ["predict", str(export), str(file)])
+    assert "It is not clear which column of unclear.csv has the words" in str(found.exception)
+
+
 def test_unknown_options_are_explained(tmp_path: Path) -> None:
     file = tmp_path / "a.conll"
     file.write_text("a O\nb B-A\n\na O\n\n" * 4)

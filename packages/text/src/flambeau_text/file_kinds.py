@@ -6,6 +6,8 @@ from pathlib import Path
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
+CONLL_SUFFIXES = (".conll", ".conllu", ".iob", ".iob2", ".bio")
+"""Endings of files in a format of CoNLL: words with tags."""
 
 
 def suffix_of(path: Path) -> str:

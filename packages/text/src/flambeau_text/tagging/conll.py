@@ -158,6 +158,19 @@ def read_conll(files: Mapping[str, Path], options: TagOptions) -> TaggedSentence
     return TaggedSentences.joined(found)
 
 
+def read_words(path: Path) -> list[list[str]]:
+    """Return the words of each sentence of a file in a format of CoNLL, with or without tags.
+
+    Raises:
+        InputError: The columns cannot be found, or a line has another number of columns than the
+            first.
+    """
+    lines = read_lines(path)
+    columns = Columns.of(lines, TagOptions(), path)
+    _refuse_header(lines, columns, path)
+    return [words for words, _, _ in _sentences(lines, columns, path, tagged=columns.count > 1)]
+
+
 def fields_of(line: str, separator: str) -> list[str]:
     """Return the fields of a line; other white space than spaces and tabs may be part of a word."""
     if separator == "\t":
@@ -186,7 +199,7 @@ def _defaults(found: Columns) -> tuple[int | None, int]:
 
 
 def _sentences(
-    lines: Sequence[str], columns: Columns, path: Path
+    lines: Sequence[str], columns: Columns, path: Path, *, tagged: bool = True
 ) -> Iterator[tuple[list[str], list[str], str]]:
     words: list[str] = []
     tags: list[str] = []
@@ -197,7 +210,7 @@ def _sentences(
         if fields and _is_skipped(line, fields, columns, known, within=bool(words)):
             continue
         if fields:
-            _check(fields, columns, f"{path}, line {number}: {line!r:.40}")
+            _check(fields, columns, tagged, f"{path}, line {number}: {line!r:.40}")
             first = number if not words else first
             words.append(fields[columns.words])
             tags.append(fields[columns.tags])
@@ -237,9 +250,9 @@ def _is_skipped(
     return line.startswith("# ") and split_tag(tag) is None and tag not in known
 
 
-def _check(fields: list[str], columns: Columns, where: str) -> None:
+def _check(fields: list[str], columns: Columns, tagged: bool, where: str) -> None:
     between = "a tab" if columns.separator == "\t" else "a space"
-    if len(fields) < 2:
+    if tagged and len(fields) < 2:
         raise InputError(
             f"{where} has a word without a tag. Write the word, {between} and its tag; blank lines "
             "end sentences."

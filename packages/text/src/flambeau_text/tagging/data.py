@@ -38,7 +38,6 @@ from flambeau_text.tagging.sources import (
     read_tag_data_sets,
     read_tag_tables,
 )
-from flambeau_text.text_lines import read_lines
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer
 from flambeau_text.tokenization.normalization import normalize
@@ -435,9 +434,11 @@ class TagData(Data):
         return TagData(self._samples, split, self._options, self._readings)
 
     @classmethod
-    def inputs_from_path(cls, path: Path) -> Sequence[str]:
-        """Return the lines of a file: sentences, whose words are divided at white space."""
-        return read_lines(path)
+    def inputs_from_path(cls, path: Path) -> Sequence[Any]:
+        """Return the sentences of a file; see `read_sentences`."""
+        from flambeau_text.tagging.inputs import read_sentences
+
+        return read_sentences(path)
 
     # ------------------------------------------------------------ from the plan
 

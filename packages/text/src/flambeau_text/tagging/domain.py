@@ -9,6 +9,7 @@ import torch
 
 from flambeau.domain import DATA_COMMANDS, CliOption, Domain, Recognition
 from flambeau.random import generator
+from flambeau_text.file_kinds import CONLL_SUFFIXES
 from flambeau_text.huggingface.encoder import encoder_tagger
 from flambeau_text.tagging.checks import CHECKS
 from flambeau_text.tagging.data import TagData
@@ -17,14 +18,13 @@ from flambeau_text.tagging.preprocess import TagPreprocessor
 from flambeau_text.tagging.rules import RULES
 from flambeau_text.tagging.task import TagTask
 
-_ENDINGS = (".conll", ".conllu", ".iob", ".iob2", ".bio")
 _NAMES, _PLACES = ("Ann", "Bob", "Eve", "Kim Lee", "Max Ray"), ("Rome", "Oslo", "New York", "Lima")
 _FRAMES = ("{0} sees {1}", "in {1} {0} sings", "{0} and a dog walk to {1}", "no dog was in {1}")
 
 
 def recognise(path: Path, options: Mapping[str, str]) -> Recognition | None:
     """Recognise files in the format of CoNLL by their ending."""
-    if path.is_file() and path.name.lower().removesuffix(".gz").endswith(_ENDINGS):
+    if path.is_file() and path.name.lower().removesuffix(".gz").endswith(CONLL_SUFFIXES):
         return Recognition("sure", "It is a file of words with tags, by its ending.")
     return None
 

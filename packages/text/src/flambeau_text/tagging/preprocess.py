@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -117,6 +117,15 @@ class TagPreprocessor(Preprocessor):
         inputs, mask = tag_inputs(tokens, starts, rows)
         return Batch(inputs, masks={WORDS: mask}, weight=words)
 
+    def expand(self, item: Any) -> None:
+        """Refuse an argument of ``predict`` that may be the words of one sentence.
+
+        Raises:
+            InputError: It is a list of several texts of one word each.
+        """
+        if isinstance(item, list | tuple):
+            refuse_single_words(cast("Sequence[Any]", item))
+
     def vocabulary_digest(self) -> str:
         """Return a hash of the tokenizer; weights are valid only with an equal tokenizer."""
         content = json.dumps(self.tokenizer.as_json(), sort_keys=True)
@@ -145,6 +154,25 @@ def tag_inputs(
     at, mask = starts.padded(rows)
     inputs = {TOKENS: ids, LENGTHS: tokens.lengths[rows], STARTS: at.masked_fill(~mask, 0)}
     return inputs, mask
+
+
+def refuse_single_words(texts: Sequence[Any]) -> None:
+    """Refuse several texts of one word each: they may be several sentences, or one.
+
+    Raises:
+        InputError: All are texts of one word, and there is more than one.
+    """
+    if len(texts) < 2 or not all(
+        isinstance(text, str) and len(text.split()) == 1 for text in texts
+    ):
+        return
+    shown = [str(text) for text in texts[:3]]
+    words = ", ".join(map(repr, shown))
+    raise InputError(
+        f"The {len(texts):,} texts are single words ({words}, …), which may be one sentence or "
+        f"several. Give one sentence as a list of its words in a list, [[{words}, …]], or several "
+        f"sentences as [[{shown[0]!r}], [{shown[1]!r}], …]; in a file, write each on one line."
+    )
 
 
 def words_of(item: Any, where: str) -> list[str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -130,28 +128,25 @@ class EncoderTokenizer(FastTokenizer):
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """Return the token ids of words, each as it is tokenized in the middle of a sentence."""
+        if self._is_byte_level:
+            # In a byte-level vocabulary a word is another token with a space before it.
+            return self.encode_batch(
+                [f" {word}" if word[:1] not in ("", " ") else word for word in words]
+            )
         inputs = [[word] for word in words]
-        found = self._of_words.encode_batch(inputs, is_pretokenized=True, add_special_tokens=False)
+        found = self._tokenizer.encode_batch(inputs, is_pretokenized=True, add_special_tokens=False)
         return [each.ids for each in found]
 
     @cached_property
-    def _of_words(self) -> Any:
-        import tokenizers
-
-        model = deepcopy(self._model)
-        for step in _steps(model.get("pre_tokenizer")):
-            # In a byte-level vocabulary a word is another token with a space before it.
-            if step.get("type") == "ByteLevel":
-                step["add_prefix_space"] = True
-        found = tokenizers.Tokenizer.from_str(json.dumps(model))
-        found.encode_special_tokens = True
-        return found
+    def _is_byte_level(self) -> bool:
+        steps = _steps(self._model.get("pre_tokenizer"))
+        return any(step.get("type") == "ByteLevel" for step in steps)
 
 
-def _steps(step: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+def _steps(step: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     """Yield the steps of a pre-tokenizer, also those of a sequence."""
     if step is None:
         return
     yield step
-    for inner in cast("list[dict[str, Any]]", step.get("pretokenizers") or ()):
+    for inner in cast("list[Mapping[str, Any]]", step.get("pretokenizers") or ()):
         yield from _steps(inner)
