@@ -120,6 +120,24 @@ def test_the_tokens_of_an_adapter_are_added_again(
         CausalLM.from_hf(base, adapter=tmp_path / "adapter", tokens=("<result>", "<tool>"))
 
 
+def test_tokens_beside_an_adapter_without_them_are_refused(base: Path, tmp_path: Path) -> None:
+    adapted(base, tmp_path / "adapter", targets=("q_proj",))
+    with pytest.raises(
+        InputError, match=r"without added tokens.*\['<tool>'\] would never be trained"
+    ):
+        CausalLM.from_hf(base, adapter=tmp_path / "adapter", tokens=["<tool>"])
+    (tmp_path / "adapter" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="without added tokens"):
+        CausalLM.from_hf(base, adapter=tmp_path / "adapter", tokens=["<tool>"])
+    # PEFT writes no tokenizer, but the rows of the tokens.
+    adapted(base, tmp_path / "rows", targets=("q_proj",), tokens=["<tool>"])
+    (tmp_path / "rows" / "tokenizer.json").unlink()
+    found = CausalLM.from_hf(base, adapter=tmp_path / "rows", tokens=["<tool>"])
+    assert found.tokenizer.tokenize("<tool>") == ["<tool>"]  # type: ignore[union-attr]
+    with pytest.raises(ArgumentError, match=r"tokens='<tool>' is one text.*tokens=\['<tool>'\]"):
+        CausalLM.from_hf(base, tokens="<tool>")
+
+
 @pytest.mark.parametrize(
     "settings", [{"alpha": "16"}, {"alpha": float("nan")}, {"dropout": "0.1"}, {"dropout": True}]
 )

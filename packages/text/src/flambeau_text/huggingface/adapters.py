@@ -225,21 +225,36 @@ def tokens_of_adapter(
         given: The tokens that the user wants to add.
 
     Raises:
-        InputError: ``given`` are other tokens.
+        InputError: ``given`` are other tokens, or tokens that the adapter does not train.
     """
+    added: list[str] = []
     file = Path(folder) / "tokenizer.json"
-    if not file.is_file():
-        return given
-    import tokenizers
+    if file.is_file():
+        import tokenizers
 
-    saved: Any = tokenizers.Tokenizer.from_file(str(file))
-    added = [saved.id_to_token(each) for each in range(len(tokenizer), saved.get_vocab_size())]
+        saved: Any = tokenizers.Tokenizer.from_file(str(file))
+        added = [saved.id_to_token(each) for each in range(len(tokenizer), saved.get_vocab_size())]
+    if given and not added and not _trains_embeddings(Path(folder)):
+        raise InputError(
+            f"The adapter in {folder} was trained without added tokens, so the embeddings of those "
+            f"in tokens={list(given)!r:.80} would never be trained. Omit tokens, or add them with "
+            "new adapters: adapter=LoRA()."
+        )
     if given and added and list(given) != added:
         raise InputError(
             f"The adapter in {folder} was trained with the added tokens {name_some(added)}, but "
             f"tokens={list(given)!r:.80}. Omit tokens: those of the adapter are added."
         )
     return given or added
+
+
+def _trains_embeddings(folder: Path) -> bool:
+    """Return whether an adapter has rows of embeddings; PEFT alone writes no tokenizer."""
+    file = folder / ADAPTER_CONFIG
+    if not file.is_file():
+        return True  # the error follows when the adapter is loaded
+    config = json.loads(file.read_text(encoding="utf-8"))
+    return bool(config.get("trainable_token_indices") or config.get("modules_to_save"))
 
 
 def check_finite(network: nn.Module, what: str) -> None:

@@ -118,6 +118,10 @@ class CausalLM(LanguageModel):
         Warns:
             FlambeauWarning: [unused-weights] The model has no place for some of the weights.
         """
+        if isinstance(tokens, str):
+            raise ArgumentError(
+                f"tokens={tokens!r} is one text. Give a list of tokens: tokens=[{tokens!r}]."
+            )
         path = check_folder(folder)
         network = load_network("AutoModelForCausalLM", path, attention="sdpa", dtype=dtype)
         stop = stop_ids(network.config, getattr(network, "generation_config", None))
