@@ -118,7 +118,7 @@ def test_progress_is_shown_for_long_texts(
     monkeypatch.setattr(token_store, "_PIECE", 100)
     encode_in_memory(TEXTS, tokenizer)
     assert shown == []
-    monkeypatch.setattr(token_store, "_PROGRESS_FROM", 200)
+    monkeypatch.setattr(token_store, "PROGRESS_FROM", 200)
     encode_in_memory(TEXTS, tokenizer)
     total = sum(map(len, TEXTS))
     assert shown == [(total, "tokenizing", "character")]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
@@ -20,6 +23,12 @@ from flambeau.errors import ArgumentError, InputError, explains_arguments
 from flambeau_text.classification.paths import read_inputs
 from flambeau_text.language.documents import read_items
 from flambeau_text.language.facts import LanguageFacts, language_facts
+from flambeau_text.language.lazy_texts import (
+    NormalizedLines,
+    chosen_of,
+    digests_of,
+    joined,
+)
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.language.packed import PackedDataset, StreamTexts
 from flambeau_text.language.parts import assemble, read_parts, read_path, read_tables
@@ -30,7 +39,6 @@ from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization import Tokenizer
 from flambeau_text.tokenization.backward import in_direction
 from flambeau_text.tokenization.fit import as_tokenizer, fit_tokenizer, tokenizer_name
-from flambeau_text.tokenization.normalization import normalize
 
 if TYPE_CHECKING:
     from flambeau.report.interpretation import Interpretation
@@ -287,9 +295,9 @@ class LanguageModelData(Data):
                 f"{part}: {len(texts):,} documents, {n_lines:,} lines, {words:,} words, "
                 f"{size:,} bytes"
             )
-        train = set(self.raw("train"))
+        train = np.unique(digests_of(self.raw("train")))
         for part in ("valid", "test"):
-            repeated = sum(text in train for text in self.raw(part))
+            repeated = int(np.isin(digests_of(self.raw(part)), train).sum())
             if repeated:
                 lines.append(f"{part}: {repeated:,} documents are also in train")
         problems = self._samples.problems
@@ -297,9 +305,8 @@ class LanguageModelData(Data):
             lines.append(f"left out: {len(problems):,}, for example {problems[0]}")
         return "\n".join(lines)
 
-    def raw(self, part: str) -> list[str]:
-        texts = self._samples["text"]
-        return [texts[row] for row in self._split.part(part).tolist()]
+    def raw(self, part: str) -> Sequence[str]:
+        return chosen_of(self._samples["text"], self._split.part(part))
 
     def preview(self, row: int) -> Preview:
         text = self._samples["text"][row]
@@ -326,11 +333,10 @@ class LanguageModelData(Data):
         section = generated_section(found, first_words(self._scored(found)))
         return () if section is None else (section,)
 
-    def _scored(self, found: Interpretation) -> list[str]:
+    def _scored(self, found: Interpretation) -> Sequence[str]:
         """Return the documents of a report: of its parts, or all of data that are only scored."""
-        parts = [part for part in found.part.split(", ") if part in PARTS]
-        texts = [text for part in parts for text in self.raw(part)]
-        return texts if parts else list(self._samples["text"])
+        parts = [self.raw(part) for part in found.part.split(", ") if part in PARTS]
+        return reduce(joined, parts) if parts else self._samples["text"]
 
     # ------------------------------------------------------------ plan to parts
 
@@ -341,7 +347,8 @@ class LanguageModelData(Data):
         if given is not None and values["tokenizer"] == tokenizer_name(given):
             tokenizer = as_tokenizer(given, lowercase, form)
             return LanguagePreprocessor(tokenizer=in_direction(tokenizer, backward))
-        lines = [normalize(line, form) for text in self.raw("train") for line in lines_of(text)]
+        facts = self.facts()
+        lines = NormalizedLines(self.raw("train"), form, facts["lines"], facts["characters"])
         tokenizer = fit_tokenizer(lines, values, options.language, lowercase)
         return LanguagePreprocessor(tokenizer=in_direction(tokenizer, backward))
 

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from flambeau.data.samples import Problem, Samples
 from flambeau.data.tables import Table
 from flambeau.errors import InputError, did_you_mean
 from flambeau_text.checked_text import checked_text, is_missing_text, refuse_names
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
-from flambeau_text.text_lines import read_lines
+from flambeau_text.language.division import UNITS, Unit, divide, unit_of
+from flambeau_text.language.lazy_texts import StoredLocations, StoredTexts, chosen_of, joined
+from flambeau_text.text_lines import lines_at, read_lines
 
-Unit = Literal["file", "paragraph", "line"]
-"""What one document of a text file is."""
+LARGE = 64_000_000
+"""Bytes of a text file from which its documents are not kept in memory."""
 
-UNITS: tuple[str, ...] = get_args(Unit)
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tokens")
 _NOT_TEXT = {
     **dict.fromkeys(TABLE_SUFFIXES, "a table. Read one of its columns: LanguageModelData.from_csv"),
     ".json": "JSON. Write an object with a text on each line and name the file .jsonl",
 }
-
-_FEWEST = 10
-"""A single file is read as paragraphs or lines of which there are at least this number."""
 
 
 @dataclass
@@ -38,14 +40,14 @@ class Documents:
         locations: Where each document was found, for messages.
         problems: Documents that were left out, with the reason.
         notes: Lines of the report on how the input was read.
-        rows: Place of each document in the input, in which those that were left out count.
+        left_out: Row of each problem in the input.
     """
 
-    texts: list[str] = field(default_factory=list[str])
-    locations: list[str] = field(default_factory=list[str])
+    texts: Sequence[str] = field(default_factory=list[str])
+    locations: Sequence[str] = field(default_factory=list[str])
     problems: list[Problem] = field(default_factory=list[Problem])
     notes: list[str] = field(default_factory=list[str])
-    rows: list[int] = field(default_factory=list[int])
+    left_out: list[int] = field(default_factory=list[int])
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -55,31 +57,36 @@ class Documents:
         """Number of documents in the input, with those that were left out."""
         return len(self.texts) + len(self.problems)
 
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Row of each document in the input, in which those that were left out count."""
+        return np.delete(np.arange(self.n_rows), self.left_out)
+
+    def leave_out(self, location: str) -> None:
+        """Report a document without text."""
+        self.left_out.append(self.n_rows)
+        self.problems.append(Problem(location, "no text"))
+
     def add(self, text: Any, location: str) -> None:
         """Add a document; one without text is reported instead.
 
         Raises:
             InputError: It is not a text, or has NUL characters or unpaired surrogates.
         """
-        if is_missing_text(text):
-            self.problems.append(Problem(location, "no text"))
+        if is_missing_text(text) or not (text := checked_text(text, location)).strip():
+            self.leave_out(location)
             return
-        text = checked_text(text, location)
-        if not text.strip():
-            self.problems.append(Problem(location, "no text"))
-            return
-        self.rows.append(self.n_rows)
-        self.texts.append(text)
-        self.locations.append(location)
+        cast("list[str]", self.texts).append(text)
+        cast("list[str]", self.locations).append(location)
 
     def extended(self, other: Documents) -> Documents:
         """Return the documents of both."""
         return Documents(
-            self.texts + other.texts,
-            self.locations + other.locations,
+            joined(self.texts, other.texts),
+            joined(self.locations, other.locations),
             self.problems + other.problems,
             list(dict.fromkeys(self.notes + other.notes)),
-            self.rows + [self.n_rows + row for row in other.rows],
+            self.left_out + [self.n_rows + row for row in other.left_out],
         )
 
     def as_samples(self) -> Samples:
@@ -115,14 +122,15 @@ def read_documents(
         if _is_jsonl(file):
             found = found.extended(_read_jsonl(file, column))
             continue
+        if is_large(file):
+            found = found.extended(_read_large(file, unit, len(plain)))
+            continue
         lines = read_lines(file)
-        chosen, why = (unit, "") if unit else _unit_of(lines, len(plain))
+        chosen, why = (unit, "") if unit else unit_of(lines, len(plain))
         if why:
-            found.notes.append(
-                f"documents: each {chosen} is one, because {why}; choose with "
-                f"LanguageOptions(document=…) or --document {'|'.join(UNITS)}"
-            )
-        for number, text in _divide(lines, chosen):
+            found.notes.append(_note(chosen, why))
+        for number, begin, end in divide(enumerate(lines), chosen):
+            text = "\n".join(lines[begin:end]) + "\n"
             found.add(text, str(file) if chosen == "file" else f"{file}, line {number}")
     if not len(found):
         raise InputError(
@@ -130,6 +138,44 @@ def read_documents(
         )
     found.notes = list(dict.fromkeys(found.notes))
     return found
+
+
+def is_large(path: Path) -> bool:
+    """Return whether the documents of a text file stay in it; a compressed one is in memory."""
+    suffixes = {suffix_of(path), path.suffix.lower()}
+    return len(suffixes) == 1 and path.is_file() and path.stat().st_size >= LARGE
+
+
+def _read_large(file: Path, unit: Unit | None, n_files: int) -> Documents:
+    """Return the documents of a large file, of which only the positions are in memory."""
+    found = Documents()
+    chosen, why = (unit, "") if unit else unit_of((line for _, line in lines_at(file)), n_files)
+    if why:
+        found.notes.append(_note(chosen, why))
+    bounds = (array("q"), array("q"), array("q"))  # 8 bytes each, where a Python number has 32
+    size = file.stat().st_size
+    for document in divide(lines_at(file), chosen):
+        for each, value in zip(bounds, document, strict=True):
+            each.append(size if value is None else value)
+    numbers, begins, ends = bounds
+    texts = StoredTexts(file, begins, ends)
+    where = StoredLocations(file, None if chosen == "file" else numbers)
+    blank = [index for index, text in enumerate(texts) if not text.strip()]
+    for index in blank:
+        found.left_out.append(index)
+        found.problems.append(Problem(where[index], "no text"))
+    found.texts, found.locations = texts, where
+    if blank:
+        rows = np.delete(np.arange(len(texts)), blank)
+        found.texts, found.locations = chosen_of(texts, rows), chosen_of(where, rows)
+    return found
+
+
+def _note(unit: str, why: str) -> str:
+    return (
+        f"documents: each {unit} is one, because {why}; choose with LanguageOptions(document=…) or "
+        f"--document {'|'.join(UNITS)}"
+    )
 
 
 def text_files(path: Path) -> list[Path]:
@@ -163,38 +209,6 @@ def _is_hidden(path: Path) -> bool:
 
 def _is_jsonl(path: Path) -> bool:
     return suffix_of(path) in JSON_SUFFIXES
-
-
-def _unit_of(lines: Sequence[str], n_files: int) -> tuple[Unit, str]:
-    """Return what a document of a file is, and the reason."""
-    if n_files > 1:
-        return "file", ""
-    paragraphs = sum(1 for _ in _divide(lines, "paragraph"))
-    if paragraphs >= _FEWEST:
-        return "paragraph", f"a single file has {paragraphs:,} paragraphs between blank lines"
-    filled = sum(bool(line.strip()) for line in lines)
-    if filled >= _FEWEST:
-        return "line", f"a single file has {filled:,} lines, but only {paragraphs} paragraphs"
-    return "file", f"it has only {filled} lines"
-
-
-def _divide(lines: Sequence[str], unit: str) -> Iterable[tuple[int, str]]:
-    """Yield the documents of a file, each with the number of its first line.
-
-    Blank lines after a paragraph belong to it, so that no line is lost.
-    """
-    if unit == "file":
-        yield 1, "\n".join(lines) + "\n"
-        return
-    begin, blank = 0, False
-    for at, line in enumerate(lines):
-        starts = at > begin and (unit == "line" or (blank and bool(line.strip())))
-        if starts and any(each.strip() for each in lines[begin:at]):
-            yield begin + 1, "\n".join(lines[begin:at]) + "\n"
-            begin = at
-        blank = not line.strip()
-    if begin < len(lines):
-        yield begin + 1, "\n".join(lines[begin:]) + "\n"
 
 
 def _read_jsonl(path: Path, column: str | None) -> Documents:

@@ -13,7 +13,7 @@ from flambeau_text.text_lines import lines_of
 from flambeau_text.tokenization.fit import TOKENIZERS, tokenizer_name
 from flambeau_text.word_count import count_words, script_of
 
-_SAMPLE = 1_000  # lines whose script is looked at
+_SAMPLE, _LETTERS = 1_000, 1_000  # lines whose script is looked at, and characters of each
 
 if TYPE_CHECKING:
     from typing import Required  # typing has ReadOnly from Python 3.13
@@ -70,7 +70,7 @@ def language_facts(texts: Sequence[str], split: Split, options: LanguageOptions)
             unknown += found.count("<unk>")
             other_form += not unicodedata.is_normalized("NFC", line)
             if len(some) < _SAMPLE and found:
-                some.append(line)
+                some.append(line[:_LETTERS])
     facts: dict[str, Any] = {
         **{f"n_{part}": len(split.part(part)) for part in PARTS},
         "split": split.describe(),

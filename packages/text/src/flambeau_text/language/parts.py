@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from flambeau.data.part_columns import part_in_name, part_of_name, read_part_column
 from flambeau.data.samples import Samples
 from flambeau.data.split import Split
@@ -30,6 +28,7 @@ from flambeau_text.language.documents import (
     text_column,
     text_files,
 )
+from flambeau_text.language.lazy_texts import copies_as_groups
 from flambeau_text.language.options import LanguageOptions
 from flambeau_text.part_column import part_column, split_of_option
 
@@ -80,12 +79,11 @@ def assemble(
             'LanguageOptions(document="line"), --document line.'
         )
     # Equal documents stay in one part, so that a drawn part has none of train.
-    numbers: dict[str, int] = {}
-    groups = np.array([numbers.setdefault(text, len(numbers)) for text in documents.texts])
-    repeated = len(numbers) < n
+    groups = copies_as_groups(documents.texts)
+    repeated = n > 0 and int(groups.max()) + 1 < n
     split = request.resolve(
         documents.n_rows,
-        kept=None if n == documents.n_rows else np.array(documents.rows, np.int64),
+        kept=None if n == documents.n_rows else documents.rows,
         given=known,
         groups=groups if repeated else None,
     )

@@ -259,7 +259,8 @@ def stream_of(
     words = (len(line.split()) + 1 for text in texts for line in lines_of(text)[order])
     counts = np.fromiter(size, np.int64), np.fromiter(words, np.int64)
     if tokenizer is not None and tokenizer.keeps_lines:
-        ends = np.cumsum([0, *(len(lines_of(text)) for text in texts)])[:-1]
+        n_lines = np.fromiter((len(lines_of(text)) for text in texts), np.int64, len(texts))
+        ends = n_lines.cumsum() - n_lines
         counts = np.add.reduceat(counts[0], ends), np.add.reduceat(counts[1], ends)
     return TokenStream(
         tokens,

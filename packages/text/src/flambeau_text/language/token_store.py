@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
@@ -15,15 +16,13 @@ from torch import Tensor
 
 from flambeau.data.mapped_store import MappedStore
 from flambeau.progress import progress
+from flambeau_text.language.lazy_texts import PROGRESS_FROM
 from flambeau_text.tokenization import Tokenizer
 
 Int32Array: TypeAlias = npt.NDArray[np.int32]
 
 _PIECE = 2_000_000
 """Characters that are encoded at once: a list of Python numbers needs 8 bytes per token."""
-
-_PROGRESS_FROM = 10_000_000
-"""Characters from which progress is shown: a few seconds."""
 
 _FORMAT = 1
 """Increase it when the encoding changes, so that older files are not used."""
@@ -40,13 +39,17 @@ def encode_in_memory(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor
     Each line of a document ends with an end token; with a tokenizer that keeps line feeds, each
     document does.
     """
-    tokens: list[Int32Array] = [np.empty(0, np.int32)]
-    lengths: list[Int32Array] = [np.empty(0, np.int32)]
+    # Arrays that grow in place: joining the pieces would need the memory of all tokens twice.
+    tokens, lengths = array("i"), array("i")
     for found, counts in _pieces(texts, tokenizer):
-        tokens.append(found)
-        lengths.append(counts)
-    joined = np.concatenate(lengths).astype(np.int64)
-    return torch.from_numpy(np.concatenate(tokens)), torch.from_numpy(joined)
+        tokens.frombytes(found.tobytes())
+        lengths.frombytes(counts.tobytes())
+    return _as_tensor(tokens), _as_tensor(lengths).to(torch.int64)
+
+
+def _as_tensor(numbers: array[int]) -> Tensor:
+    """Return a tensor that shares the memory of the numbers."""
+    return torch.frombuffer(numbers, dtype=torch.int32) if numbers else torch.empty(0).int()
 
 
 def encode_on_disk(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
@@ -78,7 +81,7 @@ def encode_on_disk(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, 
 def _pieces(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[Int32Array, Int32Array]]:
     """Yield tokens and lengths of consecutive documents."""
     total = sum(map(len, texts))
-    title = "tokenizing" if total >= _PROGRESS_FROM else None
+    title = "tokenizing" if total >= PROGRESS_FROM else None
     for piece in _progressing(_divided(texts), total, title):
         documents = [tokenizer.parts_of(text) for text in piece]
         encoded = iter(tokenizer.encode_batch(list(chain.from_iterable(documents))))
@@ -101,14 +104,16 @@ def _progressing(
 
 
 def _divided(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    begin = size = 0
-    for at, text in enumerate(texts):
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        piece.append(text)
         size += len(text)
         if size >= _PIECE:
-            yield texts[begin : at + 1]
-            begin, size = at + 1, 0
-    if begin < len(texts):
-        yield texts[begin:]
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def _key(texts: Sequence[str], tokenizer: Tokenizer) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from flambeau.errors import explains_arguments
@@ -33,7 +33,7 @@ class CharacterTokenizer(VocabTokenizer):
     @classmethod
     def fit(
         cls,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         lowercase: bool = False,
         normalization: str = "nfc",
@@ -50,7 +50,7 @@ class CharacterTokenizer(VocabTokenizer):
             max_tokens: Maximum size of the vocabulary, special tokens included.
         """
         empty = cls(SPECIALS, lowercase, normalization)
-        tokens = vocabulary_tokens(empty.tokenize_batch(texts), min_freq, max_tokens)
+        tokens = vocabulary_tokens(empty.tokenize_in_pieces(texts), min_freq, max_tokens)
         return cls(tokens, lowercase, normalization)
 
     def tokenize_normalized(self, texts: Sequence[str]) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from flambeau.errors import ArgumentError, InputError, PlanError
@@ -17,7 +17,7 @@ TOKENIZERS = ("bpe", "unigram", "word", "character")
 
 
 def fit_tokenizer(
-    texts: Sequence[str], values: Mapping[str, Any], language: str | None, lowercase: bool
+    texts: Collection[str], values: Mapping[str, Any], language: str | None, lowercase: bool
 ) -> Tokenizer:
     """Fit one tokenizer, for one side (source or target) or for both sides.
 

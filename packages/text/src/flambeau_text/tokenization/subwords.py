@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -46,7 +46,7 @@ class SubwordTokenizer(Tokenizer):
     @classmethod
     def train(
         cls,
-        texts: Sequence[str],
+        texts: Collection[str],
         *,
         kind: SubwordKind = "bpe",
         vocab_size: int = 8_000,

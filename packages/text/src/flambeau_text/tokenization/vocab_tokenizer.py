@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from flambeau.errors import InputError
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, Tokenizer
 from flambeau_text.vocab import SPECIALS, Vocab, build_vocab_from_iterator
+
+_PIECE = 1_000
+"""Texts that are tokenized at once to count their tokens."""
 
 
 class VocabTokenizer(Tokenizer):
@@ -53,6 +57,12 @@ class VocabTokenizer(Tokenizer):
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the tokens of each text."""
         return self.tokenize_normalized([self.normalize(text) for text in texts])
+
+    def tokenize_in_pieces(self, texts: Iterable[str]) -> Iterator[list[str]]:
+        """Yield the tokens of each text; those of a few texts at a time are in memory."""
+        remaining = iter(texts)
+        while piece := list(islice(remaining, _PIECE)):
+            yield from self.tokenize_batch(piece)
 
     def normalize(self, text: str) -> str:
         found = super().normalize(text)

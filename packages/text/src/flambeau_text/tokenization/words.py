@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -87,7 +87,7 @@ class WordTokenizer(VocabTokenizer):
     @classmethod
     def fit(
         cls,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         language: str | None = None,
         lowercase: bool = False,
@@ -109,7 +109,7 @@ class WordTokenizer(VocabTokenizer):
         """
         specials = (*SPECIALS, *RULE_TOKENS) if rules else SPECIALS
         empty = cls(specials, language, lowercase, normalization, rules)
-        tokens = vocabulary_tokens(empty.tokenize_batch(texts), min_freq, max_tokens, specials)
+        tokens = vocabulary_tokens(empty.tokenize_in_pieces(texts), min_freq, max_tokens, specials)
         return cls(tokens, language, lowercase, normalization, rules)
 
     def tokenize_batch(self, texts: Sequence[str]) -> list[list[str]]:

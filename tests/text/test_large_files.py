@@ -1,0 +1,171 @@
+"""Documents of large text files stay in the file: the same data as in memory, in little memory."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tracemalloc
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flambeau import Learner
+from flambeau.errors import InputError
+from flambeau_text import LanguageModelData, LanguageOptions
+from flambeau_text.language import documents, token_store
+from flambeau_text.language.documents import read_documents
+from flambeau_text.language.lazy_texts import StoredTexts, copies_as_groups
+from flambeau_text.tokenization import vocab_tokenizer
+
+LINES = [
+    "\ufefffirst line", "", "  ", "second\x0bline\x85", "a\u2028b <unk> </s>", "", "é" * 5, "x\r",
+    *(f"line {at % 9} of the text" for at in range(40)), "", " \t", "the end",
+]  # fmt: skip
+
+
+def write(path: Path, end: str = "\n", last: str = "\n") -> Path:
+    path.write_bytes((end.join(LINES) + last).encode())
+    return path
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "LARGE", 0)
+
+
+@pytest.mark.parametrize("unit", [None, "file", "paragraph", "line"])
+@pytest.mark.parametrize(("end", "last"), [("\n", "\n"), ("\r\n", ""), ("\n", "\n\n \n")])
+def test_large_files_give_the_same_data(
+    unit: str | None, end: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [write(tmp_path / "a.txt", end, last)]
+    if unit == "file":  # a part is drawn from several
+        paths += [write(tmp_path / f"{name}.txt", end) for name in "bcd"]
+    options = LanguageOptions(document=unit, tokenizer="word", vocab_size=30)  # type: ignore[arg-type]
+
+    def read() -> LanguageModelData:
+        return LanguageModelData.from_files(paths, valid=2, options=options)
+
+    here = read()
+    monkeypatch.setattr(documents, "LARGE", 0)
+    there = read()
+    assert isinstance(here.samples["text"], list)
+    assert not isinstance(there.samples["text"], list)
+    for name in ("text", "location"):
+        assert list(there.samples[name]) == list(here.samples[name])
+    assert there.samples.problems == here.samples.problems
+    assert there.fingerprint() == here.fingerprint()
+    assert (there.report(), there.facts()) == (here.report(), here.facts())
+    plans = [Learner(data, quiet=True).plan.values for data in (here, there)]
+    fitted = [data.preprocessor(plan) for data, plan in zip((here, there), plans, strict=True)]
+    assert fitted[0].arguments() == fitted[1].arguments()
+    one, other = (
+        data.dataset("train", each, plan).stream  # type: ignore[attr-defined]
+        for data, each, plan in zip((here, there), fitted, plans, strict=True)
+    )
+    assert torch.equal(one.tokens, other.tokens)
+    assert torch.equal(one.starts, other.starts)
+    assert one.line_bytes.tolist() == other.line_bytes.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.text(alphabet="ab \t\r\n\x0b\x1c\x85\u2028\ufeffé", max_size=12), min_size=1, max_size=8
+    ),
+    st.sampled_from(["paragraph", "line"]),
+)
+def test_any_text_is_divided_alike(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], unit: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "a.txt"
+    path.write_bytes(("\n".join(lines) + "\nend").encode())
+    here = read_documents([path], unit)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(documents, "LARGE", 0)
+        there = read_documents([path], unit)  # type: ignore[arg-type]
+    assert list(there.texts) == here.texts
+    assert list(there.locations) == here.locations
+    assert there.problems == here.problems
+    assert there.rows.tolist() == here.rows.tolist()
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"one\na\xe9\nb\n", r"a\.txt, line 2: byte 2 of the line is not UTF-8 \(b'\\xe9'\)"),
+        (b"\xef\xbb\xbf\xe9", "line 1: byte 1 of the line"),
+        (b"one\na\0\n", "NUL characters in line 2"),
+        ("text\n".encode("utf-16"), "begins with the byte-order mark of UTF-16"),
+        (b"\n \n", "There is no text in"),
+    ],
+)
+@pytest.mark.parametrize("unit", ["file", "paragraph", "line", None])
+def test_bad_bytes_are_named(content: bytes, words: str, unit: str | None, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_documents([tmp_path / "a.txt"], unit)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt")
+    texts = read_documents([path], "line").texts
+    for again in (copy.deepcopy(texts), pickle.loads(pickle.dumps(texts))):
+        assert list(again) == list(texts)
+    assert texts[-1] == "\n \t\nthe end\n"
+    assert texts[1:3] == [texts[1], texts[2]]
+    with pytest.raises(IndexError):
+        texts[len(texts)]
+    with path.open("ab") as file:
+        file.write(b"more\n")
+    with pytest.raises(InputError, match=r"a\.txt was changed after its documents were found"):
+        texts[0]
+
+
+def test_copies_have_one_group_in_order() -> None:
+    assert copies_as_groups(["b", "a", "b", "c", "a"]).tolist() == [0, 1, 0, 2, 1]
+    assert copies_as_groups([]).tolist() == []
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("tokenizer", ["word", "bpe"])
+def test_memory_does_not_grow_with_the_file(
+    tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pieces are as small beside this file as they are beside one of a gigabyte.
+    monkeypatch.setattr(token_store, "_PIECE", 4_000)
+    monkeypatch.setattr(vocab_tokenizer, "_PIECE", 4)
+    text = "".join(
+        f"{at} {' '.join(f'w{at * 7 % n}' for n in range(1, 250))}\n" for at in range(100)
+    )
+    values = {"tokenizer": tokenizer, "vocab_size": 500, "normalization": "nfc"}
+    options = LanguageOptions(document="line")
+
+    def peak_of(copies: int) -> int:
+        """Return the peak of Python's memory above the encoded tokens."""
+        path = tmp_path / f"{copies}.txt"
+        path.write_text(text * copies)
+        tracemalloc.start()
+        data = LanguageModelData.from_files(path, valid=10, options=options)
+        dataset = data.dataset("train", data.preprocessor(values), values)
+        tokens = 4 * len(dataset.stream.tokens)  # type: ignore[attr-defined]
+        peak = tracemalloc.get_traced_memory()[1] - tokens
+        tracemalloc.stop()
+        return peak
+
+    peak_of(1)  # imports
+    growth = peak_of(3) - peak_of(1)
+    assert growth < 0.25 * 2 * len(text), growth
+
+
+def test_a_stored_document_is_read_from_its_file(tmp_path: Path) -> None:
+    from array import array
+
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\nc\r")
+    texts = StoredTexts(tmp_path / "a.txt", array("q", [3, 6]), array("q", [6, 10]))
+    assert list(texts) == ["a\n", "b\nc\n"]
