@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader
+from flambeau.data.loader import Loader, continues_epoch
 from flambeau.task.task import StepContext
 from flambeau.training.freeze import set_train_modes
 from flambeau.training.interrupt import deferred_interrupt
@@ -103,12 +103,18 @@ def run_epoch(run: Run) -> None:
     position.phase_epoch += 1
     position.epoch += 1
     position.epoch_step = 0
-    if not run.keeps_carry():
+    if not keeps_carry(run):
         state.context.carry = None
     run.run_controllers()
     run.dispatch.send("on_epoch_end", state)
     if run.interrupt.pending:  # after the last evaluation batch: stop before the next step
         raise KeyboardInterrupt
+
+
+def keeps_carry(run: Run) -> bool:
+    """Return whether the next epoch keeps the carried state; intervals reset it themselves."""
+    epoch = run.state.position.epoch
+    return run.settings.intervals is not None or continues_epoch(run.components.train, epoch)
 
 
 def train_epoch(run: Run) -> None:

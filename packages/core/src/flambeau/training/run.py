@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from flambeau.data.batch import Batch
 from flambeau.data.loader import (
     StepCounts,
-    continues_epoch,
     loader_world_size,
     not_resumable_reason,
 )
@@ -211,11 +210,6 @@ class Run:
         intervals = self.settings.intervals
         return intervals is None or intervals.spans_epoch(self.state.position)
 
-    def keeps_carry(self) -> bool:
-        """Return whether the next epoch keeps the carried state; intervals reset it themselves."""
-        train, epoch = self.components.train, self.state.position.epoch
-        return self.settings.intervals is not None or continues_epoch(train, epoch)
-
     def start_update_check(self) -> None:
         """Start checking, in the first epoch, that a custom train step updates the weights."""
         if self.options.train_step is not train_step:
@@ -254,6 +248,10 @@ class Run:
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes, in the order of their ranks."""
         return [value]
+
+    def carries(self) -> list[Any]:
+        """Return the carried state of each process, or only that of this one."""
+        return [self.state.context.carry]
 
     # The phase and the step
 

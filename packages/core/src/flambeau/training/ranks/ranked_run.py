@@ -23,12 +23,14 @@ from flambeau.data.loader import loader_world_size
 from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import FlambeauWarning, InputError, NonFiniteError, TrainingError
 from flambeau.global_rng import seed_globals
+from flambeau.nested import to_cpu
 from flambeau.task.task import Task
 from flambeau.task.task_module import trained_module
 from flambeau.training.components import Components
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.history import History
 from flambeau.training.interrupt import Interrupt
+from flambeau.training.loop import keeps_carry
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.nonfinite.locate import NonFiniteSource
 from flambeau.training.ranks.ddp_step import DDPStep
@@ -41,6 +43,9 @@ from flambeau.training.step import Step, checked_result, known_weight, train_ste
 _dist = cast("Any", dist)
 
 T = TypeVar("T")
+
+_EXCHANGED = 8
+"""Numbers that the ranks exchange before a step."""
 
 
 class RankedRun(Run):
@@ -74,6 +79,8 @@ class RankedRun(Run):
         self._epoch_ended = False
         self._raised_by_all = False
         self._lr_scale = Batch({}, weight=1.0)
+        self._exchanged: int | None = None  # the step before which the ranks last met
+        self._gathered: tuple[int, list[Any]] | None = None
         _check_loader(components, group)
         trained = trained_module(components.model, components.task)
         _broadcast_model(trained, group)
@@ -106,9 +113,6 @@ class RankedRun(Run):
 
     @contextmanager
     def propagate_errors(self) -> Generator[None]:
-        if not self.group.is_main:
-            # A checkpoint contains the carried state of rank 0.
-            self.state.context.carry = None
         try:
             yield
         except BaseException as error:
@@ -144,6 +148,27 @@ class RankedRun(Run):
     def gather(self, value: T) -> list[T]:
         return self.group.all_gather(value)
 
+    def carries(self) -> list[Any]:
+        """Return the carried state of each rank, on the CPU.
+
+        Usually rank 0 alone asks for it, after a step. The other ranks answer when they come to the
+        exchange before their next step; in other places they cannot, and the list has one state.
+        """
+        own, step = self.state.context.carry, self.state.position.step
+        if own is None:
+            return [None] * self.group.world_size
+        if self._gathered is not None and self._gathered[0] == step:
+            return self._gathered[1]
+        if self.state.exception is not None or self._exchanged != step - 1:
+            return [own]
+        self.group.sum_over_ranks([0.0] * _EXCHANGED + [1.0])
+        return self._gather_carries()
+
+    def _gather_carries(self) -> list[Any]:
+        carries = self.group.all_gather(to_cpu(self.state.context.carry))
+        self._gathered = self.state.position.step, carries
+        return carries
+
     # The step
 
     def steps(self, grouped: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
@@ -159,6 +184,9 @@ class RankedRun(Run):
     def end_steps(self) -> None:
         if not self._epoch_ended:
             self._exchange((), is_done=True)
+        self._exchanged = None
+        if keeps_carry(self):
+            self._gather_carries()
         for buffer in self.components.model.buffers():
             _broadcast(buffer, self.group)
 
@@ -179,8 +207,10 @@ class RankedRun(Run):
             stops,
             self._own_interrupt.pending,
         )
-        sums = self.group.sum_over_ranks([*map(float, own), float(is_done), float(not local)])
-        total, unknown, scaled, counted, stopping, interrupted, done, empty = sums
+        values = [*map(float, own), float(is_done), float(not local)]
+        while (sums := self.group.sum_over_ranks([*values, 0.0]))[_EXCHANGED]:
+            self._gather_carries()  # a rank saves its state
+        total, unknown, scaled, counted, stopping, interrupted, done, empty = sums[:_EXCHANGED]
         self._raise_if_interrupted(bool(interrupted))
         self._epoch_ended = bool(stopping) or done == self.group.world_size
         if self._epoch_ended:
@@ -206,12 +236,14 @@ class RankedRun(Run):
                     "called without samples. Choose a batch_size with a larger last batch."
                 )
             )
+        self._exchanged = self.state.position.step
         self.ddp_step.weight = None if unknown else total
         self.ddp_step.own_weight = weight or 0.0
         self._lr_scale = Batch({}, weight=1.0, lr_scale=scaled / counted if counted else 1.0)
 
     def _raise_if_interrupted(self, interrupted: bool) -> None:
         if interrupted:
+            self._gather_carries()
             raise self._raised_everywhere(KeyboardInterrupt())
 
     def _raised_everywhere(self, error: BaseException) -> BaseException:

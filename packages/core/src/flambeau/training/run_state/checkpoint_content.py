@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from flambeau.data.loader import has_length, not_resumable_reason, steps_in
-from flambeau.errors import ResumeError
+from flambeau.distributed import processes
+from flambeau.errors import FlambeauWarning, ResumeError
 from flambeau.global_rng import generator_states, restore_generators
 from flambeau.phases.phase import not_savable_reason
 from flambeau.task.task_module import task_module
@@ -68,7 +70,7 @@ def capture(run: Run) -> dict[str, Any]:
         "losses": run.losses.state_dict(),
         "skipped_updates": run.update.skipped(),
         "logged": run.logged.state_dict(),
-        "carry": state.context.carry,
+        "carries": run.carries(),
         "callbacks": [
             {"type": type(callback).__name__, "state": callback.state_dict()}
             for callback in run.settings.callbacks
@@ -130,11 +132,34 @@ def restore(run: Run, tree: Mapping[str, Any]) -> None:
     run.losses.load_state_dict(tree["losses"])
     run.update.load_skipped(tree.get("skipped_updates", (0, 0)))
     run.logged.load_state_dict(tree.get("logged", ()))
-    state.context.carry = tree["carry"]
+    state.context.carry = _own_carry(tree)
     for name, value in asdict(position).items():
         setattr(state.position, name, value)
     _restore_callbacks(run, tree["callbacks"])
     restore_generators(tree["generators"])
+
+
+def _own_carry(tree: Mapping[str, Any]) -> Any:
+    """Return the carried state of this rank, which has its own part of each batch.
+
+    Warns:
+        FlambeauWarning: [carry-lost] The state of this rank is not in the tree.
+    """
+    # Older checkpoints have the state of rank 0 alone.
+    carries: list[Any] = tree["carries"] if "carries" in tree else [tree["carry"]]
+    group = processes.current()
+    rank, world_size = (0, 1) if group is None else (group.rank, group.world_size)
+    if len(carries) == world_size:
+        return carries[rank]
+    if carries[0] is not None and not rank:
+        warnings.warn(
+            f"[carry-lost] The checkpoint has the carried state of {len(carries)} ranks, but the "
+            f"run has {world_size}, so the next batch begins without one, and the results differ "
+            "slightly from those of a run that was not interrupted. Resume on as many ranks.",
+            FlambeauWarning,
+            stacklevel=2,
+        )
+    return None
 
 
 def states_of_objects(run: Run) -> ObjectStates:
