@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flambeau.errors import ArgumentError
+from flambeau.nested import detach
 from flambeau.training.optim.groups import parameter_groups
 from flambeau_text.decoding import Greedy
 from flambeau_text.language.generate import generate
@@ -156,3 +157,24 @@ def test_the_width_follows_from_the_depth() -> None:
 def test_invalid_settings_are_refused(config: dict[str, object], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         decoder(vocab_size=9, config=config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False])
+def test_chunks_of_any_length_are_compiled_three_times(training: bool) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    model = decoder(vocab_size=20, config={"depth": 1, "window": 32, "dropout": 0.0})
+    counter = CompileCounter()
+    # One graph for each: a break inside the loop over blocks would compile every part of a block.
+    compiled = torch.compile(model.features, backend=counter, fullgraph=True)
+    state = expected = None
+    for n in (20, 23, 18, 9, 21, 26, 5, 22):
+        tokens = torch.randint(20, (3, n))
+        with torch.set_grad_enabled(training):
+            found, same = compiled(tokens, state), model.features(tokens, expected)
+        torch.testing.assert_close(found.features, same.features)
+        state, expected = detach(found.state), detach(same.state)
+    assert all(value.is_contiguous() for layer in state for value in layer)
+    # Without a state, with a shorter one, and for all lengths.
+    assert counter.frame_count == 3

@@ -30,7 +30,6 @@ from flambeau_text.instructions.options import FIELDS, InstructionOptions
 from flambeau_text.instructions.preprocess import InstructionPreprocessor
 from flambeau_text.language.facts import LanguageFacts, language_facts
 from flambeau_text.language.options import LanguageOptions
-from flambeau_text.language.packed import PackedDataset
 from flambeau_text.language.parts import assemble, take_request
 from flambeau_text.part_column import read_frames
 from flambeau_text.tokenization import tokenizer_from_json
@@ -310,6 +309,8 @@ class InstructionData(Data):
         return InstructionPreprocessor(tokenizer=options.tokenizer, form=str(options.form))
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
+        from flambeau_text.language.packed import PackedDataset
+
         if not isinstance(preprocessor, InstructionPreprocessor):
             raise ArgumentError(
                 "InstructionData needs an InstructionPreprocessor, not a "

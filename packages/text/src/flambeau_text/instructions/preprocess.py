@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,10 +17,12 @@ from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau_text.instructions.conversations import USER, checked_messages, messages_of
 from flambeau_text.instructions.template import ConversationEncoder
-from flambeau_text.language.packed import PackedTexts
 from flambeau_text.language.preprocess import padded_prompts, prompt_of
 from flambeau_text.prediction_items import items_in
 from flambeau_text.tokenization import HFTokenizer, tokenizer_from_json
+
+if TYPE_CHECKING:
+    from flambeau_text.language.packed import PackedTexts
 
 
 class InstructionPreprocessor(Preprocessor):
@@ -90,6 +92,8 @@ class InstructionPreprocessor(Preprocessor):
                 FlambeauWarning,
                 stacklevel=3,
             )
+        from flambeau_text.language.packed import PackedTexts
+
         return PackedTexts(
             torch.tensor(read, dtype=torch.int32),
             torch.tensor(targets, dtype=torch.int32),

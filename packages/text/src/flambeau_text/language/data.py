@@ -30,7 +30,6 @@ from flambeau_text.language.lazy_texts import (
     joined,
 )
 from flambeau_text.language.options import LanguageOptions
-from flambeau_text.language.packed import PackedDataset, StreamTexts
 from flambeau_text.language.parts import assemble, read_parts, read_path, read_tables
 from flambeau_text.language.preprocess import LanguagePreprocessor
 from flambeau_text.language.stream import LineCounts, StreamDataset
@@ -295,7 +294,7 @@ class LanguageModelData(Data):
                 f"{part}: {len(texts):,} documents, {n_lines:,} lines, {words:,} words, "
                 f"{size:,} bytes"
             )
-        train = np.unique(digests_of(self.raw("train")))
+        train = digests_of(self.raw("train"))
         for part in ("valid", "test"):
             repeated = int(np.isin(digests_of(self.raw(part)), train).sum())
             if repeated:
@@ -362,6 +361,8 @@ class LanguageModelData(Data):
         stream = _checked(preprocessor).stream(texts, values.get("cache", "memory"))
         if values.get("layout", "stream") == "stream":
             return StreamDataset(stream, values.get("bptt", 70))
+        from flambeau_text.language.packed import PackedDataset, StreamTexts
+
         length = values.get("row_length", 512)
         pieces = StreamTexts(stream, length)
         return PackedDataset(pieces, length, stream.special.padding, LineCounts(stream))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,20 @@ from flambeau.data.tables import Table
 from flambeau.errors import InputError, did_you_mean
 from flambeau_text.checked_text import checked_text, is_missing_text, refuse_names
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
-from flambeau_text.language.division import UNITS, Unit, divide, unit_of
 from flambeau_text.language.lazy_texts import StoredLocations, StoredTexts, chosen_of, joined
 from flambeau_text.text_lines import lines_at, read_lines
+
+Unit = Literal["file", "paragraph", "line"]
+"""What one document of a text file is."""
+
+UNITS: tuple[str, ...] = get_args(Unit)
+
+_FEWEST = 10
+"""A single file is read as paragraphs or lines of which there are at least this number."""
+
+Document = tuple[int, int, int | None]
+"""Number of the first line of a document, where it begins, and where it ends (None is the end of
+the file)."""
 
 LARGE = 64_000_000
 """Bytes of a text file from which its documents are not kept in memory."""
@@ -209,6 +220,61 @@ def _is_hidden(path: Path) -> bool:
 
 def _is_jsonl(path: Path) -> bool:
     return suffix_of(path) in JSON_SUFFIXES
+
+
+def divide(lines: Iterable[tuple[int, str]], unit: str) -> Iterator[Document]:
+    """Yield the documents of a file.
+
+    Blank lines after a paragraph belong to it, so that no line is lost.
+
+    Args:
+        lines: Where each line begins, and the line.
+        unit: What a document is.
+    """
+    if unit == "file":
+        begin = next((at for at, _ in lines), 0)
+        for _ in lines:  # reading checks the file
+            pass
+        yield 1, begin, None
+        return
+    first = begin = 0
+    filled = blank = False
+    for number, (at, line) in enumerate(lines, start=1):
+        if not first:
+            first, begin = 1, at
+        is_blank = not line.strip()
+        if filled and (unit == "line" or (blank and not is_blank)):
+            yield first, begin, at
+            first, begin, filled = number, at, False
+        filled = filled or not is_blank
+        blank = is_blank
+    if first:
+        yield first, begin, None
+
+
+def unit_of(lines: Iterable[str], n_files: int) -> tuple[Unit, str]:
+    """Return what a document of a file is, and the reason.
+
+    Args:
+        lines: The lines of the file.
+        n_files: Number of files that are read.
+    """
+    if n_files > 1:
+        return "file", ""
+    filled = 0
+
+    def counted() -> Iterator[tuple[int, str]]:
+        nonlocal filled
+        for line in lines:
+            filled += bool(line.strip())
+            yield 0, line
+
+    paragraphs = sum(1 for _ in divide(counted(), "paragraph"))
+    if paragraphs >= _FEWEST:
+        return "paragraph", f"a single file has {paragraphs:,} paragraphs between blank lines"
+    if filled >= _FEWEST:
+        return "line", f"a single file has {filled:,} lines, but only {paragraphs} paragraphs"
+    return "file", f"it has only {filled} lines"
 
 
 def _read_jsonl(path: Path, column: str | None) -> Documents:

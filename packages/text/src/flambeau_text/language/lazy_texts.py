@@ -219,10 +219,16 @@ def digests_of(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 def copies_as_groups(texts: Sequence[str]) -> Int64Array:
     """Return the group of each text, int64, which its copies share; in the order of first texts."""
-    _, first, of_text = np.unique(digests_of(texts), return_index=True, return_inverse=True)
-    order = np.empty(len(first), np.int64)
-    order[np.argsort(first)] = np.arange(len(first))
-    return order[of_text]
+    digests = digests_of(texts)
+    by_digest = np.argsort(digests, kind="stable")
+    is_first = np.ones(len(digests), bool)
+    is_first[1:] = digests[by_digest[1:]] != digests[by_digest[:-1]]
+    # Sorting is stable, so the first of each digest is the first text; its rank is the group.
+    group = np.empty(int(is_first.sum()), np.int64)
+    group[np.argsort(by_digest[is_first])] = np.arange(len(group))
+    found = np.empty(len(digests), np.int64)
+    found[by_digest] = group[is_first.cumsum() - 1]
+    return found
 
 
 def _version(found: os.stat_result) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from flambeau.errors import InputError, explains_arguments
 from flambeau.plan import Plan
 from flambeau_text.huggingface.decoder_folder import DecoderFolder, read_decoder
 from flambeau_text.huggingface.folder import refuse_tokenization
-from flambeau_text.language.division import UNITS, Unit
+from flambeau_text.language.documents import UNITS, Unit
 from flambeau_text.tokenization import Tokenizer, TokenizerLike, tokenizer_from_json
 from flambeau_text.tokenization.option_checks import check_tokenization
 

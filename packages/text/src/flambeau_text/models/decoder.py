@@ -135,15 +135,21 @@ class DecoderAttention(nn.Module):
         # Only differences of positions matter, so they may start at the first key. Keys are carried
         # before the rotation: positions then never grow beyond the window and a chunk.
         cosines, sines = _rotation(torch.arange(total, device=values.device))
+        # Constants, because torch.compile cannot give is_causal a comparison of sizes.
+        if total == n <= self.window:
+            mask, causal = None, True
+        else:
+            mask, causal = _in_window(n, total, self.window, values.device), False
         found = F.scaled_dot_product_attention(
             _rotate(queries, cosines[total - n :], sines[total - n :]),
             _rotate(keys, cosines, sines),
             contents,
-            None if total == n <= self.window else _in_window(n, total, self.window, values.device),
-            is_causal=total == n <= self.window,
+            mask,
+            is_causal=causal,
         )
         kept = slice(max(0, total - self.window + 1), total)
-        carried = keys[:, :, kept], contents[:, :, kept]
+        # A view would keep the memory of all keys and values.
+        carried = keys[:, :, kept].contiguous(), contents[:, :, kept].contiguous()
         return self.output(found.transpose(1, 2).reshape(batch, n, -1)), carried
 
 
