@@ -300,7 +300,7 @@ def _classifier(
     settings: Mapping[str, Any],
     folder: Path | None = None,
 ) -> Learner:
-    choices = {k: settings[k] for k in ("batch_size", "lr", "epochs") if k in settings}
+    choices = {k: settings[k] for k in ("batch_size", "lr", "epochs", "precision") if k in settings}
     if cell.net == "scratch":
         choices["weights"] = None
     return Learner(
