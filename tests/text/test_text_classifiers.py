@@ -217,3 +217,16 @@ def test_layer_groups_run_from_the_embedding_to_the_head() -> None:
 def test_wrong_settings_are_named(build: object, config: dict[str, object], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         build(vocab_size=5, n_outputs=2, config=config)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("n_texts", [1, 2])
+def test_the_scale_of_a_pool_does_not_change_the_result(n_texts: int) -> None:
+    """Means over a text vary less than maxima, which would decide alone after one common norm."""
+    torch.manual_seed(0)
+    model = awd_lstm_classifier(vocab_size=VOCAB, n_outputs=3, config=AWD, n_texts=n_texts)
+    head = model.head.double().eval()
+    pools = list(torch.randn(8, 3 * n_texts**2, 6, dtype=torch.float64).unbind(1))
+    wanted = head(torch.cat(pools, 1))
+    for at, factor in enumerate((30.0, 0.3, 100.0)):
+        pools[at] = factor * pools[at]
+    assert torch.allclose(head(torch.cat(pools, 1)), wanted, rtol=1e-3, atol=1e-3)

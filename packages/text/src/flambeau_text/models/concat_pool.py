@@ -79,7 +79,7 @@ class ConcatPoolEncoder(TextEncoder):
         super().__init__()
         self.encoder = encoder
         self.chunk, self.window = chunk, window
-        self.width = 3 * encoder.config.widths()[-1][1]
+        self.width, self.parts = 3 * encoder.config.widths()[-1][1], 3
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         # The first chunk of each text that gradients reach, as the position of its first token.

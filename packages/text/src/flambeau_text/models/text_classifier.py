@@ -18,10 +18,13 @@ class TextEncoder(nn.Module):
 
     Attributes:
         width: Size of the vectors.
+        parts: Number of equal parts of the vectors with scales of their own, such as the mean and
+            the maximum over the positions; the head normalises each part.
         token_embedding: The embedding of tokens, if the encoder has other embeddings, too.
     """
 
     width: int
+    parts: int = 1
     token_embedding: nn.Module | None = None
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -103,10 +106,10 @@ def classifier(
         hidden: Size of the head's hidden layer; 0 for none.
         dropout: Dropout probability in the head.
     """
-    if n_texts == 1:
-        return TextClassifier(encoder, classifier_head(encoder.width, n_outputs, hidden, dropout))
-    head = classifier_head(4 * encoder.width, n_outputs, hidden, dropout)
-    return PairClassifier(encoder, head)
+    vectors = 1 if n_texts == 1 else 4
+    width, parts = vectors * encoder.width, vectors * encoder.parts
+    head = classifier_head(width, n_outputs, hidden, dropout, parts)
+    return TextClassifier(encoder, head) if n_texts == 1 else PairClassifier(encoder, head)
 
 
 def valid_positions(tokens: Tensor, lengths: Tensor, first: int = 0) -> Tensor:
@@ -121,7 +124,9 @@ def valid_positions(tokens: Tensor, lengths: Tensor, first: int = 0) -> Tensor:
     return positions < lengths.unsqueeze(1)
 
 
-def classifier_head(width: int, n_outputs: int, hidden: int, dropout: float) -> nn.Sequential:
+def classifier_head(
+    width: int, n_outputs: int, hidden: int, dropout: float, parts: int = 1
+) -> nn.Sequential:
     """Return a head: norm, dropout and a hidden layer if ``hidden`` is above 0, and the outputs.
 
     Args:
@@ -129,15 +134,18 @@ def classifier_head(width: int, n_outputs: int, hidden: int, dropout: float) -> 
         n_outputs: Number of outputs.
         hidden: Size of the hidden layer; 0 for none.
         dropout: Dropout probability before each linear layer.
+        parts: Number of equal parts of the vectors that are normalised separately, see
+            `TextEncoder`: one norm for all would leave those of small scale without influence.
 
     Source:
-        Howard and Ruder (arXiv 1801.06146), with layer norm in place of batch norm, so that a
-        prediction does not depend on the other texts of a batch, in training either.
+        Howard and Ruder (arXiv 1801.06146), with norms over the features of a text in place of
+        batch norm, so that a prediction does not depend on the other texts of a batch, in training
+        either.
     """
     if not hidden:
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(width, n_outputs))
     layers: list[Any] = [
-        *(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU()),
+        *(nn.GroupNorm(parts, width), nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU()),
         *(nn.LayerNorm(hidden), nn.Dropout(dropout), nn.Linear(hidden, n_outputs)),
     ]
     return nn.Sequential(*layers)
