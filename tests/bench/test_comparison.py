@@ -11,7 +11,8 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from flambeau.cli.app import build_app
-from flambeau_bench.comparison import EXACT_PAIRS, P, compare_runs, enough_pairs, mann_whitney_p
+from flambeau.report.rank_test import EXACT_PAIRS, mann_whitney_p
+from flambeau_bench.comparison import P, compare_runs, enough_pairs
 from flambeau_bench.records import SCHEMA, append
 
 PAIRS = 61

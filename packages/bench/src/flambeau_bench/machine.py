@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from flambeau.machine import output_of, processor
+
 
 def host() -> dict[str, Any]:
     """Return processor, cores, versions and the load of the last minute, which slows runs."""
     return {
-        "cpu": _processor(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -42,36 +43,18 @@ def device(kind: str) -> dict[str, Any]:
 def commit() -> dict[str, Any]:
     """Return the commit of the code and whether files were changed since; None outside of git."""
     here = Path(__file__).parent
-    sha = _output_of("git", "-C", str(here), "rev-parse", "HEAD")
+    sha = output_of("git", "-C", str(here), "rev-parse", "HEAD")
     if not sha:
         return {"git_sha": None, "dirty": None}
-    changed = _output_of("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no")
+    changed = output_of("git", "-C", str(here), "status", "--porcelain", "--untracked-files=no")
     return {"git_sha": sha, "dirty": bool(changed)}
-
-
-@cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _gpu_state() -> dict[str, str]:
     """Return clock, power and temperature from the driver; empty if it does not report them."""
     fields = ("clocks.sm", "power.draw", "temperature.gpu", "driver_version")
     query = f"--query-gpu={','.join(fields)}"
-    line = _output_of("nvidia-smi", query, "--format=csv,noheader", "-i0")
+    line = output_of("nvidia-smi", query, "--format=csv,noheader", "-i0") or ""
     values = [value.strip() for value in line.split(",")]
     return dict(zip(fields, values, strict=True)) if len(values) == len(fields) else {}
 
-
-def _output_of(*command: str) -> str:
-    """Return the stdout of a command; empty if it fails or does not exist."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -13,20 +13,22 @@ from flambeau.training.events import Callback
 def with_default_callbacks(
     callbacks: Sequence[Callback], *, quiet: bool = False, writes: bool = True
 ) -> tuple[Callback, ...]:
-    """Return progress bar and history writer, then ``callbacks``, then checkpoints.
+    """Return progress bar, history writer and run record, then ``callbacks``, then checkpoints.
 
     Args:
         callbacks: The user's callbacks; a callback of a default's class, or of a subclass,
             replaces that default.
         quiet: Whether to omit the progress bar.
-        writes: Whether to write the history, and a checkpoint after each epoch: if the user
-            named a folder.
+        writes: Whether to write history and record of the run, and a checkpoint after each epoch:
+            if the user named a folder.
     """
     defaults: list[Callback] = []
     if not quiet:
         defaults.append(ProgressBar())
     if writes:
-        defaults.append(HistoryWriter())
+        from flambeau.callbacks.run_record import RunRecord
+
+        defaults += [HistoryWriter(), RunRecord()]
     defaults.append(Checkpointing(at_epoch_end=writes))
     kept = [each for each in defaults if not any(isinstance(c, type(each)) for c in callbacks)]
     # Last, so that a checkpoint contains the state of the others after the same event.

@@ -19,6 +19,7 @@ from flambeau.cli.launch_command import launch
 from flambeau.cli.plan_command import plan
 from flambeau.cli.predict_command import predict
 from flambeau.cli.profile_command import profile
+from flambeau.cli.runs_command import runs
 from flambeau.cli.step_command import step
 from flambeau.device import is_out_of_memory
 from flambeau.errors import FlambeauError
@@ -35,6 +36,7 @@ HELP = """Train neural networks with automatic choices that are shown with their
   flambeau fit photos/          train, evaluate and export a model
   flambeau predict MODEL *.jpg  predict for new files
   flambeau difference A B       show how the weights of two models differ, by layer
+  flambeau runs                 list the runs made so far, and compare them
 """
 
 
@@ -61,6 +63,7 @@ def build_app() -> typer.Typer:
         app.command(name, cls=CommandWithDomainHelp, context_settings=extra)(command)
     app.command("difference")(difference)
     app.command("domains")(domains)
+    app.add_typer(runs, name="runs")
     # Words after the script are its own arguments.
     script = {"allow_interspersed_args": False, "ignore_unknown_options": True}
     app.command("launch", context_settings=script)(launch)

@@ -25,6 +25,7 @@ from flambeau.domain import Domain, get_domain
 from flambeau.errors import ArgumentError, InputError
 from flambeau.plan import Plan
 from flambeau.report import ReportDetails, interpret, text_table
+from flambeau.runs.saved_run import is_run
 from flambeau.task.model_ensemble import EnsembleTask
 from flambeau.task.task import StepContext, Task
 from flambeau.training.logged_values import evaluate as evaluate_task
@@ -57,6 +58,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Write a report with the largest errors: .html, .md or .json."),
     ] = None,
+    save: Annotated[
+        bool,
+        typer.Option(
+            "--save", help="Store the predictions beside the model, for `flambeau runs compare`."
+        ),
+    ] = False,
     threshold: Threshold = None,
 ) -> None:
     """Evaluate an exported model on labelled data.
@@ -84,8 +91,9 @@ def evaluate(
     chosen = parts_to_score(data.split, part)
     if not chosen:
         raise InputError(f"{path} has no {part.value} samples. Evaluate another --part, or all.")
+    run_folder = _run_folder(model, chosen) if save else None
     whole = not _has_parts(data.split)
-    if report is None:
+    if report is None and run_folder is None:
         batches = _batches(predictor, data, chosen)
         step_context = StepContext("evaluate", values=dict(predictor.task.values))
         scores = evaluate_task(predictor.task, predictor.model, batches, step_context)
@@ -94,11 +102,14 @@ def evaluate(
             predictor.model,
             predictor.task,
             lambda: _batches(predictor, data, chosen),
-            part="labelled" if whole and part in _WHOLE else ", ".join(chosen),
+            part="labelled" if whole and part in _WHOLE and not save else ", ".join(chosen),
             details=_report_details(predictor, data, model, path),
         )
         scores = found.predictions.scores
-        typer.echo(f"The report is in {found.report(report)}.", err=True)
+        if report is not None:
+            typer.echo(f"The report is in {found.report(report)}.", err=True)
+        if run_folder is not None:
+            typer.echo(f"The predictions are in {found.save(run_folder)}.", err=True)
     count = sum(len(data.split.part(name)) for name in chosen)
     if as_json:
         typer.echo(json.dumps({"samples": count, "parts": chosen, **scores}, indent=2))
@@ -106,6 +117,26 @@ def evaluate(
     names = "" if whole and part in _WHOLE else ", ".join(chosen)
     scored = ": ".join(filter(None, ("all" if part is Part.all or not names else "", names)))
     typer.echo(f"{count:,} samples ({scored})\n" + _score_table(predictor.task, scores))
+
+
+def _run_folder(model: Path, chosen: list[str]) -> Path:
+    """Return the folder of the run that exported the model, for ``--save``.
+
+    Raises:
+        ArgumentError: The export is not in the folder of a run, or more than one part is evaluated.
+    """
+    export = export_folder(model).resolve()
+    if export.name != EXPORT_OF_RUN or not is_run(export.parent):
+        raise ArgumentError(
+            f"--save stores the predictions in the folder of the run, but {export} is not in one. "
+            "Give the model in the folder of a run: runs/…/model."
+        )
+    if chosen not in (["valid"], ["test"]):
+        raise ArgumentError(
+            f"--save stores the predictions for one part, valid or test, but the parts are "
+            f"{', '.join(chosen)}. Add --part valid or --part test."
+        )
+    return export.parent
 
 
 def _score_table(task: Task, scores: Mapping[str, float]) -> str:

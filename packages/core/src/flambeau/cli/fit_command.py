@@ -47,12 +47,13 @@ from flambeau.cli.plan_arguments import (
 from flambeau.data.data import Data
 from flambeau.distributed import processes
 from flambeau.distributed.processes import run_on_main
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError, StorageError, did_you_mean
 from flambeau.learner import Learner
 from flambeau.learner.recipe_methods import RECIPES
 from flambeau.learner.run_folder import agree_on_folder, run_of
 from flambeau.plan import Plan
 from flambeau.report import text_table
+from flambeau.task.task import Task
 
 RecipeName = Annotated[
     str | None, typer.Option(help=f"Training recipe: {', '.join(RECIPES)}; fit by default.")
@@ -145,7 +146,7 @@ def _finish(learner: Learner, folder: Path) -> None:
         typer.echo("\n" + _calibrate(learner))
     # Saved again with the values that the fit measured.
     run_on_main(lambda: learner.plan.save(folder / "plan.json"))
-    typer.echo("\n" + _score_table(learner))
+    typer.echo("\n" + _score_table(learner, folder))
     exported = learner.export(folder / EXPORT_OF_RUN)
     typer.echo(f"\nThe model is in {exported}. Predict with it: flambeau predict {exported} FILES…")
 
@@ -195,14 +196,29 @@ def _resumed(data: Data, folder: Path, choices: Mapping[str, Any], seed: int) ->
     return Learner(data, plan=saved, choices=same, seed=seed, folder=folder)
 
 
-def _score_table(learner: Learner) -> str:
+def _score_table(learner: Learner, folder: Path) -> str:
     """Return the scores on valid and test as text, with their signatures if the task has any."""
     parts = [part for part in ("valid", "test") if len(learner.data.split.part(part))]
-    scores = {part: learner.evaluate(part) for part in parts}
+    scores = {part: _scores_of(learner, part, folder) for part in parts}
     names = list(dict.fromkeys(name for score in scores.values() for name in score))
     rows = [[p, *(f"{s[n]:.4f}" if n in s else "" for n in names)] for p, s in scores.items()]
     signatures = [f"\n{name}: {text}" for name, text in learner.task.signatures.items()]
     return text_table(["", *names], rows) + "".join(signatures)
+
+
+def _scores_of(learner: Learner, part: str, folder: Path) -> Mapping[str, float]:
+    """Return the scores on a part, and store the prediction for each sample if that costs nothing.
+
+    A task with an evaluation of its own, and several processes, would predict twice.
+    """
+    if type(learner.task).evaluate is not Task.evaluate or processes.current() is not None:
+        return learner.evaluate(part)
+    found = learner.interpret(part)
+    try:
+        found.save(folder)
+    except StorageError as error:
+        typer.echo(f"warning: {error} `flambeau runs compare` will lack them.", err=True)
+    return found.predictions.scores
 
 
 def _train(

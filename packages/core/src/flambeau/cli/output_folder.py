@@ -43,7 +43,7 @@ def remove_if_untrained(folder: Path) -> None:
     trained = history.exists() and history.stat().st_size > 0
     if trained or latest_checkpoint(folder) is not None:
         return
-    for file in (history, folder / "plan.json"):
+    for file in (history, folder / "plan.json", folder / "run.json"):
         file.unlink(missing_ok=True)
     with suppress(OSError):  # the folder has other files, or does not exist
         folder.rmdir()

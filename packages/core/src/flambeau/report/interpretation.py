@@ -403,6 +403,25 @@ class Interpretation:
         """
         return plot_scores(self.intervals, self.baselines, path)
 
+    def save(self, folder: str | os.PathLike[str]) -> FilePath:
+        """Write the predictions of each sample to the folder of a run, for a later comparison.
+
+        ``compare_runs`` and ``flambeau runs compare`` read them, and tell whether the difference
+        between two runs is more than noise.
+
+        Returns:
+            The path of the file, ``predictions-PART.safetensors``.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        from flambeau.report.stored_predictions import StoredPredictions
+
+        data = self.details.data
+        known = {} if data is None else data.fingerprint()
+        found = StoredPredictions(self.part, self.predictions, self.groups, known)
+        return found.save(FilePath(folder))
+
     def page(self) -> Page:
         """Return the report as a ``Page``, to which sections can be added before saving it."""
         return make_page(self)

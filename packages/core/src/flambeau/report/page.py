@@ -209,14 +209,14 @@ class Page:
         if ending in (".md", ".markdown"):
             return self.markdown()
         if ending == ".json":
-            return json.dumps(_finite(self.content()), indent=1, default=str) + "\n"
+            return json.dumps(finite(self.content()), indent=1, default=str) + "\n"
         return self.html()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return JSON values with None in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in cast("dict[str, Any]", value).items()}
+        return {name: finite(each) for name, each in cast("dict[str, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in cast("list[Any]", value)]
+        return [finite(each) for each in cast("list[Any]", value)]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -70,7 +70,7 @@ def history_panels(history: History) -> list[Callable[[Axes], None]]:
 
 def _draw_by_epoch(draw: Callable[[Axes, History], None], history: History, axes: Axes) -> None:
     draw(axes, history)
-    axes.set_xlabel("step" if _is_by_step(history) else "epoch")
+    axes.set_xlabel("step" if is_by_step(history) else "epoch")
     axes.set_xlim(left=0)
     axes.locator_params(axis="x", integer=True)
     style_axes(axes)
@@ -84,16 +84,16 @@ def _numbers(history: History, name: str) -> list[float]:
     return history.column(name) if name in history.names else []
 
 
-def _is_by_step(history: History) -> bool:
+def is_by_step(history: History) -> bool:
     """Return whether the x axis has steps, because rows are not those of consecutive epochs."""
     epochs, rows = _numbers(history, "epoch"), len(history.rows)
     has_both = len(epochs) == len(_numbers(history, "step")) == rows
     return has_both and epochs != [float(number + 1) for number in range(rows)]
 
 
-def _epochs(history: History) -> list[float]:
+def row_positions(history: History) -> list[float]:
     """Return the x position of each row: its step, or its epoch (1 after the first epoch)."""
-    if _is_by_step(history):
+    if is_by_step(history):
         return history.column("step")
     return [float(number + 1) for number in range(len(history.rows))]
 
@@ -107,7 +107,7 @@ def _step_positions(history: History) -> list[float]:
     interval = history.loss_interval
     first = max(0, ends[-1] - losses * interval)  # those of a resumed run may start later
     steps = [step for i in range(losses) if (step := first + (i + 1) * interval) <= ends[-1]]
-    if _is_by_step(history):
+    if is_by_step(history):
         return [float(step) for step in steps]
     return list(np.interp(steps, [0, *ends], range(rows + 1)))
 
@@ -124,7 +124,7 @@ def _draw_loss(axes: Axes, history: History) -> None:
         _limit(axes, losses, history)
     elif train := _numbers(history, "train_loss"):
         axes.plot(
-            _epochs(history)[-len(train) :],
+            row_positions(history)[-len(train) :],
             train,
             "o-",
             markersize=4,
@@ -226,7 +226,7 @@ def _draw_lr(axes: Axes, history: History) -> None:
 def _draw_column(axes: Axes, history: History, name: str, colour: str, label: str) -> None:
     points = [
         (position, float(row[name]))
-        for position, row in zip(_epochs(history), history.rows, strict=True)
+        for position, row in zip(row_positions(history), history.rows, strict=True)
         if name in row
     ]
     if points:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,102 +34,162 @@ def score_intervals(predictions: Predictions, groups: Tensor | None = None) -> d
             samples are independent.
     """
     found: dict[str, Interval] = {}
-    weights = _Weights(predictions.weights, groups)
-    if predictions.losses is not None:
-        _add(found, "loss", mean, predictions.losses, weights=weights)
-    if predictions.kind == "classification":
-        _class_intervals(found, predictions, weights)
-    elif predictions.kind == "multi_label":
-        _label_intervals(found, predictions, weights)
-    elif predictions.kind == "regression":
-        columns = (predictions.figure(name).double() for name in ("predicted", "target"))
-        predicted, targets = columns
-        for name, statistic in (("mae", mae), ("rmse", rmse), ("r2", r2)):
-            _add(found, name, statistic, predicted, targets, weights=weights)
+    for score in standard_scores([predictions]):
+        (model,) = score.models
+        weights, own_groups = score.of_rows(predictions.weights), score.of_rows(groups)
+        if score.is_proportion and weights is None and own_groups is None:
+            found[score.name] = wilson(int(model.columns[0].sum()), len(model.columns[0]))
+            continue
+        interval = resampled_score(model.statistic, model.columns, weights, own_groups)
+        if interval is not None:
+            found[score.name] = interval
     return found
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Weights and groups of the samples, ``(n,)`` each; None if there are none."""
+@dataclass(frozen=True, eq=False)
+class ModelColumns:
+    """What a score of one model is computed from.
 
-    weights: Tensor | None
-    groups: Tensor | None
+    Attributes:
+        statistic: Maps the columns, ``(resamples, n, …)`` each, to ``(resamples,)``.
+        columns: ``(n, …)`` each.
+    """
 
-    def __getitem__(self, rows: Tensor) -> _Weights:
-        found = (None if each is None else each[rows] for each in (self.weights, self.groups))
-        return _Weights(*found)
+    statistic: Statistic
+    columns: tuple[Tensor, ...]
 
 
-def _class_intervals(
-    found: dict[str, Interval], predictions: Predictions, weights: _Weights
-) -> None:
-    kept = predictions.figure("target") >= 0
+@dataclass(frozen=True, eq=False)
+class StandardScore:
+    """A standard score of one or several models on the same samples.
+
+    Attributes:
+        name: Name of the score.
+        models: What it is computed from, by model.
+        rows: The samples that count, bools ``(n,)``; None if all do.
+        is_proportion: Whether it is the share of correct samples in the first column.
+    """
+
+    name: str
+    models: tuple[ModelColumns, ...]
+    rows: Tensor | None = None
+    is_proportion: bool = False
+
+    def of_rows(self, column: Tensor | None) -> Tensor | None:
+        """Return the entries ``(n,)`` of a column for the samples that count."""
+        return column if column is None or self.rows is None else column[self.rows]
+
+
+def standard_scores(models: Sequence[Predictions]) -> list[StandardScore]:
+    """Return the loss and the standard metrics of models, see ``score_intervals``.
+
+    Args:
+        models: Predictions of one kind for the same samples, in the same order.
+    """
+    found: list[StandardScore] = []
+    losses = [each.losses for each in models]
+    if all(each is not None for each in losses):
+        columns = [(each,) for each in losses if each is not None]
+        found.append(_same_statistic("loss", mean, columns))
+    kind = models[0].kind
+    if kind == "classification":
+        found += _class_scores(models)
+    elif kind == "multi_label":
+        found += _label_scores(models)
+    elif kind == "regression":
+        values = [
+            (each.figure("predicted").double(), each.figure("target").double()) for each in models
+        ]
+        for name, statistic in (("mae", mae), ("rmse", rmse), ("r2", r2)):
+            found.append(_same_statistic(name, statistic, values))
+    return found
+
+
+def _class_scores(models: Sequence[Predictions]) -> list[StandardScore]:
+    kept = models[0].figure("target") >= 0
     if not bool(kept.any()):
-        return
-    weights = weights[kept]
-    targets, predicted, top = (
-        predictions.figure(name)[kept] for name in ("target", "predicted", "top_classes")
-    )
-    _add_proportion(found, "accuracy", predicted == targets, weights)
-    if predictions.summary.n_outputs > TOP_K:
-        correct = (top == targets.unsqueeze(1)).any(dim=1)
-        _add_proportion(found, "top_5_accuracy", correct, weights)
+        return []
+    targets = models[0].figure("target")[kept]
+    predicted = [each.figure("predicted")[kept] for each in models]
+    correct = [(each == targets,) for each in predicted]
+    found = [_same_statistic("accuracy", mean, correct, kept, is_proportion=True)]
+    if models[0].summary.n_outputs > TOP_K:
+        top = [each.figure("top_classes")[kept] for each in models]
+        among = [((each == targets.unsqueeze(1)).any(dim=1),) for each in top]
+        found.append(_same_statistic("top_5_accuracy", mean, among, kept, is_proportion=True))
     # Classes that are neither targets nor predicted do not count; without them the counts of
     # 33,000 classes fit in memory.
-    classes, numbers = distinct(torch.cat([predicted, targets]))
-    numbers = numbers.view(2, -1)
+    classes, numbers = distinct(torch.cat([*predicted, targets]))
+    *own, shared = numbers.view(len(models) + 1, -1)
+    pairs = [(each, shared) for each in own]
     for name, make in (("balanced_accuracy", balanced_accuracy), ("macro_f1", macro_f1)):
-        _add(found, name, make(len(classes)), numbers[0], numbers[1], weights=weights)
+        found.append(_same_statistic(name, make(len(classes)), pairs, kept))
+    return found
 
 
-def _label_intervals(
-    found: dict[str, Interval], predictions: Predictions, weights: _Weights
-) -> None:
-    counts = predictions.figure("label_counts")
-    _add_proportion(found, "exact_match", (counts == counts[:, :1]).all(dim=1), weights)
-    _add(found, "micro_f1", label_micro_f1, counts, weights=weights)
-    # A label without true positives has F1 0 in every resample.
-    present = predictions.summary.sums["labels"][0] > 0
-    every = torch.arange(len(predictions))
-    predicted, targets = (
-        predictions.labels(name, every)[:, present] for name in ("predicted", "target")
-    )
-    n_labels = predictions.summary.n_outputs
-    statistic = label_macro_f1(predicted, targets, n_labels)
-    _add(found, "macro_f1", statistic, every, weights=weights)
+def _label_scores(models: Sequence[Predictions]) -> list[StandardScore]:
+    counts = [each.figure("label_counts") for each in models]
+    exact = [((each == each[:, :1]).all(dim=1),) for each in counts]
+    every = torch.arange(len(models[0]))
+    of_labels: list[ModelColumns] = []
+    for each in models:
+        # A label without true positives has F1 0 in every resample.
+        present = each.summary.sums["labels"][0] > 0
+        predicted, targets = (
+            each.labels(name, every)[:, present] for name in ("predicted", "target")
+        )
+        statistic = label_macro_f1(predicted, targets, each.summary.n_outputs)
+        of_labels.append(ModelColumns(statistic, (every,)))
+    return [
+        _same_statistic("exact_match", mean, exact, is_proportion=True),
+        _same_statistic("micro_f1", label_micro_f1, [(each,) for each in counts]),
+        StandardScore("macro_f1", tuple(of_labels)),
+    ]
 
 
-def _add_proportion(
-    found: dict[str, Interval], name: str, correct: Tensor, weights: _Weights
-) -> None:
-    if weights.weights is None and weights.groups is None:
-        found[name] = wilson(int(correct.sum()), len(correct))
-    else:
-        _add(found, name, mean, correct, weights=weights)
-
-
-def _add(
-    found: dict[str, Interval],
+def _same_statistic(
     name: str,
     statistic: Statistic,
-    *columns: Tensor,
-    weights: _Weights,
-) -> None:
+    columns: Sequence[tuple[Tensor, ...]],
+    rows: Tensor | None = None,
+    *,
+    is_proportion: bool = False,
+) -> StandardScore:
+    models = tuple(ModelColumns(statistic, each) for each in columns)
+    return StandardScore(name, models, rows, is_proportion)
+
+
+def resampled_score(
+    statistic: Statistic,
+    columns: Sequence[Tensor],
+    weights: Tensor | None = None,
+    groups: Tensor | None = None,
+    level: float = 0.95,
+) -> Interval | None:
+    """Return the bootstrap interval of a score; None if it is unknown.
+
+    It is unknown for a single sample or group, and for a score that is not finite.
+
+    Args:
+        statistic: As in ``bootstrap``; with weights they are its last argument.
+        columns: ``(n, …)`` each.
+        weights: Sample weights ``(n,)``; None if all samples count equally.
+        groups: Group numbers ``(n,)``: whole groups are resampled; None resamples samples.
+        level: Confidence level, between 0 and 1.
+    """
     n = len(columns[0])
-    groups = weights.groups
     if n < 2 or (groups is not None and bool((groups == groups[0]).all())):
-        return
+        return None
     resamples = min(_RESAMPLES, max(200, _MOST_DRAWS // n))
     if groups is not None:
         interval = bootstrap_groups(
-            statistic, *columns, groups=groups, weights=weights.weights, resamples=resamples
+            statistic, *columns, groups=groups, weights=weights, level=level, resamples=resamples
         )
     else:
-        counted = columns if weights.weights is None else (*columns, weights.weights)
-        interval = bootstrap(statistic, *counted, resamples=resamples)
-    if all(map(math.isfinite, (interval.value, interval.low, interval.high))):
-        found[name] = interval
+        counted = columns if weights is None else (*columns, weights)
+        interval = bootstrap(statistic, *counted, level=level, resamples=resamples)
+    finite = all(map(math.isfinite, (interval.value, interval.low, interval.high)))
+    return interval if finite else None
 
 
 # ---------------------------------------------------------------- statistics per resample

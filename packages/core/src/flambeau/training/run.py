@@ -111,9 +111,8 @@ class Run:
     ) -> None:
         options, task = settings.options, components.task
         self.components, self.settings, self.options = components, settings, options
-        self.dispatch = Dispatch(settings.callbacks)
-        self.interrupt = Interrupt()
-        self.shares_evaluation = False
+        self.dispatch, self.interrupt = Dispatch(settings.callbacks), Interrupt()
+        self.shares_evaluation = self.adapted = False
         self.is_main = True
         self.losses = StepLosses(
             history.add_step_losses, skip_nonfinite=options.nonfinite == "skip"
@@ -147,10 +146,8 @@ class Run:
         self._moves = components.device.type != "cpu"
         self.frozen_by_user = {id(p) for p in components.model.parameters() if not p.requires_grad}
         self.trainable: tuple[str, ...] | None = None
-        self.started_phase = -1
+        self.started_phase = self.gap_warned_phase = -1
         self.bn: BatchNormPolicy = "auto"
-        self.adapted = False
-        self.gap_warned_phase = -1
         self.empty_steps = 0
         self.warns_of_empty_steps = self.reports_skipped_steps = True
         if self.average is not None:
@@ -177,6 +174,9 @@ class Run:
             values=self.values.current,
             context=StepContext(values=self.values.current, seed=components.seed),
             folder=self.settings.folder,
+            plan=self.settings.plan,
+            data=self.settings.data,
+            options=self.options,
             not_resumable_reason=not_savable_reason(self.settings.phases)
             or not_resumable_reason(components.train),
         )

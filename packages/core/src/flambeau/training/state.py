@@ -17,6 +17,7 @@ from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
 
 if TYPE_CHECKING:
+    from flambeau.training.options import TrainingOptions
     from flambeau.training.step_intervals import Intervals
 
 
@@ -95,6 +96,9 @@ class TrainState:
         folder: The folder of the run for checkpoints and logs; None if nothing is written.
         not_resumable_reason: Why a checkpoint of the run cannot be resumed; empty if it can.
         intervals: The intervals between evaluations if they are counted in steps, else None.
+        plan: Returns the plan of the run as JSON values (``Plan.to_json``); empty without a plan.
+        data: Values that identify the data (``Data.fingerprint``).
+        options: The training options.
     """
 
     model: nn.Module
@@ -117,6 +121,9 @@ class TrainState:
     folder: Path | None = None
     not_resumable_reason: str = ""
     intervals: Intervals | None = None
+    plan: Callable[[], Mapping[str, Any]] = dict
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    options: TrainingOptions | None = None
 
     @property
     def phase(self) -> Phase:

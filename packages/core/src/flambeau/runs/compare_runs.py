@@ -1,0 +1,58 @@
+"""``compare_runs``: what was chosen otherwise, and whether the scores differ by more than noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flambeau.errors import ArgumentError, InputError
+from flambeau.runs.comparison import Comparison
+from flambeau.runs.find_runs import expanded
+from flambeau.runs.groups import group_runs, single_runs
+from flambeau.runs.noise import compare_groups
+from flambeau.runs.plan_differences import plan_differences
+from flambeau.runs.saved_run import FOLDS_NAME, read_run
+
+PARTS = ("valid", "test")
+
+
+def compare_runs(*folders: str | Path, part: str = "valid") -> Comparison:
+    """Return the comparison of runs: differences of plans, curves, and a test of the scores.
+
+    Runs with one plan and several seeds form a group. The first group is compared with each other
+    one: over the seeds if both have at least four runs, else over the samples if the predictions of
+    each sample are in the folders (``flambeau fit`` and ``learner.interpret(part).save(folder)``
+    write them). Runs on other data are not compared.
+
+    Args:
+        folders: Folders of runs.
+        part: "valid", or "test" for one last look: choosing a plan by its test score makes this
+            score too good.
+
+    Raises:
+        ArgumentError: The part is unknown.
+        InputError: There are fewer than two runs, or a folder is not a run.
+
+    Example:
+        >>> print(compare_runs("runs/small", "runs/large"))  # doctest: +SKIP
+    """
+    if part not in PARTS:
+        raise ArgumentError(f"part is {part!r}, but must be one of {', '.join(PARTS)}.")
+    unique = list(dict.fromkeys(Path(folder) for folder in folders))
+    if len(unique) < 2:
+        raise InputError(
+            f"A comparison needs at least two runs, but {len(unique)} was given. Give their "
+            "folders: flambeau runs compare runs/A runs/B."
+        )
+    runs = [read_run(each) for each in unique]
+    of_folds = [run for run in runs if (run.folder / FOLDS_NAME).is_file()]
+    if of_folds:
+        models = ", ".join(str(each.folder) for each in expanded(of_folds[0])[:2])
+        raise InputError(
+            f"{of_folds[0].folder} has the models of several folds, whose validation samples "
+            f"differ. Compare models of one fold ({models}, …)."
+        )
+    groups = group_runs(runs)
+    if len(groups) == 1:  # one plan: compare the runs with each other
+        groups = single_runs(runs)
+    pairs = compare_groups(groups, part)
+    return Comparison(groups, part, plan_differences(groups), pairs)

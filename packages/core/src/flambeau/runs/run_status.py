@@ -1,0 +1,74 @@
+"""Whether a run has finished, from its record or its newest checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flambeau.wording import type_and_first_line
+
+
+def status_of_record(record: Mapping[str, Any]) -> str:
+    """Return the status of the last fit of a record.
+
+    A fit that has not ended is "running" if its process is alive on this machine, "interrupted" if
+    it is not, and "unknown" on another machine.
+    """
+    fits: Any = record.get("fits")
+    last = fits[-1] if isinstance(fits, list) and fits else {}
+    status = last.get("status") if isinstance(last, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if status in ("finished", "interrupted", "failed"):
+        return str(status)  # pyright: ignore[reportUnknownArgumentType]
+    machine: Any = record.get("machine")
+    host = machine.get("host") if isinstance(machine, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    process = last.get("process") if isinstance(last, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if status != "running" or host != socket.gethostname() or not isinstance(process, int):
+        return "unknown"
+    return "running" if _is_alive(process) else "interrupted"
+
+
+def newest_checkpoint(folder: Path, problems: list[str]) -> dict[str, Any]:
+    """Return plan, rows and progress in the newest readable checkpoint; empty without one.
+
+    Nothing is deleted and no tensor is read.
+
+    Args:
+        folder: The folder of the run.
+        problems: What cannot be read is added to it.
+    """
+    for path in sorted((folder / "checkpoints").glob("step-*/state.json"), reverse=True):
+        try:
+            tree: Any = json.loads(path.read_text(encoding="utf-8"))["tree"]
+            position, phases = tree["position"], tree["phases"]
+            last = phases[-1]["epochs"] if phases else None
+            done = (
+                None
+                if last is None
+                else position["phase"] >= len(phases) - 1 and position["phase_epoch"] >= last
+            )
+            return {"plan": tree["plan"], "rows": tree["history"]["rows"], "done": done}
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+            problems.append(f"{path} cannot be read ({type_and_first_line(error)})")
+    return {}
+
+
+def status_of_checkpoint(checkpoint: Mapping[str, Any]) -> str:
+    """Return "finished" or "interrupted" by the progress in a checkpoint, else "unknown"."""
+    done = checkpoint.get("done")
+    return "unknown" if done is None else "finished" if done else "interrupted"
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid():  # a restarted container often reuses the id of a killed process
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True

@@ -1,0 +1,254 @@
+"""Comparisons: what was chosen otherwise, which test was used, and when runs are not comparable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flambeau import Learner, TensorData
+from flambeau.errors import ArgumentError, InputError
+from flambeau.report.stored_predictions import load_predictions, predictions_path
+from flambeau.runs import compare_runs
+from flambeau.runs.comparison_text import sparkline
+
+Train = Callable[..., Learner]
+
+
+def edit_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "run.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def copied(runs: Path, tmp_path: Path) -> Path:
+    shutil.copytree(runs, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_two_runs_are_compared_over_samples(runs: Path) -> None:
+    found = compare_runs(runs / "bad", runs / "good")
+    (difference,) = [each for each in found.differences if not each.is_of_machine]
+    assert (difference.key, difference.values) == ("lr", ("1e-05", "0.02"))
+    assert difference.is_of_user
+    (pair,) = found.pairs
+    assert (pair.method, pair.verdict, pair.decisive) == ("samples", "better", "accuracy")
+    scores = {each.name: each for each in pair.scores}
+    one, other = (
+        load_predictions(predictions_path(runs / name, "valid")).predictions
+        for name in ("bad", "good")
+    )
+    correct = [each.predicted == each.targets for each in (one, other)]  # type: ignore[union-attr]
+    gain = float(correct[1].double().mean() - correct[0].double().mean())
+    assert scores["accuracy"].difference == pytest.approx(gain)
+    assert scores["loss"].verdict == "better"
+    # A slow loop over resamples of the same samples for both models.
+    difference_of_rows = (correct[1].double() - correct[0].double()).numpy()
+    random = np.random.default_rng(0)
+    means = [random.choice(difference_of_rows, len(difference_of_rows)).mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    # Both ends are random figures of 1,000 and 2,000 resamples.
+    assert scores["accuracy"].low == pytest.approx(low, abs=0.02)
+    assert scores["accuracy"].high == pytest.approx(high, abs=0.02)
+    text = str(found)
+    order = ["What was chosen otherwise", "Curves", "Is B better than A? Yes, by accuracy"]
+    assert sorted(order, key=text.index) == order
+    assert "because 1 run and 1 run are too few for a test over seeds" in text
+    reverse = compare_runs(runs / "good", runs / "bad").pairs[0]
+    assert reverse.verdict == "worse"
+
+
+def test_runs_of_one_plan_are_a_group(runs: Path) -> None:
+    found = compare_runs(runs / "bad", runs / "good", runs / "again")
+    assert [len(group) for group in found.groups] == [1, 2]
+    assert "2 runs with seeds 0, 1" in str(found)
+    accuracy = next(each for each in found.pairs[0].scores if each.name == "accuracy")
+    assert len(accuracy.second) == 2
+    alone = compare_runs(runs / "good", runs / "again")
+    assert [len(group) for group in alone.groups] == [1, 1]
+    assert [each.key for each in alone.differences] == ["seed"]
+
+
+def test_equal_predictions_are_a_tie(copied: Path) -> None:
+    shutil.copytree(copied / "good", copied / "same")
+    edit_record(copied / "same", lambda content: content.update(seed=5))
+    (pair,) = compare_runs(copied / "good", copied / "same").pairs
+    assert pair.verdict == "tie"
+    assert {each.verdict for each in pair.scores} == {"tie"}
+    # The same plan and seed twice: once is enough.
+    shutil.copytree(copied / "good", copied / "twice")
+    found = compare_runs(copied / "bad", copied / "good", copied / "twice")
+    assert [len(group) for group in found.groups] == [1, 1]
+    assert "twice is left out: it has the same plan and seed" in str(found)
+
+
+def test_enough_seeds_are_compared_over_seeds(copied: Path) -> None:
+    for name in ("good", "bad"):
+        for seed in range(10, 15):
+            shutil.copytree(copied / name, copied / f"{name}-{seed}")
+            edit_record(copied / f"{name}-{seed}", lambda c, s=seed: c.update(seed=s))
+            predictions_path(copied / f"{name}-{seed}", "valid").unlink()
+            history = copied / f"{name}-{seed}" / "history.csv"
+            lines = history.read_text().splitlines()
+            column = lines[0].split(",").index("valid_accuracy")
+            cells = lines[-1].split(",")
+            cells[column] = str(float(cells[column]) + 0.001 * seed)
+            history.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    folders = [copied / f"{name}-{seed}" for name in ("bad", "good") for seed in range(10, 15)]
+    (pair,) = compare_runs(*folders).pairs
+    assert (pair.method, pair.verdict) == ("seeds", "better")
+    accuracy = next(each for each in pair.scores if each.name == "accuracy")
+    assert accuracy.p is not None
+    assert 0.001 < accuracy.p < 0.05
+    assert len(accuracy.first) == 5
+    assert "5 and 5 runs with different seeds" in pair.why
+    three = [folder for folder in folders if folder.name.endswith(("10", "11", "12"))]
+    (few,) = compare_runs(*three).pairs
+    assert (few.method, few.verdict) == (None, "unknown")
+    assert "--save" in few.why
+
+
+def test_runs_on_other_samples_are_not_compared(copied: Path, train: Train) -> None:
+    x = torch.randn(900, 4, generator=torch.Generator().manual_seed(1))
+    y = (x[:, 0] > 0).long()
+    for number, other in enumerate(
+        (
+            TensorData.from_tensors(x, y, valid=200),  # another validation part
+            TensorData.from_tensors(x, y, valid=300, test=200),  # other content
+        )
+    ):
+        train(copied / f"other-{number}", data=other, epochs=1)
+        (pair,) = compare_runs(copied / "good", copied / f"other-{number}").pairs
+        assert pair.verdict == "incomparable"
+        assert pair.scores == ()
+        assert "The scores are not compared: they have other" in pair.why
+        assert "Is B better than A? The runs cannot be compared." in str(
+            compare_runs(copied / "good", copied / f"other-{number}")
+        )
+
+
+def test_other_train_samples_with_the_same_validation_samples_are_compared(copied: Path) -> None:
+    edit_record(copied / "good", lambda content: content["data"].update({"train rows": "9"}))
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    assert pair.verdict == "better"
+    assert any("trained on other samples" in note for note in pair.notes)
+    edit_record(copied / "good", lambda content: content["data"].update({"class_counts": [9]}))
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    assert pair.verdict == "better"  # the stored predictions show that the samples are the same
+    predictions_path(copied / "good", "valid").unlink()
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    assert pair.verdict == "incomparable"
+
+
+def test_a_run_without_known_data_is_not_compared(copied: Path) -> None:
+    (copied / "good" / "run.json").unlink()
+    predictions_path(copied / "good", "valid").unlink()
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    assert pair.verdict == "incomparable"
+    assert "not recorded" in pair.why
+
+
+def test_scores_of_another_direction_or_definition_are_left_out(copied: Path) -> None:
+    edit_record(copied / "good", lambda content: content["modes"].update(valid_accuracy="min"))
+    edit_record(copied / "good", lambda content: content.update(task="OtherTask"))
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    names = {each.name for each in pair.scores}
+    assert "accuracy" not in names
+    assert "loss" not in names
+    notes = " ".join(pair.notes)
+    assert "accuracy is not compared: in A larger values are better, in B smaller ones" in notes
+    assert "The loss is not compared" in notes
+
+
+def test_damaged_predictions_are_named_and_never_used(copied: Path) -> None:
+    path = predictions_path(copied / "good", "valid")
+    path.write_bytes(path.read_bytes()[:100])
+    found = compare_runs(copied / "bad", copied / "good")
+    (pair,) = found.pairs
+    assert (pair.method, pair.verdict) == (None, "unknown")
+    assert "predictions-valid.safetensors" in str(found)
+    assert pair.scores  # from the histories
+
+
+def test_several_comparisons_share_the_level(copied: Path, train: Train) -> None:
+    train(copied / "third", lr=0.005, epochs=1)
+    found = compare_runs(copied / "bad", copied / "good", copied / "third")
+    assert [(pair.first, pair.second) for pair in found.pairs] == [("A", "B"), ("A", "C")]
+    assert all("97.5%" in pair.why for pair in found.pairs)
+    wide = next(each for each in found.pairs[0].scores if each.name == "loss")
+    narrow = compare_runs(copied / "bad", copied / "good").pairs[0]
+    alone = next(each for each in narrow.scores if each.name == "loss")
+    assert wide.low is not None
+    assert alone.low is not None
+    assert wide.low < alone.low
+
+
+def test_the_page_is_self_contained_and_the_json_complete(runs: Path, tmp_path: Path) -> None:
+    found = compare_runs(runs / "bad", runs / "good")
+    text = found.save(tmp_path / "page.html").read_text()
+    for part in ("In short", "What was chosen otherwise", "Curves", "B against A", "Runs"):
+        assert f"{part}</h2>" in text
+    assert text.count("<svg") == 4
+    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
+    content = json.loads(json.dumps(found.to_json()))
+    assert content["pairs"][0]["verdict"] == "better"
+    assert content["groups"][1]["runs"][0]["plan"]["lr"] == 0.02
+    markdown = found.save(tmp_path / "page.md").read_text()
+    assert "| lr | 1e-05 |" in markdown
+
+
+def test_models_and_options_outside_the_plan_are_differences(tmp_path: Path, data: Any) -> None:
+    from flambeau import EMA, TrainingOptions
+
+    for name, act, options in (
+        ("a", nn.ReLU(), TrainingOptions()),
+        ("b", nn.Tanh(), TrainingOptions(average=EMA())),
+    ):
+        net = nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 2))
+        choices = {"probe": "off", "lr": 0.01}
+        Learner(
+            data, net, choices=choices, training=options, folder=tmp_path / name, quiet=True
+        ).fit(1)
+    found = {each.key for each in compare_runs(tmp_path / "a", tmp_path / "b").differences}
+    assert {"option average", "model"} <= found
+
+
+def test_regression_and_a_custom_metric(tmp_path: Path, data: Any) -> None:
+    x = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    numbers = TensorData.from_tensors(x, x[:, 0] * 2 + 0.1 * torch.randn(300), valid=100)
+    for name, lr in (("slow", 1e-5), ("fast", 0.05)):
+        choices = {"batch_size": 20, "probe": "off", "lr": lr}
+        learner = Learner(numbers, choices=choices, folder=tmp_path / name, quiet=True)
+        learner.fit(2)
+        learner.interpret("valid").save(tmp_path / name)
+    (pair,) = compare_runs(tmp_path / "slow", tmp_path / "fast").pairs
+    verdicts = {each.name: each.verdict for each in pair.scores}
+    assert verdicts["mae"] == verdicts["rmse"] == verdicts["r2"] == "better"
+
+
+def test_wrong_arguments_are_explained(runs: Path) -> None:
+    with pytest.raises(InputError, match="at least two runs, but 1"):
+        compare_runs(runs / "good", runs / "good")
+    with pytest.raises(ArgumentError, match="must be one of valid, test"):
+        compare_runs(runs / "good", runs / "bad", part="train")
+    with pytest.raises(InputError, match="does not exist"):
+        compare_runs(runs / "good", runs / "nothing")
+    (pair,) = compare_runs(runs / "good", runs / "bad", part="test").pairs
+    assert pair.verdict == "unknown"
+
+
+def test_a_sparkline_has_at_most_24_bars_and_marks_what_is_not_finite() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 0, 7) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0.0, float("nan"), 7.0], 0, 7) == "▁×█"
+    assert len(sparkline(list(range(1000)), 0, 999)) == 24
+
+
