@@ -16,6 +16,7 @@ X = torch.randn(900, 4, generator=GENERATOR)
 Y = ((X[:, 0] * X[:, 1] + X[:, 2]) > 0).long()
 DATA = TensorData.from_tensors(X, Y, valid=300, test=200)
 
+
 def train_run(
     folder: Path, *, data: Any = DATA, seed: int = 0, epochs: int = 2, **choices: Any
 ) -> Learner:

@@ -250,5 +250,3 @@ def test_a_sparkline_has_at_most_24_bars_and_marks_what_is_not_finite() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 0, 7) == "▁▂▃▄▅▆▇█"
     assert sparkline([0.0, float("nan"), 7.0], 0, 7) == "▁×█"
     assert len(sparkline(list(range(1000)), 0, 999)) == 24
-
-

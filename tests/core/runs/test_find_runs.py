@@ -13,7 +13,6 @@ from flambeau.errors import InputError
 from flambeau.runs import find_runs, read_run
 
 
-
 def test_the_table_has_choices_data_scores_time_and_status(runs: Path) -> None:
     found = find_runs(runs)
     assert {run.name for run in found.runs} == {"good", "bad", "again"}
@@ -111,4 +110,3 @@ def test_a_thousand_folders_are_listed(runs: Path, tmp_path: Path) -> None:
     found = find_runs(tmp_path)
     assert len(found) == 1000
     assert len(found.table(last=5).splitlines()) == 8
-

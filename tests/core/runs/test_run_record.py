@@ -106,9 +106,7 @@ def test_a_record_that_cannot_be_written_costs_only_the_record(tmp_path: Path) -
 def test_models_with_one_plan_have_other_digests(tmp_path: Path) -> None:
     nets = [nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 2)) for act in (nn.ReLU(), nn.Tanh())]
     for name, net in zip("ab", nets, strict=True):
-        Learner(
-            DATA, net, choices={"probe": "off"}, folder=tmp_path / name, quiet=True
-        ).fit(1)
+        Learner(DATA, net, choices={"probe": "off"}, folder=tmp_path / name, quiet=True).fit(1)
     assert record(tmp_path / "a")["model"]["digest"] != record(tmp_path / "b")["model"]["digest"]
 
 

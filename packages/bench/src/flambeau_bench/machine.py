@@ -57,4 +57,3 @@ def _gpu_state() -> dict[str, str]:
     line = output_of("nvidia-smi", query, "--format=csv,noheader", "-i0") or ""
     values = [value.strip() for value in line.split(",")]
     return dict(zip(fields, values, strict=True)) if len(values) == len(fields) else {}
-

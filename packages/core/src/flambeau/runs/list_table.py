@@ -27,7 +27,9 @@ def list_text(found: RunList, width: int | None, last: int | None = None) -> str
     lines: list[str] = []
     shown = found.runs[-last:] if last else found.runs
     if shown:
-        lines.append(text_table([*_HEADERS, *_MORE], [_row(found, run) for run in shown], width=width))
+        lines.append(
+            text_table([*_HEADERS, *_MORE], [_row(found, run) for run in shown], width=width)
+        )
     earlier = len(found.runs) - len(shown)
     more = f"; {earlier:,} earlier ones are not shown" if earlier else ""
     lines.append(f"{count_of(len(found.runs), 'run')} in {found.folder}{more}.")

@@ -116,15 +116,17 @@ class _Pair:
         for name in sorted(unlike):
             modes = [run.modes[f"valid_{name}"] for run in (one, other)]
             self.notes.append(
-                f"{name} is not compared: in {self.first.label} {_word(modes[0])} values are better, "
-                f"in {self.second.label} {_word(modes[1])} ones."
+                f"{name} is not compared: in {self.first.label} {_word(modes[0])} values are "
+                f"better, in {self.second.label} {_word(modes[1])} ones."
             )
         task, other_task = (run.record.get("task") for run in (one, other))
         losses = [run.values.get("loss") for run in (one, other)]
         if (losses[0] != losses[1] or task != other_task) and "loss" not in unlike:
             unlike.add("loss")
-            names = f"{losses[0]}, {losses[1]}" if losses[0] != losses[1] else f"{task}, {other_task}"
-            self.notes.append(f"The loss is not compared: the runs have other losses ({names}).")
+            names = losses if losses[0] != losses[1] else [task, other_task]
+            self.notes.append(
+                f"The loss is not compared: the runs have other losses ({name_some(names)})."
+            )
         return unlike
 
     # The two tests
@@ -207,7 +209,9 @@ class _Pair:
                 "(keep_best). Use --part test once, for the final choice."
             )
         if self.part == "test":
-            self.notes.append("Plans that are chosen by their test scores look better than they are.")
+            self.notes.append(
+                "Plans that are chosen by their test scores look better than they are."
+            )
         decisive = self._decisive(scores)
         verdict = "unknown" if decisive is None else decisive.verdict
         name = None if decisive is None else decisive.name
@@ -219,7 +223,9 @@ class _Pair:
         """Return the score that ``keep_best`` watches, else the first metric, else the loss."""
         monitor = (self.first.first.monitor or "").removeprefix("valid_")
         named = {each.name: each for each in scores}
-        metrics = [each for each in scores if each.name != "loss" and each.higher_is_better is not None]
+        metrics = [
+            each for each in scores if each.name != "loss" and each.higher_is_better is not None
+        ]
         if monitor in named and monitor != "loss":
             return named[monitor]
         return (metrics or list(scores) or [None])[0]
@@ -267,7 +273,9 @@ def _of_samples(found: ScoreDifference) -> ScoreResult:
         low, high = interval.low, interval.high
         excludes_zero = low > 0 or high < 0
         is_tie = low == high == 0
-        verdict = "tie" if is_tie else _verdict(interval.value, excludes_zero, found.higher_is_better)
+        verdict = (
+            "tie" if is_tie else _verdict(interval.value, excludes_zero, found.higher_is_better)
+        )
     return ScoreResult(
         found.name, found.first, found.second, low, high, None, found.higher_is_better, verdict
     )

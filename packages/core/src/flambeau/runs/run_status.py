@@ -18,14 +18,13 @@ def status_of_record(record: Mapping[str, Any]) -> str:
     A fit that has not ended is "running" if its process is alive on this machine, "interrupted" if
     it is not, and "unknown" on another machine.
     """
-    fits: Any = record.get("fits")
-    last = fits[-1] if isinstance(fits, list) and fits else {}
-    status = last.get("status") if isinstance(last, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    try:
+        last = record["fits"][-1]
+        status, process, host = last["status"], last["process"], record["machine"]["host"]
+    except (KeyError, IndexError, TypeError):  # edited by hand, or by another program
+        return "unknown"
     if status in ("finished", "interrupted", "failed"):
-        return str(status)  # pyright: ignore[reportUnknownArgumentType]
-    machine: Any = record.get("machine")
-    host = machine.get("host") if isinstance(machine, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    process = last.get("process") if isinstance(last, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return str(status)
     if status != "running" or host != socket.gethostname() or not isinstance(process, int):
         return "unknown"
     return "running" if _is_alive(process) else "interrupted"

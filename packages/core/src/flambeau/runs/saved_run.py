@@ -121,7 +121,7 @@ class SavedRun:
 
     @property
     def modes(self) -> Mapping[str, str]:
-        """Whether smaller ("min") or larger ("max") values of a column of the history are better."""
+        """Whether smaller ("min") or larger ("max") values of a history column are better."""
         found = _mapping(self.record.get("modes"))
         return found or {"train_loss": "min", "valid_loss": "min"}
 
@@ -239,7 +239,9 @@ def _read_plan(
             try:
                 return Plan.from_json(_mapping(saved))
             except FlambeauError as error:
-                problems.append(f"{folder}: the plan in the {source} is invalid: {error}".rstrip("."))
+                problems.append(
+                    f"{folder}: the plan in the {source} is invalid: {error}".rstrip(".")
+                )
     return None
 
 
