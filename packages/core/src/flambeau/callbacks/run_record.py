@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -102,13 +103,11 @@ class RunRecord(Callback):
 
 
 def _facts(state: TrainState) -> dict[str, Any]:
-    import flambeau
-
     git = git_state(Path.cwd())
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "flambeau": flambeau.__version__,
+        "flambeau": version("flambeau"),
         "seed": state.seed,
         "plan": dict(state.plan()),
         "data": dict(state.data),
