@@ -1,5 +1,5 @@
 # Developer commands. A change must pass `make check`; .ci/run does the same on a new machine.
-.PHONY: sync fmt lint type test test-all test-floor torchtext bench check
+.PHONY: sync fmt lint type test test-all test-floor torchtext trackers bench check
 
 FLOOR_TORCH := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' packages/core/pyproject.toml)
 FLOOR_VENV ?= .venv-floor
@@ -32,6 +32,9 @@ test-floor:  ## run the quick tests with the oldest supported torch (an environm
 
 torchtext:  ## compare flambeau_text with torchtext 0.18 (an environment of 4.9 GB)
 	cd tests/torchtext && uv run --frozen pytest -q
+
+trackers:  ## open the files of the trackers with their own readers (an environment of 5 GB)
+	uv run --frozen --project tests/trackers pytest -q -m "" -p no:cacheprovider tests/core/callbacks/test_tracker_files.py
 
 bench:  ## list the benchmarks; `uv run flambeau bench run quick` runs them
 	uv run flambeau bench list

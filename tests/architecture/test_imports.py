@@ -25,7 +25,7 @@ PACKAGES = {
 HEAVY = {
     "PIL", "IPython", "datasets", "matplotlib", "mlflow", "pandas", "pyarrow", "pytest",
     "sacrebleu", "scipy", "sklearn", "spacy", "tensorboard", "timm", "tokenizers", "torchvision",
-    "transformers", "typer", "wandb",
+    "trackio", "transformers", "typer", "wandb",
 }  # fmt: skip
 MAX_ADDED = 150  # modules that flambeau loads in addition to torch
 MAX_OF_A_DOMAIN = 75  # modules that a kind of data loads in addition to flambeau
