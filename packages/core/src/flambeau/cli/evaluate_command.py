@@ -44,6 +44,14 @@ class Part(StrEnum):
 
 _WHOLE = (Part.auto, Part.all)
 
+SavesPredictions = Annotated[
+    bool,
+    typer.Option(
+        "--save", help="Store the predictions beside the model, for `flambeau runs compare`."
+    ),
+]
+"""The option ``--save``."""
+
 
 def evaluate(
     context: typer.Context,
@@ -58,23 +66,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Write a report with the largest errors: .html, .md or .json."),
     ] = None,
-    save: Annotated[
-        bool,
-        typer.Option(
-            "--save", help="Store the predictions beside the model, for `flambeau runs compare`."
-        ),
-    ] = False,
+    save: SavesPredictions = False,
     threshold: Threshold = None,
 ) -> None:
     """Evaluate an exported model on labelled data.
 
     The scores are the loss and the metrics of training.
     """
-    if any(word.partition("=")[0] == "--like" for word in context.args):
-        raise ArgumentError(
-            "--like has no meaning here: the data are always read with the options of the export "
-            f"{model}. Omit --like."
-        )
+    _refuse_like(context.args, model)
     predictor = Predictor.load(model)
     predictor.task = with_threshold(predictor.task, threshold)
     record = predictor.record
@@ -117,6 +116,15 @@ def evaluate(
     names = "" if whole and part in _WHOLE else ", ".join(chosen)
     scored = ": ".join(filter(None, ("all" if part is Part.all or not names else "", names)))
     typer.echo(f"{count:,} samples ({scored})\n" + _score_table(predictor.task, scores))
+
+
+def _refuse_like(words: list[str], model: Path) -> None:
+    """Raise an ArgumentError for the option ``--like``."""
+    if any(word.partition("=")[0] == "--like" for word in words):
+        raise ArgumentError(
+            "--like has no meaning here: the data are always read with the options of the export "
+            f"{model}. Omit --like."
+        )
 
 
 def _run_folder(model: Path, chosen: list[str]) -> Path:

@@ -3,7 +3,7 @@
 from flambeau.runs.compare_runs import compare_runs
 from flambeau.runs.comparison import Comparison, PairResult, ScoreResult
 from flambeau.runs.find_runs import RunList, find_runs
-from flambeau.runs.groups import RunGroup
+from flambeau.runs.run_groups import RunGroup
 from flambeau.runs.saved_run import SavedRun, read_run
 
 __all__ = [

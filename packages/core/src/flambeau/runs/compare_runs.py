@@ -7,9 +7,9 @@ from pathlib import Path
 from flambeau.errors import ArgumentError, InputError
 from flambeau.runs.comparison import Comparison
 from flambeau.runs.find_runs import expanded
-from flambeau.runs.groups import group_runs, single_runs
 from flambeau.runs.noise import compare_groups
 from flambeau.runs.plan_differences import plan_differences
+from flambeau.runs.run_groups import group_runs, single_runs
 from flambeau.runs.saved_run import FOLDS_NAME, read_run
 
 PARTS = ("valid", "test")

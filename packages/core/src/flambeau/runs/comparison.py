@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flambeau.runs.groups import RunGroup
-
-if TYPE_CHECKING:
-    from flambeau.report.page import Page
+from flambeau.report.page import Page
+from flambeau.runs.comparison_page import comparison_page
+from flambeau.runs.comparison_text import comparison_json, comparison_text
+from flambeau.runs.run_groups import RunGroup
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,10 @@ class Comparison:
         Args:
             width: Characters per line of the tables; None does not wrap.
         """
-        from flambeau.runs.comparison_text import comparison_text
-
         return comparison_text(self, width)
 
     def page(self) -> Page:
         """Return the comparison as a page, to which sections can be added before saving it."""
-        from flambeau.runs.comparison_page import comparison_page
-
         return comparison_page(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -136,8 +132,6 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
-        from flambeau.runs.comparison_text import comparison_json
-
         return comparison_json(self)
 
 

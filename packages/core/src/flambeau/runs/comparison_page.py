@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from flambeau.plotting import can_plot
 from flambeau.report.blocks import Block, Figures, Table, Text
 from flambeau.report.page import Page
-from flambeau.runs.comparison import Comparison, PairResult
 from flambeau.runs.comparison_text import answer, difference_rows, pair_title, score_rows
 from flambeau.runs.curves import curve_figures, interval_figure
 from flambeau.runs.list_table import duration_text, git_text
 from flambeau.wording import name_some
+
+if TYPE_CHECKING:
+    from flambeau.runs.comparison import Comparison, PairResult
 
 
 def comparison_page(found: Comparison) -> Page:

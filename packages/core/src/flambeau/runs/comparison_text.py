@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flambeau.report.text_table import text_table
-from flambeau.runs.comparison import Comparison, PairResult, ScoreResult
-from flambeau.runs.groups import RunGroup
 from flambeau.runs.list_table import duration_text, run_json
+from flambeau.runs.run_groups import RunGroup
 from flambeau.training.history import History
+
+if TYPE_CHECKING:
+    from flambeau.runs.comparison import Comparison, PairResult, ScoreResult
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24  # characters of a curve

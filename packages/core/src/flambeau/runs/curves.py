@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from flambeau.plotting import COLOURS, MIDDLE_GREY, axes_row, new_figure, shorten_label, style_axes
 from flambeau.report.plots_history import is_by_step, row_positions
-from flambeau.runs.comparison import Comparison, PairResult
 from flambeau.runs.comparison_text import curve_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from flambeau.runs.comparison import Comparison, PairResult
 
 _MOST_PANELS = 6
 _STYLES = ("-", "--", ":", "-.")  # beyond six groups the colours repeat

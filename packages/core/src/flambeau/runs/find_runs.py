@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flambeau.errors import FlambeauError, InputError
+from flambeau.runs.list_table import list_json, list_text
 from flambeau.runs.saved_run import FOLDS_NAME, PLAN_NAME, SavedRun, is_run, read_run
 from flambeau.wording import type_and_first_line
 
@@ -44,14 +45,10 @@ class RunList:
             width: Characters per line; None does not wrap.
             last: Number of runs that are shown, the last ones; None shows all.
         """
-        from flambeau.runs.list_table import list_text
-
         return list_text(self, width, last)
 
     def to_json(self) -> dict[str, Any]:
         """Return the list as JSON values."""
-        from flambeau.runs.list_table import list_json
-
         return list_json(self)
 
 

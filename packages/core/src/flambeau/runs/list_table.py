@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flambeau.plan.table import value_text
 from flambeau.report.text_table import text_table
-from flambeau.runs.find_runs import RunList
 from flambeau.runs.saved_run import SavedRun
 from flambeau.wording import count_of, name_some
+
+if TYPE_CHECKING:
+    from flambeau.runs.find_runs import RunList
 
 _HEADERS = ("run", "status", "model", "lr", "batch", "epochs", "chosen by you", "data", "scores")
 _MORE = ("time", "started", "git", "machine")

@@ -20,7 +20,7 @@ from flambeau.report.stored_predictions import (
 )
 from flambeau.runs.comparison import PairResult, ScoreResult
 from flambeau.runs.data_identity import match_data
-from flambeau.runs.groups import RunGroup
+from flambeau.runs.run_groups import RunGroup
 from flambeau.runs.saved_run import SavedRun
 from flambeau.wording import count_of, name_some
 

@@ -8,8 +8,8 @@ from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
 from flambeau.plan.table import value_text
 from flambeau.runs.comparison import Difference
-from flambeau.runs.groups import MACHINE_KEYS, RunGroup
 from flambeau.runs.list_table import git_text
+from flambeau.runs.run_groups import MACHINE_KEYS, RunGroup
 
 _ABSENT = "(absent)"
 

@@ -110,7 +110,7 @@ class SavedRun:
 
     @property
     def reason(self) -> str | None:
-        """Why the last fit ended early or failed; None if nothing is known."""
+        """Why the last fit ended early or failed; None if it is not known."""
         return self.fits[-1].get("reason") if self.fits else None
 
     @property
