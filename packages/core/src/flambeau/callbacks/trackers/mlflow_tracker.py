@@ -45,7 +45,7 @@ class MLflowTracker(Tracker):
         self._client: Any = None
 
     def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:
-        self._client = self.library.MlflowClient(self.tracking_uri)
+        self._client = self.api.MlflowClient(self.tracking_uri)
         if self.run_id is not None:
             self._client.update_run(self.run_id, status="RUNNING")
             return self.run_id
@@ -56,7 +56,7 @@ class MLflowTracker(Tracker):
             experiment = found.experiment_id
         name = self.name or (state.folder.name if state.folder is not None else None)
         run_id = str(self._client.create_run(experiment, run_name=name).info.run_id)
-        entities = self.library.entities
+        entities = self.api.entities
         params = [
             entities.Param(_key(key), str(value)[:_LONGEST]) for key, value in parameters.items()
         ]
@@ -66,7 +66,7 @@ class MLflowTracker(Tracker):
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)  # milliseconds
-        metric = self.library.entities.Metric
+        metric = self.api.entities.Metric
         metrics = [metric(_key(name), value, now, step) for name, value in values.items()]
         self._client.log_batch(self.run_id, metrics=metrics)
 

@@ -40,7 +40,7 @@ class TensorBoardTracker(Tracker):
         own = Path(str(state.folder or "runs")) / "tensorboard"
         folder = str(self.run_id or self.folder or own)
         step = state.position.step
-        self._writer = self.library.SummaryWriter(folder, purge_step=step + 1 if step else None)
+        self._writer = self.api.SummaryWriter(folder, purge_step=step + 1 if step else None)
         lines = [f"| {name} | {value} |" for name, value in parameters.items()]
         text = "\n".join(["| key | value |", "| --- | --- |", *lines])
         self._writer.add_text("plan", text, step)

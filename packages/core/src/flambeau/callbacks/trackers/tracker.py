@@ -42,7 +42,7 @@ class Tracker(Callback):
     def __init__(self) -> None:
         self.run_id: str | None = None
         self._is_open = False
-        self.library: Any = imported(self.module, self.package)
+        self.api: Any = imported(self.module, self.package)
 
     @abstractmethod
     def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ class TrackioTracker(Tracker):
 
     def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:
         name = self.run_id or self.name or (state.folder.name if state.folder is not None else None)
-        self._run = self.library.init(
+        self._run = self.api.init(
             project=self.project,
             name=name,
             space_id=self.space_id,

@@ -49,7 +49,7 @@ class WandbTracker(Tracker):
         self._is_own = True
 
     def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:
-        given = self.library.run
+        given = self.api.run
         self._is_own = given is None
         self._run = given if given is not None else self._init(state)
         self._run.config.update(dict(parameters), allow_val_change=True)
@@ -69,7 +69,7 @@ class WandbTracker(Tracker):
         mode = self.mode or os.environ.get("WANDB_MODE")
         # Offline the server cannot be asked for the earlier part; wandb would warn of the argument.
         resume = "allow" if self.run_id is not None and mode in (None, "online") else None
-        return self.library.init(
+        return self.api.init(
             project=self.project,
             name=self.name or (state.folder.name if state.folder is not None else None),
             id=self.run_id,
