@@ -262,20 +262,6 @@ def test_an_export_reads_further_tables_alike(tmp_path: Path) -> None:
     assert math.isfinite(started.fit().rows[-1]["valid_loss"])
 
 
-def test_verbs_that_do_not_support_several_targets_say_so(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    data = TabularData.from_df(table(), NAMES, calibration=0.2)
-    made = learner(data)
-    made.fit(1)
-    assert set(made.calibrate().values) == {"churn", "ok"}
-    with pytest.raises(ArgumentError, match="predicts no intervals"):
-        made.calibrate(intervals=True)
-    monkeypatch.setattr(Learner, "fit", None)  # refused before anything is trained
-    with pytest.raises(ArgumentError, match="cannot be averaged"):
-        learner(data).fit_folds(2, epochs=1)
-
-
 def test_the_doctor_and_the_report_read_each_target(tmp_path: Path) -> None:
     frame = table().assign(copy=lambda each: each["amount"].fillna(0) * 2)
     options = TabularOptions(target_tasks={"amount": "gamma"}, target_classes={"ok": ["1", "0"]})

@@ -119,7 +119,7 @@ def assemble(
     n = len(frame)
     several = are_of_several_kinds(frame, names, options)
     kept, note = rows_with_target(frame, names, some=several)
-    if note is not None:
+    if kept is not None:
         frame = frame.take(kept)
     frame = replace(frame, readings=(*frame.readings, *found))
     structure = Structure.of(frame, options)
@@ -135,7 +135,7 @@ def assemble(
         )
     split = request.resolve(
         n,
-        kept=kept if note is not None else None,
+        kept=kept,
         given=given or None,
         classes=single.values.numpy() if is_classes and single is not None else None,
         groups=structure.groups,
@@ -156,7 +156,7 @@ def assemble(
         "structure": structure,
         "label_type": labels,
         "notes": notes,
-        "kept": None if note is None else kept,
+        "kept": kept,
     }
 
 

@@ -88,8 +88,8 @@ def suggested_target(frame: Frame) -> str:
 
 def rows_with_target(
     frame: Frame, names: Sequence[str], *, some: bool = False
-) -> tuple[NDArray[np.int64], str | None]:
-    """Return the rows in which no target is missing, and a note about the others.
+) -> tuple[NDArray[np.int64] | None, str | None]:
+    """Return the rows in which no target is missing, and a note about the others; None for all.
 
     Args:
         frame: The table.
@@ -101,13 +101,13 @@ def rows_with_target(
     """
     columns = [missing_targets(frame.column(name)) for name in names]
     missing = np.logical_and.reduce(columns) if some else np.logical_or.reduce(columns)
+    if len(missing) and not missing.any():
+        return None, None
     kept = np.flatnonzero(~missing)
     if not len(kept):
         shown = name_some(map(repr, names))
         what = f"all {len(frame):,} rows" if len(frame) else "a table without rows"
         raise InputError(f"The target {shown} is missing in {what}. Give rows with a target.")
-    if len(kept) == len(frame):
-        return kept, None
     first = int(np.flatnonzero(missing)[0])
     n = len(frame) - len(kept)
     note = f"{n:,} rows without a target are left out (the first is row {first})"
@@ -174,8 +174,9 @@ def _read_column(cells: pa.ChunkedArray, name: str, options: TabularOptions) -> 
     classes = read_labels(known, task="classification", classes=options.classes)
     number_of = dict(zip(known, classes.values.tolist(), strict=True))
     numbers = [number_of.get(value, -1) for value in distinct.to_pylist()]
-    values = torch.from_numpy(np.array(numbers, dtype=np.int64)[codes])
-    return replace(first, values=values, names=classes.names)
+    # In the smallest type: ten million class numbers in int64 have 80 MB.
+    table = np.array(numbers, dtype=np.min_scalar_type(-len(classes.names) - 1))
+    return replace(first, values=torch.from_numpy(table[codes]), names=classes.names)
 
 
 def _ordered_categories(cells: pa.ChunkedArray, options: TabularOptions) -> tuple[str, ...] | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -245,7 +244,7 @@ class TargetColumns:
 
 def _known(targets: Targets) -> tuple[Targets, Tensor]:
     """Return the targets that are not missing, and which rows lack them, bool ``(n,)``."""
-    missing = torch.from_numpy(targets.missing(np.arange(len(targets.values))))
+    missing = torch.from_numpy(targets.missing())
     if not bool(missing.any()):
         return targets, missing
     return replace(targets, values=targets.values[~missing]), missing
@@ -254,7 +253,7 @@ def _known(targets: Targets) -> tuple[Targets, Tensor]:
 def _facts_of(targets: Targets, train: Rows, weights: Tensor | None) -> dict[str, Any]:
     """Return what describes the train targets of one task."""
     known, missing = _known(targets.select(train))
-    values = known.of(np.arange(len(known.values)))
+    values = known.of()
     names: Sequence[str] | None = targets.names if targets.kind == "classification" else None
     facts = describe_target(values, names, weights)
     if targets.kind == "regression":

@@ -156,6 +156,7 @@ class SplitRequest:
             )
         self.refuse_unused_sizes({part: len(each) for part, each in rows.items()})
         method, notes = "given" if rows else "", ()
+        is_whole = not rows  # rows that are drawn need no second numbering
         if not len(rows.get("train", ())):
             assigned = np.zeros(n if kept is None else len(kept), np.bool_)
             for each in rows.values():
@@ -164,16 +165,19 @@ class SplitRequest:
             method = method and "given; train is the rows without a part"
         if missing := self.to_draw(rows):
             drawn_as = list(missing)
+            train = rows["train"]
             if times is not None:
-                drawn = self._draw_latest(rows["train"], missing, times, embargo)
+                drawn = self._draw_latest(train, missing, times, embargo)
             else:
                 # Split.random always draws valid: if it is given, another part is drawn as valid.
                 if "valid" not in missing:
                     drawn_as = list(_DRAWN[: len(missing)])
-                drawn = self._draw(rows["train"], missing, drawn_as, classes, class_names, groups)
-            train = rows["train"]
+                classes, groups = (
+                    each if each is None or is_whole else each[train] for each in (classes, groups)
+                )
+                drawn = self._draw(len(train), missing, drawn_as, classes, class_names, groups)
             for part, name in zip(("train", *missing), ("train", *drawn_as), strict=True):
-                rows[part] = train[drawn.part(name)]
+                rows[part] = drawn.part(name) if is_whole else train[drawn.part(name)]
             names = " and ".join(missing)
             method = f"{names} drawn from train, {drawn.method}" if method else drawn.method
             notes = drawn.notes
@@ -226,31 +230,30 @@ class SplitRequest:
 
     def _draw(
         self,
-        train: Rows,
+        n: int,
         missing: Sequence[str],
         drawn_as: Sequence[str],
         classes: NDArray[Any] | None,
         class_names: Sequence[str] | None,
         groups: NDArray[Any] | None,
     ) -> Split:
-        """Draw the missing parts from ``train``; part ``missing[i]`` is named ``drawn_as[i]``.
+        """Draw the missing parts from ``n`` train rows; ``missing[i]`` is named ``drawn_as[i]``.
 
         Raises:
             ArgumentError: A size is not a number.
             SplitError: A size is invalid. The message names the missing part.
         """
         sizes = {name: self._size(part) for name, part in zip(drawn_as, missing, strict=True)}
-        labels = None if classes is None else classes[train]
         few = ""
         try:
             if groups is not None:
-                n_groups = len(np.unique(groups[train]))
-                if len(sizes) + 1 < n_groups < len(train):
-                    return Split.by_group(groups[train], **sizes, seed=self.seed)
-                if n_groups < len(train):
+                n_groups = len(np.unique(groups))
+                if len(sizes) + 1 < n_groups < n:
+                    return Split.by_group(groups, **sizes, seed=self.seed)
+                if n_groups < n:
                     few = f"only {n_groups} distinct groups: a group may be in several parts"
             found = Split.random(
-                len(train), **sizes, seed=self.seed, stratify=labels, class_names=class_names
+                n, **sizes, seed=self.seed, stratify=classes, class_names=class_names
             )
             return replace(found, notes=(*found.notes, few)) if few else found
         except (ArgumentError, SplitError) as error:
@@ -258,7 +261,7 @@ class SplitRequest:
                 raise
             shown = ", ".join(f"{part}={self._size(part)!r:.60}" for part in missing)
             raise type(error)(
-                f"{shown} cannot be drawn from the {len(train):,} train rows. Give a fraction "
+                f"{shown} cannot be drawn from the {n:,} train rows. Give a fraction "
                 "below 1 (0.2), or a number of rows (int) that leaves rows for train."
             ) from error
 

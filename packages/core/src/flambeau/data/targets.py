@@ -75,14 +75,14 @@ class Targets:
         """Return the targets of ``rows``, in the order of ``rows``."""
         return replace(self, values=self.values[torch.as_tensor(rows)])
 
-    def of(self, rows: Rows) -> Tensor:
-        """Return the values of ``rows`` as they are in batches: class numbers are int64."""
-        values = self.values[torch.as_tensor(rows)]
+    def of(self, rows: Rows | None = None) -> Tensor:
+        """Return the values of ``rows`` (None: all) as they are in batches: classes are int64."""
+        values = self.values if rows is None else self.values[torch.as_tensor(rows)]
         return values.long() if self.kind == "classification" else values
 
-    def missing(self, rows: Rows) -> NDArray[np.bool_]:
-        """Return which of ``rows`` have no label (-100) or number (NaN), ``(rows,)``."""
-        values = self.values[torch.as_tensor(rows)]
+    def missing(self, rows: Rows | None = None) -> NDArray[np.bool_]:
+        """Return which of ``rows`` (None: all) have no label (-100) or number (NaN), ``(n,)``."""
+        values = self.values if rows is None else self.values[torch.as_tensor(rows)]
         if self.kind == "classification":
             return np.asarray((values < 0).numpy())
         missing = values.isnan()

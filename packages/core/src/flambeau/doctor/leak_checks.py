@@ -20,8 +20,9 @@ from flambeau.wording import name_some
 # Rows, and values per row, that are compared; 100,000 rows take 0.1 s on a 2-core Xeon.
 _MOST_TRAIN, _MOST_OTHER, _MOST_VALUES = 100_000, 20_000, 64
 _MOST_CANDIDATES = 2_000
-# Values of a row that decide whether it is compared; rows whose values are read at once.
-_MARK_VALUES, _CHUNK = 6, 1 << 19
+# Values of a row that decide whether it is compared; rows whose values are read at once: they are
+# float64, so that 64 values of 16,384 rows need 8 MB.
+_MARK_VALUES, _CHUNK = 6, 1 << 14
 _MIXER = 0x2545F4914F6CDD1D
 # Real data sets contain some copies: 1% is far above the share in Fashion-MNIST or CIFAR-10.
 _LEAST_SHARE, _LEAST_COPIES = 0.01, 2
@@ -198,11 +199,11 @@ def _count_differing(count: int) -> str:
 def _copies(train: MemoryDataset, other: MemoryDataset) -> tuple[list[tuple[int, int]], int]:
     """Return equal pairs (position in ``other``, in train) and how many rows were compared."""
     rows, others = _rows_to_compare(train, other)
-    train_values = _some_values(train.inputs, rows)
-    other_values = _some_values(other.inputs, others)
-    if _chance_of_equal_rows(train_values) * len(train_values) > _BY_CHANCE:
+    some = _some_values(train.inputs, rows[_spread(len(rows), 1_000)], _MOST_VALUES)
+    if _chance_of_equal_rows(some) * len(rows) > _BY_CHANCE:
         return [], len(others)
-    train_hashes, other_hashes = _row_hashes(train_values), _row_hashes(other_values)
+    train_hashes = _row_hashes(train, rows, _MOST_VALUES)
+    other_hashes = _row_hashes(other, others, _MOST_VALUES)
     n_distinct = len(unique_counts(train_hashes)[0])
     if _are_codes(train) and n_distinct < _MOSTLY_DISTINCT * len(train_hashes):
         return [], len(others)
@@ -237,7 +238,7 @@ def _marked(dataset: MemoryDataset, step: int) -> Tensor:
     found: list[Tensor] = []
     for first in range(0, len(dataset), _CHUNK):
         rows = torch.arange(first, min(first + _CHUNK, len(dataset)))
-        hashes = _row_hashes(_some_values(dataset.inputs, rows, _MARK_VALUES))
+        hashes = _row_hashes(dataset, rows, _MARK_VALUES)
         # The low bits of the hashes of whole numbers are 0, so all bits are mixed.
         marks = ((hashes ^ (hashes >> 32)) * _MIXER) >> 33
         found.append(rows[marks % step == 0])
@@ -249,7 +250,7 @@ def _are_codes(dataset: MemoryDataset) -> bool:
     return not any(v.is_floating_point() or v.dtype == torch.uint8 for v in dataset.inputs.values())
 
 
-def _some_values(inputs: Mapping[str, Tensor], rows: Tensor, most: int = _MOST_VALUES) -> Tensor:
+def _some_values(inputs: Mapping[str, Tensor], rows: Tensor, most: int) -> Tensor:
     """Return up to ``most`` values of each row, at the same positions: float64 ``(rows, …)``."""
     parts: list[Tensor] = []
     for name, value in inputs.items():
@@ -261,9 +262,8 @@ def _some_values(inputs: Mapping[str, Tensor], rows: Tensor, most: int = _MOST_V
     return torch.cat(parts, dim=1)
 
 
-def _chance_of_equal_rows(values: Tensor) -> float:
+def _chance_of_equal_rows(some: Tensor) -> float:
     """Return the probability that two rows are equal, assuming independent columns."""
-    some = values[_spread(len(values), 1_000)]
     log = 0.0
     for column in some.T:
         shares = unique_counts(column)[1].double() / len(column)
@@ -271,11 +271,16 @@ def _chance_of_equal_rows(values: Tensor) -> float:
     return math.exp(log)
 
 
-def _row_hashes(values: Tensor) -> Tensor:
+def _row_hashes(dataset: MemoryDataset, rows: Tensor, most: int) -> Tensor:
     """Return one int64 per row, the same for equal rows, whatever the order of summation."""
-    draws = keyed.generator(0, "doctor/marks")
-    vector = torch.randint(-(2**62), 2**62, (values.shape[1],), generator=draws)
-    return ((values + 0.0).view(torch.int64) * vector).sum(1)  # + 0.0 turns -0 into 0
+    found: list[Tensor] = []
+    for part in rows.split(_CHUNK):
+        values = _some_values(dataset.inputs, part, most)
+        draws = keyed.generator(0, "doctor/marks")
+        vector = torch.randint(-(2**62), 2**62, (values.shape[1],), generator=draws)
+        # + 0.0 turns -0 into 0
+        found.append(values.add_(0.0).view(torch.int64).mul_(vector).sum(1))
+    return torch.cat(found)
 
 
 def _spread(n: int, most: int) -> Tensor:

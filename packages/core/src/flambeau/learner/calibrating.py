@@ -18,7 +18,7 @@ from flambeau.learner.build import BuiltPlan
 from flambeau.report.calibration import Calibration, calibration
 from flambeau.report.text_table import text_table
 from flambeau.task.metrics import score
-from flambeau.task.predicted_intervals import CONFORMAL, GROUP, fit_intervals
+from flambeau.task.predicted_intervals import GROUP, with_intervals
 from flambeau.task.probability_calibration import Rows, joined
 from flambeau.task.task import StepContext, Task
 from flambeau.wording import describe_values
@@ -113,7 +113,7 @@ def _calibrate(
         values: dict[str, Any] = as_json_value(found, f"{type(task).__name__}.calibrate()")
         if intervals:
             pairs = _with_groups(_pairs(built, "calibration", context), data)
-            values[CONFORMAL] = fit_intervals(task, pairs)
+            values = with_intervals(task, values, pairs)
         if not values:
             raise InputError(
                 f"{type(task).__name__} has no calibration to fit. Use Classification, "

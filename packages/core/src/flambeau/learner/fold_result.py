@@ -254,13 +254,14 @@ class FoldResult:
         """Loss and metrics of the held-out predictions of all rows."""
         return self.interpretation.scores
 
-    def _outputs(self) -> Tensor:
+    def _outputs(self) -> Any:
         return self._every.of_fold(self.held_out.outputs)
 
     def _scores(self, chosen: Tensor) -> dict[str, float]:
         task = self.task
         metrics: dict[str, Any] = {**task.loss_metrics(), **task.metrics()}
-        task.update(metrics, self._outputs()[chosen], self.held_out.batch.rows(chosen))
+        outputs = self._every.of_fold(self.held_out.outputs[chosen])
+        task.update(metrics, outputs, self.held_out.batch.rows(chosen))
         return {name: score(each) for name, each in metrics.items()}
 
     # The ensemble
@@ -277,10 +278,8 @@ class FoldResult:
         """
         chosen = self._chosen(folds)
         task = self._ensemble_task(chosen)
-        scores = self._interval_scores(task, chosen)
-        if scores:
-            saved = {name: each.arguments() for name, each in scores.items()}
-            task.calibration = {CONFORMAL: saved}
+        if scores := self._interval_scores(task, chosen):
+            task.calibration = {CONFORMAL: scores}
         members = [each for each in self.members if each.fold in chosen]
         inputs = self._preprocessors(chosen)[0]
         model = ModelEnsemble(each.model for each in members)
@@ -365,17 +364,22 @@ class FoldResult:
         of_members = [number[each.fold] for each in members]
         return EnsembleTask(tasks, of_members, self._preprocessors(folds)[1])
 
-    def _interval_scores(self, task: EnsembleTask, folds: Sequence[int]) -> dict[str, FoldScores]:
-        from flambeau.task.fold_intervals import fit_fold_scores
+    def _interval_scores(self, task: EnsembleTask, folds: Sequence[int]) -> dict[str, Any]:
+        """Return the scores of the held-out rows as JSON values."""
+        from flambeau.task.combined import CombinedTask
+        from flambeau.task.fold_intervals import fit_fold_scores, fit_scores_of_targets
 
-        outputs = task.of_fold(self.held_out.outputs)
-        parts: list[tuple[Tensor, Batch, Sequence[Any] | None]] = []
+        parts: list[tuple[Any, Batch, Sequence[Any] | None]] = []
         for fold in folds:
             chosen = (self.held_out.folds == fold).nonzero().squeeze(1)
             groups = self.held_out.groups
             own = None if groups is None else [groups[int(at)] for at in chosen]
-            parts.append((outputs[chosen], self.held_out.batch.rows(chosen), own))
-        return fit_fold_scores(task.of_mean, parts)
+            outputs = task.of_fold(self.held_out.outputs[chosen])
+            parts.append((outputs, self.held_out.batch.rows(chosen), own))
+        if not isinstance(task.of_mean, CombinedTask):
+            return _as_json(fit_fold_scores(task.of_mean, parts))
+        of_targets = fit_scores_of_targets(task.of_mean, parts)
+        return {name: _as_json(scores) for name, scores in of_targets.items()}
 
     def _preprocessors(self, folds: Sequence[int]) -> tuple[list[Preprocessor], list[int]]:
         """Return the distinct preprocessors, and the number of that of each model."""
@@ -390,6 +394,10 @@ class FoldResult:
             if not same:
                 distinct.append(own)
         return distinct, numbers
+
+
+def _as_json(scores: Mapping[str, FoldScores]) -> dict[str, Any]:
+    return {name: each.arguments() for name, each in scores.items()}
 
 
 def _encodes_alike(one: Preprocessor, other: Preprocessor) -> bool:

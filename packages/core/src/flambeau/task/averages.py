@@ -18,6 +18,7 @@ from torch import Tensor
 
 from flambeau.errors import ArgumentError
 from flambeau.task.classification import Classification
+from flambeau.task.combined import CombinedTask
 from flambeau.task.log_link import LogLinkTask
 from flambeau.task.multi_label import MultiLabel
 from flambeau.task.numerics import as_real
@@ -40,7 +41,7 @@ class Averages(Protocol):
         """Return the task that decodes and scores what ``from_average`` returns."""
         ...
 
-    def from_average(self, averages: Tensor) -> Tensor:
+    def from_average(self, averages: Tensor) -> Any:
         """Return averages as outputs of the task ``of_averages``."""
         ...
 
@@ -141,8 +142,47 @@ class _ExpectedValues(_Numbers):
         return averages.clamp(min=torch.finfo(averages.dtype).tiny).log()
 
 
+class OfTargets:
+    """The averages of several targets, one after another: ``(batch, columns of all)``.
+
+    Args:
+        task: The task of all targets.
+
+    Attributes:
+        each: How the predictions of each target are averaged, by name.
+    """
+
+    def __init__(self, task: CombinedTask) -> None:
+        self.task = task
+        self.each: Mapping[str, Averages] = {
+            name: averages_of(own) for name, own in task.tasks.items()
+        }
+
+    def to_average(self, outputs: Any) -> Tensor:
+        own = self.task.outputs_of(outputs)
+        columns = [each.to_average(own[name]).flatten(1) for name, each in self.each.items()]
+        return torch.cat(columns, dim=1)
+
+    def of_averages(self) -> CombinedTask:
+        found = copy.copy(self.task)
+        found.tasks = {name: each.of_averages() for name, each in self.each.items()}
+        inputs = (name for own in found.tasks.values() for name in own.task_inputs)
+        found.task_inputs = tuple(dict.fromkeys(inputs))
+        return found
+
+    def from_average(self, averages: Tensor) -> dict[str, Tensor]:
+        own = self.columns_of(averages)
+        return {name: each.from_average(own[name]) for name, each in self.each.items()}
+
+    def columns_of(self, averages: Tensor) -> dict[str, Tensor]:
+        """Return the averages of each target, along the last axis of those of all."""
+        widths = [self.task.tasks[name].n_outputs or 1 for name in self.each]
+        return dict(zip(self.each, averages.split(widths, dim=-1), strict=True))
+
+
 # The first that fits: subclasses come before their base classes.
 _KINDS: Mapping[type[Any], Any] = {
+    CombinedTask: OfTargets,
     QuantileRegression: _Quantiles,
     LogLinkTask: _ExpectedValues,
     Regression: _Numbers,

@@ -374,12 +374,10 @@ class Classification(PredictsIntervals):
         return found
 
     def interval_scores(self, outputs: Any, batch: Batch) -> tuple[Mapping[str, Tensor], Tensor]:
-        from flambeau.task.conformal import class_scores
+        from flambeau.task.predicted_intervals import class_interval_scores
 
-        logits, targets, weights = self._rows(outputs, batch)
-        # Without the temperature, which was fitted on the same samples.
-        scores = class_scores(as_real(logits).softmax(dim=1), targets)
-        return {"classes": scores}, scores.new_ones(len(scores)) if weights is None else weights
+        self._is_soft(outputs, batch.target)  # raises for wrong shapes
+        return class_interval_scores(outputs, batch, self.ignore_index)
 
     def probability_rows(self, outputs: Any, batch: Batch) -> Rows:
         logits, targets, weights = self._rows(self.calibrated(outputs), batch)

@@ -18,6 +18,7 @@ from flambeau.task.class_validation import explaining_labels
 from flambeau.task.log_link import LogLinkTask
 from flambeau.task.metrics import Metric, Mode
 from flambeau.task.model_call import call_model, of_ensemble
+from flambeau.task.predicted_intervals import PredictsIntervals
 from flambeau.task.task import StepContext, Task
 
 if TYPE_CHECKING:
@@ -274,12 +275,39 @@ class CombinedTask(Task):
 
     def calibrate(self, pairs: Iterable[tuple[Any, Batch]]) -> dict[str, Any]:
         """Return what the tasks' ``calibrate`` return, by name; outputs are kept in memory."""
-        kept: dict[str, list[tuple[Any, Batch]]] = {name: [] for name in self.tasks}
-        for outputs, batch in pairs:
-            for name, own in self.outputs_of(outputs).items():
-                kept[name].append((own, self.batch_of(name, batch)))
+        kept = self.pairs_by_target(pairs)
         found = {name: dict(task.calibrate(kept[name])) for name, task in self.tasks.items()}
         return {name: values for name, values in found.items() if values}
+
+    def pairs_by_target(
+        self, pairs: Iterable[tuple[Any, Batch]]
+    ) -> dict[str, list[tuple[Any, Batch]]]:
+        """Return outputs and batches of each task by name, given those of all tasks."""
+        found: dict[str, list[tuple[Any, Batch]]] = {name: [] for name in self.tasks}
+        for outputs, batch in pairs:
+            for name, own in self.outputs_of(outputs).items():
+                found[name].append((own, self.batch_of(name, batch)))
+        return found
+
+    def for_prediction(self, options: Mapping[str, Any]) -> Self:
+        """Return the task with these options for each of its tasks that has them.
+
+        The coverage of intervals holds for each target by itself, not for all of them at once.
+        """
+        if not options:
+            return self
+        with_interval = [
+            name for name, task in self.tasks.items() if isinstance(task, PredictsIntervals)
+        ]
+        others = {name: value for name, value in options.items() if name != "interval"}
+        if not with_interval and "interval" in options:
+            super().for_prediction(options)  # raises
+        found = copy.copy(self)
+        found.tasks = {
+            name: task.for_prediction(options if name in with_interval else others)
+            for name, task in found.tasks.items()
+        }
+        return found
 
     def decode(self, outputs: Any) -> list[dict[str, Any]]:
         """Return the prediction of each task by its name, for each sample."""

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
+from flambeau.task.averages import OfTargets
 from flambeau.task.classification import Classification, Prediction, SetPrediction
+from flambeau.task.combined import CombinedTask
 from flambeau.task.conformal import in_order
 from flambeau.task.fold_scores import FoldScores
 from flambeau.task.numerics import to_rows
@@ -68,6 +70,39 @@ class FoldIntervals:
         return [pair[end] for end in (0, 1) for pair in found]
 
 
+class FoldIntervalsOfTargets:
+    """Intervals or sets of classes around the mean predictions of several targets.
+
+    Args:
+        averages: The averages of all targets.
+        scores: The scores of each target by its name; targets without scores get no intervals.
+    """
+
+    def __init__(self, averages: OfTargets, scores: Mapping[str, Mapping[str, FoldScores]]) -> None:
+        self.averages = averages
+        tasks = averages.of_averages().tasks
+        self.each = {
+            name: FoldIntervals(tasks[name], averages.each[name].from_average, own)
+            for name, own in scores.items()
+        }
+
+    def add_to(self, predictions: Sequence[Any], outputs: Tensor, level: float) -> list[Any]:
+        """Return the predictions, mappings by target, with intervals or sets of classes.
+
+        Args:
+            predictions: As for ``FoldIntervals.add_to``.
+            outputs: The averages of each fold, ``(batch, folds, columns of all targets)``.
+            level: Coverage of each target by itself, between 0 and 1.
+        """
+        columns = self.averages.columns_of(outputs)
+        found = [dict(each) for each in predictions]
+        for name, intervals in self.each.items():
+            own = intervals.add_to([each[name] for each in predictions], columns[name], level)
+            for row, prediction in zip(found, own, strict=True):
+                row[name] = prediction
+        return found
+
+
 def ends_of_folds(
     task: Task, of_fold: Callable[[Tensor], Tensor], outputs: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -81,8 +116,29 @@ def ends_of_folds(
     return torch.stack([low for low, _ in pairs], 1), torch.stack([high for _, high in pairs], 1)
 
 
+def fit_scores_of_targets(
+    task: CombinedTask, folds: Sequence[tuple[Any, Batch, Sequence[Any] | None]]
+) -> dict[str, dict[str, FoldScores]]:
+    """Return the scores of held-out rows by target and name.
+
+    A target of which a fold has no held-out rows, or that has no intervals, is left out.
+
+    Args:
+        task: The task of the averages of all targets.
+        folds: As for ``fit_fold_scores``.
+    """
+    found: dict[str, dict[str, FoldScores]] = {}
+    for name, own in task.tasks.items():
+        parts = [
+            (outputs[name], task.batch_of(name, batch), groups) for outputs, batch, groups in folds
+        ]
+        if scores := fit_fold_scores(own, parts):
+            found[name] = scores
+    return found
+
+
 def fit_fold_scores(
-    task: Task, folds: Iterable[tuple[Tensor, Batch, Sequence[Any] | None]]
+    task: Task, folds: Iterable[tuple[Any, Batch, Sequence[Any] | None]]
 ) -> dict[str, FoldScores]:
     """Return the scores of held-out rows by name; empty if the task predicts no intervals.
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.data.joint_preprocessor import batch_of
 from flambeau.errors import ArgumentError, InputError
-from flambeau.task.averages import Averages, averages_of
-from flambeau.task.fold_intervals import FoldIntervals
+from flambeau.task.averages import Averages, OfTargets, averages_of
+from flambeau.task.fold_intervals import FoldIntervals, FoldIntervalsOfTargets
 from flambeau.task.fold_scores import FoldScores
-from flambeau.task.metrics import Metric
+from flambeau.task.metrics import Metric, Mode
 from flambeau.task.predicted_intervals import CONFORMAL
 from flambeau.task.task import StepContext, Task
 from flambeau.wording import name_some
@@ -52,7 +52,8 @@ class EnsembleTask(Task):
         folds: Number of the fold of each model, from 0.
         inputs: Number of the preprocessor of each model in the ``JointPreprocessor``, from 0.
         calibration: ``{"intervals": {name: scores of each fold}}``, for intervals or sets of
-            classes; see `flambeau.task.fold_scores`.
+            classes; ``{"intervals": {target: {name: scores of each fold}}}`` for several targets.
+            See `flambeau.task.fold_scores`.
 
     Raises:
         ArgumentError: There are no tasks, their predictions cannot be averaged or differ in their
@@ -121,11 +122,11 @@ class EnsembleTask(Task):
             found[self.folds[at]].append(averages.to_average(outputs))
         return torch.stack([torch.stack(each).mean(dim=0) for each in found], dim=1)
 
-    def mean(self, outputs: Tensor) -> Tensor:
+    def mean(self, outputs: Tensor) -> Any:
         """Return the mean over the folds as outputs of ``of_mean``."""
         return self._averages[0].from_average(outputs.mean(dim=1))
 
-    def of_fold(self, averages: Tensor) -> Tensor:
+    def of_fold(self, averages: Tensor) -> Any:
         """Return the averages of one fold, ``(batch, …)``, as outputs of ``of_mean``."""
         return self._averages[0].from_average(averages)
 
@@ -148,6 +149,12 @@ class EnsembleTask(Task):
 
     def metrics(self) -> Mapping[str, Metric]:
         return self.of_mean.metrics()
+
+    def loss_metrics(self) -> Mapping[str, Metric]:
+        return self.of_mean.loss_metrics()
+
+    def score_modes(self) -> Mapping[str, Mode]:
+        return self.of_mean.score_modes()
 
     def update(self, metrics: Mapping[str, Any], outputs: Any, batch: Batch) -> None:
         self.of_mean.update(metrics, self.mean(outputs), batch)
@@ -198,15 +205,18 @@ class EnsembleTask(Task):
         return found
 
     @cached_property
-    def _intervals(self) -> FoldIntervals:
+    def _intervals(self) -> FoldIntervals | FoldIntervalsOfTargets:
         saved = cast("Mapping[str, Any]", self.calibration.get(CONFORMAL, {}))
         if not saved:
             raise InputError(
                 f"This ensemble has no scores for intervals, because {type(self.of_mean).__name__} "
                 "predicts none. Predict without an interval."
             )
-        scores = {name: FoldScores.read(each) for name, each in saved.items()}
-        return FoldIntervals(self.of_mean, self.of_fold, scores)
+        averages = self._averages[0]
+        if isinstance(averages, OfTargets):
+            of_targets = {target: _read(each) for target, each in saved.items()}
+            return FoldIntervalsOfTargets(averages, of_targets)
+        return FoldIntervals(self.of_mean, self.of_fold, _read(saved))
 
     def arguments(self) -> Mapping[str, Any]:
         return {
@@ -215,6 +225,10 @@ class EnsembleTask(Task):
             "inputs": list(self.inputs),
             **({"calibration": dict(self.calibration)} if self.calibration else {}),
         }
+
+
+def _read(saved: Mapping[str, Any]) -> dict[str, FoldScores]:
+    return {name: FoldScores.read(each) for name, each in saved.items()}
 
 
 def _shown(task: Task) -> str:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import torch
 from torch import Tensor
 
 from flambeau.errors import ArgumentError, InputError
@@ -85,6 +86,61 @@ class PredictsIntervals(Task):
         return {name: ConformalScores.read(each).quantile(level) for name, each in saved.items()}
 
 
+def class_interval_scores(
+    outputs: Tensor, batch: Batch, ignore_index: int | None
+) -> tuple[Mapping[str, Tensor], Tensor]:
+    """Return the scores of the right classes and the sample weights, of all rows of the batch.
+
+    Args:
+        outputs: Logits, without the temperature, which was fitted on the same samples.
+        batch: The batch, with class numbers as its target.
+        ignore_index: The class number of rows without a target, which get the weight 0.
+    """
+    from flambeau.task.conformal import class_scores
+    from flambeau.task.numerics import as_real
+    from flambeau.task.probability_metrics import class_rows
+
+    logits, targets = class_rows(outputs, batch.target)
+    known = torch.ones_like(targets, dtype=torch.bool)
+    if ignore_index is not None:
+        known = targets != ignore_index
+    scores = class_scores(as_real(logits).softmax(dim=1), targets.where(known, 0))
+    weights = batch.sample_weight
+    if weights is None:
+        return {"classes": scores}, known.to(scores.dtype)
+    repeats = len(targets) // max(1, len(weights))
+    return {"classes": scores}, weights.repeat_interleave(repeats) * known
+
+
+def with_intervals(
+    task: Task, values: Mapping[str, Any], pairs: Iterable[tuple[Any, Batch]]
+) -> dict[str, Any]:
+    """Return the values of a calibration with the scores that intervals need.
+
+    Args:
+        task: The task.
+        values: What its ``calibrate`` returned.
+        pairs: As for ``fit_intervals``.
+
+    Raises:
+        ArgumentError: The task predicts no intervals.
+    """
+    from flambeau.task.combined import CombinedTask
+
+    if not isinstance(task, CombinedTask):
+        return {**values, CONFORMAL: fit_intervals(task, pairs)}
+    found = {name: dict(own) for name, own in values.items()}
+    for name, own_pairs in task.pairs_by_target(pairs).items():
+        own = task.tasks[name]
+        if isinstance(own, PredictsIntervals):
+            try:
+                scores = fit_intervals(own, own_pairs)
+            except InputError as error:
+                raise InputError(f"The target {name!r}: {error}") from error
+            found.setdefault(name, {})[CONFORMAL] = scores
+    return found
+
+
 def fit_intervals(task: Any, pairs: Iterable[tuple[Any, Batch]]) -> dict[str, Any]:
     """Return the scores of the calibration samples by name, as JSON values.
 
@@ -96,8 +152,6 @@ def fit_intervals(task: Any, pairs: Iterable[tuple[Any, Batch]]) -> dict[str, An
     Raises:
         ArgumentError: The task predicts no intervals.
     """
-    import torch
-
     from flambeau.task.conformal import ConformalScores
 
     if not isinstance(task, PredictsIntervals):
@@ -114,10 +168,10 @@ def fit_intervals(task: Any, pairs: Iterable[tuple[Any, Batch]]) -> dict[str, An
             scores.setdefault(name, []).append(each.double().cpu())
         weights.append(weight.double().cpu())
         groups.extend(batch.extras.get(GROUP, ()))
-    if not weights:
-        raise InputError("There are no calibration samples, from which to compute intervals.")
-    weight = torch.cat(weights)
+    weight = torch.cat(weights) if weights else torch.zeros(0)
     used = weight > 0
+    if not bool(used.any()):
+        raise InputError("There are no calibration samples, from which to compute intervals.")
     numbers = group_numbers(groups)[used] if groups else None
     return {
         name: dict(ConformalScores.of(torch.cat(each)[used], weight[used], numbers).arguments())
@@ -127,8 +181,6 @@ def fit_intervals(task: Any, pairs: Iterable[tuple[Any, Batch]]) -> dict[str, An
 
 def group_numbers(groups: Sequence[Any]) -> Tensor:
     """Return a number for the group of each row, int64 ``(rows,)``."""
-    import torch
-
     number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return torch.tensor([number_of[group] for group in groups])
 

@@ -23,8 +23,9 @@ LARGEST = 1e150
 
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _INFINITE = re.compile(r"[-+]?inf(inity)?", re.IGNORECASE)
-# Numbers are computed in float64 and need ten times the memory of their cells for a moment.
-_PIECE_ROWS = 1 << 17
+PIECE_ROWS = 1 << 17
+"""Rows of numbers that are encoded at once: in float64, with ten times the memory of the cells."""
+
 # Floats up to this have whole numbers as text: 3.0 is "3".
 _EXACT = 1e18
 _UNIT_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -114,7 +115,7 @@ def as_numbers(cells: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
 
 
 def taken(
-    cells: pa.ChunkedArray, rows: NDArray[np.int64] | None, most: int = _PIECE_ROWS
+    cells: pa.ChunkedArray, rows: NDArray[np.int64] | None, most: int = PIECE_ROWS
 ) -> Iterator[pa.ChunkedArray]:
     """Yield the cells of these rows, by position, in pieces.
 

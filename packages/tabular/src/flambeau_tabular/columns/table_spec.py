@@ -21,7 +21,7 @@ from flambeau.errors import FlambeauWarning, InputError, did_you_mean
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import UNUSED, ColumnKind, require_inputs
 from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
-from flambeau_tabular.columns.cells import is_text, joined, taken, value_type
+from flambeau_tabular.columns.cells import PIECE_ROWS, is_text, joined, taken, value_type
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.column_source import ColumnSource
 from flambeau_tabular.columns.date_column import DateColumn
@@ -35,6 +35,7 @@ from flambeau_tabular.columns.text_column import TextColumn
 
 # Smallest distance of an edge for distinct values from others, relative to the range.
 _LEAST_WIDTH = 1e-3
+_CATEGORY_ROWS = 1 << 18
 
 Column = NumberColumn | DateColumn | CategoryColumn | TextColumn
 _CLASSES: dict[str, type[Column]] = {
@@ -131,9 +132,11 @@ class TableSpec:
         surprising: list[str] = []
         for column in self.columns:
             with _named(table):
-                pieces = taken(_cells(table, column.name, column.kind), positions)
+                cells = _cells(table, column.name, column.kind)
+                pieces = taken(cells, positions, _rows_at_once(column, cells))
+                del cells
                 if isinstance(column, CategoryColumn):
-                    categories[:, c] = column.encode(joined(pieces))
+                    _encode_categories(column, pieces, categories[:, c])
                     c += 1
                 elif isinstance(column, TextColumn):
                     tokens[:, t : t + self.text_width] = column.encode(
@@ -302,6 +305,24 @@ def _merged(edges: NDArray[np.float32], more: NDArray[np.float32]) -> NDArray[np
         if np.abs(edges - edge).min() >= least and (not added or edge - added[-1] >= least):
             added.append(edge)
     return np.union1d(edges, np.array(added, np.float32))
+
+
+def _rows_at_once(column: Column, cells: pa.ChunkedArray) -> int:
+    """Return how many rows are encoded at once; for categories every piece reads the dictionary."""
+    if not isinstance(column, CategoryColumn):
+        return PIECE_ROWS
+    is_coded = pa.types.is_dictionary(cells.type) and cells.num_chunks
+    return max(_CATEGORY_ROWS, 8 * len(cells.chunk(0).dictionary) if is_coded else 0)
+
+
+def _encode_categories(
+    column: CategoryColumn, pieces: Iterator[pa.ChunkedArray], codes: NDArray[np.integer]
+) -> None:
+    """Write the codes of a column, piece by piece: as a whole it would be in memory five times."""
+    start = 0
+    for cells in pieces:
+        codes[start : start + len(cells)] = column.encode(cells)
+        start += len(cells)
 
 
 def _encode_numbers(
