@@ -265,7 +265,7 @@ def test_an_error_in_a_later_piece_says_where(model: Path, tmp_path: Path) -> No
     frame = table().astype({"age": str})
     frame.loc[30, "age"] = "old"
     frame.to_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(InputError, match=r"from 28 on: .*row 2 has the text 'old'"):
+    with pytest.raises(InputError, match=r"^rows.parquet: .*row 30 has the text 'old'"):
         call("predict", model, tmp_path / "rows.parquet", "--out", tmp_path / "p.parquet")
     assert not (tmp_path / "p.parquet").exists()
 

@@ -36,6 +36,9 @@ class FlambeauError(Exception):
 class InputError(FlambeauError, ValueError):
     """Data or an argument value is invalid."""
 
+    names_source_row = False
+    """Whether the message has the number of a row in the source, not in a part that was read."""
+
 
 class ArgumentError(FlambeauError, TypeError):
     """An argument has a wrong type, or an unknown name."""

@@ -26,6 +26,7 @@ from flambeau_tabular.columns import (
     read_frame,
     read_parquet_table,
 )
+from flambeau_tabular.columns.cell_error import numbered_as
 from flambeau_tabular.columns.cells import dictionary_codes, value_type
 from flambeau_tabular.columns.column_source import read_columns, readable_names
 from flambeau_tabular.columns.frames import is_table
@@ -122,7 +123,8 @@ def assemble(
     if kept is not None:
         frame = frame.take(kept)
     frame = replace(frame, readings=(*frame.readings, *found))
-    structure = Structure.of(frame, options)
+    with numbered_as(frame.rows):
+        structure = Structure.of(frame, options)
     targets, labels = _targets(frame, names, options, several=several)
     stratify = request.stratify is True or request.stratify == "auto"
     single = targets if isinstance(targets, Targets) else None
@@ -166,7 +168,8 @@ def _targets(
     """Return the targets, by name if they are of several kinds, and the types of class labels."""
     if several:
         return targets_by_name(frame, names, options)
-    targets = targets_of(frame, names, options)
+    with numbered_as(frame.rows):
+        targets = targets_of(frame, names, options)
     labels = None
     if targets.kind == "classification" and len(names) == 1:
         labels = label_type_of(frame.column(names[0]).type, targets.names)

@@ -249,7 +249,8 @@ class TabularData(TabularDataConstructors):
         ]
         more = len(cells.column_names) - _CELLS
         lines += [f"and {more} more columns"] if more > 0 else []
-        return Preview("\n".join([f"row {row}", *lines]))
+        number = row if self._kept is None else self._kept[row]
+        return Preview("\n".join([f"row {number}", *lines]))
 
     def source_rows(self, rows: Rows) -> Rows:
         return rows if self._kept is None else self._kept[rows]
@@ -366,6 +367,7 @@ class TabularData(TabularDataConstructors):
             weights,
             {} if offsets is None else {OFFSET: offsets},
             self._targets.batch_dtypes(),
+            None if self._kept is None else torch.from_numpy(self._kept[rows]),
         )
 
     def model_arguments(

@@ -15,6 +15,7 @@ from flambeau.data.targets import Targets
 from flambeau.errors import InputError, did_you_mean
 from flambeau_tabular.columns import Frame
 from flambeau_tabular.columns.category_column import is_numeric
+from flambeau_tabular.columns.cell_error import numbered_as
 from flambeau_tabular.columns.cells import as_numbers, value_type
 from flambeau_tabular.options import TabularOptions
 from flambeau_tabular.predicted_frame import LabelType, label_type_of
@@ -84,11 +85,11 @@ def targets_by_name(
     for name in names:
         cells = frame.column(name)
         missing = missing_targets(cells)
-        known = replace(
-            frame, table=frame.table.select([name]).take(np.flatnonzero(~missing)), index=None
-        )
+        known = replace(frame, table=frame.table.select([name]), index=None)
+        known = known.take(np.flatnonzero(~missing))
         own = _own_options(known, name, options)
-        targets = targets_of(known, [name], own)
+        with numbered_as(known.rows):
+            targets = targets_of(known, [name], own)
         if targets.kind == "multi_label":
             raise InputError(
                 f"The target {name!r} has several labels in a cell, which cannot be predicted "

@@ -14,6 +14,7 @@ from torch import Tensor
 from flambeau.data.checked_weights import checked_weights
 from flambeau.errors import InputError
 from flambeau_tabular.columns import Frame
+from flambeau_tabular.columns.cell_error import ROW, CellError, with_prefix
 from flambeau_tabular.columns.cells import as_categories, as_numbers, is_text, value_type
 from flambeau_tabular.options import TabularOptions
 
@@ -52,11 +53,12 @@ class Structure:
         if options.weight is not None:
             cells = _complete(frame, options.weight, "weight")
             try:
-                weights = checked_weights(torch.tensor(as_numbers(cells, options.weight)))
+                weights = checked_weights(
+                    torch.tensor(as_numbers(cells, options.weight)), rows=frame.rows
+                )
             except InputError as error:
-                raise InputError(
-                    f"The column {options.weight!r} of the weights: {error}"
-                ) from error
+                prefix = f"The column {options.weight!r} of the weights: "
+                raise with_prefix(prefix, error) from error
             weights = weights.to(torch.get_default_dtype())
         column = OffsetColumn.of(options)
         offsets = None if column is None else column.read(frame)
@@ -103,9 +105,10 @@ class OffsetColumn:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             needed = "finite" if self.is_log else "above 0 and finite"
-            raise InputError(
-                f"The {role} {self.name!r} is {numbers[row]:g} in row {row}, but must be {needed}. "
-                "Correct the cells or drop these rows."
+            raise CellError(
+                f"The {role} {self.name!r} is {numbers[row]:g} in row {ROW}, but must be {needed}. "
+                "Correct the cells or drop these rows.",
+                row,
             )
         logs = numbers if self.is_log else np.log(numbers)
         return torch.tensor(logs, dtype=torch.get_default_dtype())
@@ -119,9 +122,10 @@ def _complete(frame: Frame, name: str, role: str) -> pa.ChunkedArray:
     cells = frame.column(name)
     if cells.null_count:
         row = int(np.flatnonzero(cells.is_null().to_numpy())[0])
-        raise InputError(
+        raise CellError(
             f"The column {name!r} of the {role}s is missing in {cells.null_count:,} rows (first in "
-            f"row {row}). Fill in the cells or drop these rows."
+            f"row {ROW}). Fill in the cells or drop these rows.",
+            row,
         )
     return cells
 

@@ -19,6 +19,7 @@ from flambeau.errors import InputError
 from flambeau.wording import name_some
 from flambeau_tabular.columns import Frame
 from flambeau_tabular.columns.category_column import is_numeric
+from flambeau_tabular.columns.cell_error import ROW, CellError, with_prefix
 from flambeau_tabular.columns.cells import (
     LARGEST,
     as_numbers,
@@ -140,7 +141,7 @@ def targets_of(frame: Frame, names: Sequence[str], options: TabularOptions) -> T
     try:
         targets = _read_column(cells, names[0], options)
     except InputError as error:
-        raise InputError(f"The target {names[0]!r}: {error}") from error
+        raise with_prefix(f"The target {names[0]!r}: ", error) from error
     if targets.kind == "regression":
         return replace(targets, names=tuple(names))
     return targets
@@ -233,9 +234,10 @@ def _read_columns(frame: Frame, names: Sequence[str], options: TabularOptions) -
     kind = options.kind or ("multi_label" if is_binary else "regression")
     if kind == "multi_label" and not is_binary:
         row, column = (int(each[0]) for each in np.nonzero((columns != 0) & (columns != 1)))
-        raise InputError(
+        raise CellError(
             f"task='multi_label' needs targets of 0 and 1, but {names[column]!r} is "
-            f"{columns[row, column]:g} in row {row}."
+            f"{columns[row, column]:g} in row {ROW}.",
+            row,
         )
     what = "0 and 1" if is_binary else "numbers"
     reason = f"{len(names)} target columns of {what} in {len(frame):,} rows"
@@ -273,9 +275,10 @@ def _refuse_infinite(cells: pa.ChunkedArray, name: str) -> None:
     rows = np.flatnonzero(np.abs(numbers) > LARGEST)  # False for NaN
     if len(rows):
         how = "infinite" if np.isinf(numbers[rows[0]]) else f"beyond ±{LARGEST:g}"
-        raise InputError(
-            f"The target {name!r} is {how} in {len(rows):,} rows, the first is row {rows[0]}. "
-            "Correct these cells or drop the rows."
+        raise CellError(
+            f"The target {name!r} is {how} in {len(rows):,} rows, the first is row {ROW}. "
+            "Correct these cells or drop the rows.",
+            int(rows[0]),
         )
 
 

@@ -58,7 +58,8 @@ def predict_tables(
                     check.add(piece)
                     found = predictor.predict(piece)
                 except InputError as error:
-                    where = f"In the rows of {file} from {start:,} on: " if start else ""
+                    named = not start or error.names_source_row
+                    where = "" if named else f"In the rows of {file} from {start:,} on: "
                     raise InputError(f"{where}{error}") from error
                 first = {"file": arrow().repeat(str(file), len(piece))} if len(files) > 1 else {}
                 own = {name: piece.column(name) for name in keep}

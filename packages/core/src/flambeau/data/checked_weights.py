@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flambeau.data.split import Rows
 from flambeau.errors import InputError
 
 
-def checked_weights(weights: Tensor, *, allow_zeros: bool = False) -> Tensor:
+def checked_weights(
+    weights: Tensor, *, allow_zeros: bool = False, rows: Rows | None = None
+) -> Tensor:
     """Check the weights of samples and return them as a floating-point tensor ``(n,)``.
 
     Args:
         weights: One number per row.
+        rows: The number of each row in the source, for messages; None if it is the position.
         allow_zeros: Accept weights that are all 0, as those of a single batch may be.
 
     Raises:
@@ -28,8 +32,9 @@ def checked_weights(weights: Tensor, *, allow_zeros: bool = False) -> Tensor:
     wrong = ~((weights >= 0) & weights.isfinite())
     if wrong.any():
         row = int(wrong.nonzero()[0])
+        number = row if rows is None else int(rows[row])
         raise InputError(
-            f"sample_weight is {weights[row].item():g} in row {row}, but weights must be finite "
+            f"sample_weight is {weights[row].item():g} in row {number}, but weights must be finite "
             "and at least 0. A row with weight 0 has no effect on loss and metrics."
         )
     if not allow_zeros and not weights.any():

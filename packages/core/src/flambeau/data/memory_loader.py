@@ -36,6 +36,8 @@ class MemoryDataset:
             receive; see ``Batch``.
         batch_dtypes: The type that a target has in batches, by name, if it is stored in a smaller
             one (class numbers in int8); batches are converted on the device.
+        source_rows: Number of each sample in the source, int64 ``(n,)``, for messages; by default
+            ``ids``.
 
     Raises:
         InputError: There are no inputs or no samples, or the tensors differ in length.
@@ -54,17 +56,19 @@ class MemoryDataset:
         sample_weight: Tensor | None = None,
         task_inputs: Mapping[str, Tensor] | None = None,
         batch_dtypes: Mapping[str, torch.dtype] | None = None,
+        source_rows: Tensor | None = None,
     ) -> None:
         self.inputs: Mapping[str, Tensor] = dict(inputs)
         self.targets: Mapping[str, Tensor] = dict(targets or {})
         self.ids = ids
+        self.source_rows = source_rows
         self.sample_weight = sample_weight
         self.task_inputs: Mapping[str, Tensor] = dict(task_inputs or {})
         self.batch_dtypes: Mapping[str, torch.dtype] = dict(batch_dtypes or {})
         self._copies: dict[torch.device, _Columns] = {}
         if not self.inputs:
             raise InputError("MemoryDataset needs at least one input tensor, but inputs is empty.")
-        more = {"ids": ids, "sample_weight": sample_weight}
+        more = {"ids": ids, "sample_weight": sample_weight, "source_rows": source_rows}
         named = {**self.inputs, **self.targets, **self.task_inputs}
         named |= {name: value for name, value in more.items() if value is not None}
         if shared := self.inputs.keys() & self.task_inputs.keys():
@@ -107,6 +111,7 @@ class MemoryDataset:
             self.sample_weight,
             self.task_inputs,
             self.batch_dtypes,
+            self.source_rows,
         )
 
     def rows(self, positions: Tensor) -> MemoryDataset:
@@ -122,6 +127,7 @@ class MemoryDataset:
             taken(self.weights).get("sample_weight"),
             taken(self.task_inputs),
             self.batch_dtypes,
+            None if self.source_rows is None else self.source_rows[positions],
         )
 
     def as_in_batches(self, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,8 +139,9 @@ class MemoryDataset:
         }
 
     def sample_number(self, row: int) -> int:
-        """Return the sample number of a row."""
-        return row if self.ids is None else int(self.ids[row])
+        """Return the number of a row in the source."""
+        numbers = self.ids if self.source_rows is None else self.source_rows
+        return row if numbers is None else int(numbers[row])
 
     def position_note(self, part: str, row: int) -> str:
         """Return a sentence with the row's position in its part, for messages.

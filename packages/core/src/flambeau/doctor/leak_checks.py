@@ -54,7 +54,7 @@ def duplicates_across_parts(setup: TrainingSetup) -> list[Finding]:
         pairs, compared = _copies(train, other)
         if len(pairs) < max(_LEAST_COPIES, _LEAST_SHARE * compared):
             continue
-        ids = ((_id_of(other, here), _id_of(train, there)) for here, there in pairs)
+        ids = ((other.sample_number(here), train.sample_number(there)) for here, there in pairs)
         shown = name_some((f"row {here} is train row {there}" for here, there in ids), most=3)
         differ = sum(not _same_targets(train, there, other, here) for here, there in pairs)
         found.append(
@@ -159,8 +159,8 @@ def near_duplicates(setup: TrainingSetup) -> list[Finding]:
     if len(near) < max(_LEAST_COPIES, _LEAST_SHARE * len(b)):
         return []
     position = near[0]
-    first = f"row {_id_of(valid, int(others[position]))} is almost train row "
-    first += str(_id_of(train, int(rows[at[position]])))
+    first = f"row {valid.sample_number(int(others[position]))} is almost train row "
+    first += str(train.sample_number(int(rows[at[position]])))
     return [
         Finding(
             "near-duplicates",
@@ -286,10 +286,6 @@ def _row_hashes(dataset: MemoryDataset, rows: Tensor, most: int) -> Tensor:
 def _spread(n: int, most: int) -> Tensor:
     """Return up to ``most`` evenly spaced row positions."""
     return torch.arange(n) if n <= most else torch.linspace(0, n - 1, most).long()
-
-
-def _id_of(dataset: MemoryDataset, row: int) -> int:
-    return row if dataset.ids is None else int(dataset.ids[row])
 
 
 # ---------------------------------------------------------------- columns

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -318,7 +319,12 @@ class Interpretation:
                 "loss of the whole part is in scores."
             )
         order = losses.nan_to_num(nan=math.inf).argsort(descending=True, stable=True)
-        return [self._top_loss(int(row)) for row in order[: max(n, 0)]]
+        top = [self._top_loss(int(row)) for row in order[: max(n, 0)]]
+        data = self.details.data
+        if data is None:
+            return top
+        numbers = data.source_rows(np.array([each.id for each in top], np.int64)).tolist()
+        return [replace(each, source=at) for each, at in zip(top, numbers, strict=True)]
 
     def _top_loss(self, row: int) -> TopLoss:
         found = self.predictions

@@ -225,7 +225,7 @@ def _top_losses(found: Interpretation) -> list[Block]:
         picture = None if data is None else data.preview(each.id)
         lines = "\n".join(_loss_lines(each))
         if picture is None:
-            cards.append(Preview(f"sample {each.id}\n{lines}"))
+            cards.append(Preview(f"sample {each.number}\n{lines}"))
         else:
             cards.append(Preview(f"{picture.caption}\n{lines}", picture.image))
     lead = (

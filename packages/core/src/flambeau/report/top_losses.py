@@ -15,6 +15,7 @@ class TopLoss:
         target: The target as text; empty if the kind of task is unknown or the sample is ignored.
         predicted: The prediction as text.
         probability: Predicted probability of the target class, 0..1; None for other tasks.
+        source: Number of the sample in the source, see ``data.source_rows``; None if it is ``id``.
     """
 
     id: int
@@ -22,8 +23,14 @@ class TopLoss:
     target: str = ""
     predicted: str = ""
     probability: float | None = None
+    source: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of the sample in the source, which counts samples that were left out too."""
+        return self.id if self.source is None else self.source
 
     def __str__(self) -> str:
         given = "" if self.probability is None else f" (probability {self.probability:.1%})"
         names = f": target {self.target}{given}, predicted {self.predicted}" if self.target else ""
-        return f"sample {self.id}, loss {self.loss:.4g}{names}"
+        return f"sample {self.number}, loss {self.loss:.4g}{names}"

@@ -14,6 +14,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from flambeau.errors import InputError
+from flambeau_tabular.columns.cell_error import ROW, CellError
 
 pc: Any = pyarrow.compute
 """The functions of Arrow, which are created at run time, so that their types are unknown."""
@@ -242,10 +243,11 @@ def _numbers_of_texts(codes: NDArray[np.int32], values: pa.Array, name: str) -> 
         number = number_of(text)
         if number is None:
             row = int(np.flatnonzero(codes == code)[0])
-            raise InputError(
-                f"Column {name!r} is a number, but row {row} has the text {text!r:.60}. Give a "
+            raise CellError(
+                f"Column {name!r} is a number, but row {ROW} has the text {text!r:.60}. Give a "
                 "number or leave the cell empty; if the column is not a number, set "
-                f"kinds={{{name!r}: 'category'}} when you build the data."
+                f"kinds={{{name!r}: 'category'}} when you build the data.",
+                row,
             )
         numbers[code] = number
     return numbers[codes]

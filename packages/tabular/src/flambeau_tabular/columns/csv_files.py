@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
@@ -64,9 +65,13 @@ def iter_csv_tables(
     options = options or CsvOptions()
     file = _CsvFile.open(Path(path), options)
     converter = CsvValues(options, file.delimiter)
+    start = 0
     for table in file.pieces():
-        yield Frame(converter.convert(table), None, file.path.name, tuple(converter.readings))
+        converted = converter.convert(table)
+        readings, rows = tuple(converter.readings), np.arange(start, start + table.num_rows)
+        yield Frame(converted, None, file.path.name, readings, rows=rows)
         converter.readings.clear()
+        start += table.num_rows
 
 
 # ---------------------------------------------------------------- cells of text

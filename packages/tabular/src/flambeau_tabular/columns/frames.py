@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from flambeau.data.reading import Reading
 from flambeau.errors import InputError, did_you_mean
@@ -45,6 +46,8 @@ class Frame:
         name: What the table is called in messages: "frame", or the name of a file.
         readings: How doubtful columns or a file were interpreted.
         dialect: How the text file was read; None for other sources.
+        rows: Number of each row in the table that the user has, int64 ``(n,)``, for messages; None
+            if it is the position.
 
     Example:
         >>> frame = read_frame({"age": [39, 50], "job": ["clerk", None]})
@@ -57,6 +60,7 @@ class Frame:
     name: str = "frame"
     readings: tuple[Reading, ...] = field(default=())
     dialect: CsvDialect | None = None
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -100,7 +104,8 @@ class Frame:
         """Return the frame with these rows, given by position, in this order."""
         positions = np.asarray(rows, dtype=np.int64)
         index = None if self.index is None else self.index[positions]
-        return replace(self, table=self.table.take(pa.array(positions)), index=index)
+        rows = positions if self.rows is None else self.rows[positions]
+        return replace(self, table=self.table.take(pa.array(positions)), index=index, rows=rows)
 
     def drop(self, names: Iterable[str]) -> Frame:
         """Return the frame without these columns; names that it does not have are ignored."""

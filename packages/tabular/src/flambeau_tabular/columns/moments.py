@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flambeau.errors import InputError
 from flambeau.wording import name_some
+from flambeau_tabular.columns.cell_error import ROW, CellError
 from flambeau_tabular.columns.cells import as_numbers, dictionary_codes, is_text, value_type
 
 FORMATS = (
@@ -144,10 +145,11 @@ def _of_texts(
         moment = _parse(stripped, style)
         if moment is None:
             row = int(np.flatnonzero(codes == code)[0])
-            raise InputError(
-                f"Column {name!r} is a date, but row {row} has the text {text!r:.60}, which is not "
+            raise CellError(
+                f"Column {name!r} is a date, but row {ROW} has the text {text!r:.60}, which is not "
                 f"{'an ISO date (2024-01-31)' if style == 'iso' else f'in the form {style}'}. "
-                f"Convert the column, or state the form: kinds={{{name!r}: 'date:%d.%m.%Y'}}."
+                f"Convert the column, or state the form: kinds={{{name!r}: 'date:%d.%m.%Y'}}.",
+                row,
             )
         counted[code], zoned = moment
         examples.setdefault(zoned, stripped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 16) -> It
         InputError: The file does not exist or is not a Parquet file.
     """
     table = ParquetTable(Path(path))
+    start = 0
     for batch in table.file.iter_batches(rows, columns=table.column_names):
-        yield read_frame(pa.Table.from_batches([batch]), Path(path).name)
+        frame = read_frame(pa.Table.from_batches([batch]), Path(path).name)
+        yield replace(frame, rows=np.arange(start, start + len(frame)))
+        start += len(frame)
 
 
 class ParquetTable:

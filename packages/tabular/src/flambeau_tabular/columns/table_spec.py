@@ -21,6 +21,7 @@ from flambeau.errors import FlambeauWarning, InputError, did_you_mean
 from flambeau.wording import name_some
 from flambeau_tabular.column_kind import UNUSED, ColumnKind, require_inputs
 from flambeau_tabular.columns.category_column import CategoryColumn, levels_of
+from flambeau_tabular.columns.cell_error import numbered_as, with_prefix
 from flambeau_tabular.columns.cells import PIECE_ROWS, is_text, joined, taken, value_type
 from flambeau_tabular.columns.column_check import ColumnCheck
 from flambeau_tabular.columns.column_source import ColumnSource
@@ -131,7 +132,7 @@ class TableSpec:
         m = f = c = t = 0
         surprising: list[str] = []
         for column in self.columns:
-            with _named(table):
+            with _named(table, positions):
                 cells = _cells(table, column.name, column.kind)
                 pieces = taken(cells, positions, _rows_at_once(column, cells))
                 del cells
@@ -375,13 +376,21 @@ def _fit_column(
 
 
 @contextmanager
-def _named(table: ColumnSource | Frame) -> Generator[None]:
-    """Add the name of a file to errors about its cells."""
+def _named(
+    table: ColumnSource | Frame, positions: NDArray[np.int64] | None = None
+) -> Generator[None]:
+    """Add the name of a file to errors about its cells, and number rows as in the user's table.
+
+    Args:
+        table: The table.
+        positions: The positions in the table of the rows that are read; None for all.
+    """
     try:
-        yield
+        with numbered_as(table.rows if isinstance(table, Frame) else None), numbered_as(positions):
+            yield
     except InputError as error:
         if isinstance(table, Frame) and table.name != "frame":
-            raise InputError(f"{table.name}: {error}") from error
+            raise with_prefix(f"{table.name}: ", error) from error
         raise
 
 
