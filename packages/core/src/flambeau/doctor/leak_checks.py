@@ -274,7 +274,7 @@ def _chance_of_equal_rows(some: Tensor) -> float:
 def _row_hashes(dataset: MemoryDataset, rows: Tensor, most: int) -> Tensor:
     """Return one int64 per row, the same for equal rows, whatever the order of summation."""
     found: list[Tensor] = []
-    for part in rows.split(_CHUNK):
+    for part in torch.split(rows, _CHUNK):
         values = _some_values(dataset.inputs, part, most)
         draws = keyed.generator(0, "doctor/marks")
         vector = torch.randint(-(2**62), 2**62, (values.shape[1],), generator=draws)

@@ -177,7 +177,7 @@ class OfTargets:
     def columns_of(self, averages: Tensor) -> dict[str, Tensor]:
         """Return the averages of each target, along the last axis of those of all."""
         widths = [self.task.tasks[name].n_outputs or 1 for name in self.each]
-        return dict(zip(self.each, averages.split(widths, dim=-1), strict=True))
+        return dict(zip(self.each, torch.split(averages, widths, dim=-1), strict=True))
 
 
 # The first that fits: subclasses come before their base classes.
