@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
 from flambeau import Learner, Predictor, Split
 from flambeau.errors import FlambeauError, FlambeauWarning, InputError
@@ -382,3 +383,44 @@ def test_data_in_another_order_and_other_types_are_fitted_alike() -> None:
     wanted = whole.spec.encode(one.frame).inputs()
     for name, tensor in whole.spec.encode(other.frame).inputs().items():
         assert bool((tensor == wanted[name][order]).all()), name
+
+
+# ---------------------------------------------------------------- targets that lack cells
+
+
+@pytest.mark.parametrize("classes", [[0, 1], [1, 2, 3]])
+def test_class_numbers_with_missing_cells_are_classes_as_in_a_file(
+    classes: list[int], tmp_path: Path
+) -> None:
+    # pandas makes floats of integers beside missing cells; a file and Int64 keep them.
+    numbers = np.random.default_rng(0).choice(classes, N).astype(float)
+    numbers[::7] = np.nan
+    table = pd.DataFrame({"a": np.arange(N) % 11, "y": numbers})
+    table.astype({"y": "Int64"}).to_csv(tmp_path / "t.csv", index=False)
+    found = TabularData.from_df(table, "y")
+    for other in (
+        TabularData.from_csv(tmp_path / "t.csv", "y"),
+        TabularData.from_df(table.astype({"y": "Int64"}), "y"),
+    ):
+        assert other.targets.names == found.targets.names == tuple(map(str, classes))
+        assert torch.equal(other.targets.values, found.targets.values)
+        assert other.split.train.tolist() == found.split.train.tolist()
+    assert "pandas stores as floats" in found.report()
+
+
+def test_numbers_with_missing_cells_stay_numbers() -> None:
+    half = [1.5, 2.0, np.nan] * (N // 3)
+    many = [float(row) if row % 7 else np.nan for row in range(N)]
+    given = TabularOptions(task="regression")
+    for cells, options in ((half, None), (many, None), ([1.0, 2.0, np.nan] * (N // 3), given)):
+        table = pd.DataFrame({"a": np.arange(N) % 11, "y": cells})
+        data = TabularData.from_df(table, "y", options=options or TabularOptions())
+        assert data.targets.kind == "regression"
+        assert "pandas stores as floats" not in data.report()
+
+
+def test_a_lazy_frame_is_to_be_collected() -> None:
+    polars = pytest.importorskip("polars")
+    lazy = polars.LazyFrame({"a": [1, 2], "y": ["p", "q"]})
+    with pytest.raises(InputError, match=r"LazyFrame is not computed yet.*frame.collect\(\)"):
+        TabularData.from_df(lazy, "y")

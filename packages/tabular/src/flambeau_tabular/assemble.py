@@ -42,6 +42,9 @@ from flambeau_tabular.target import rows_with_target, target_names, targets_of
 _MOST_DISTINCT = 100
 """A column with more distinct cells does not have the part of each row."""
 
+_UNREADABLE = "cells that cannot be read"
+"""Stands for the cells of such a column; it is not the name of a part."""
+
 _FIRST_ROWS = 10_000
 """Rows that usually show that a column has more."""
 
@@ -245,7 +248,10 @@ def _part_column(
         return None, ()
 
     def distinct(name: str) -> list[Any]:
-        cells = frame.column(name)
+        try:
+            cells = frame.column(name)
+        except InputError:  # such as lists, which are an error only if they are inputs
+            return [_UNREADABLE]
         codes, values = dictionary_codes(cells.slice(0, _FIRST_ROWS))
         if len(values) <= _MOST_DISTINCT:
             codes, values = dictionary_codes(cells)

@@ -33,6 +33,9 @@ from flambeau_tabular.options import TabularOptions
 _MOST_CLASSES = 20
 """Whole numbers with more distinct values are amounts, unless the user says otherwise."""
 
+_EXACT = 2**53
+"""Floats below this have all whole numbers."""
+
 _MOST_READ = 100_000
 """Rows from which the task is inferred; the classes are those of all rows."""
 
@@ -138,13 +141,41 @@ def targets_of(frame: Frame, names: Sequence[str], options: TabularOptions) -> T
     if len(names) > 1:
         return _read_columns(frame, names, options)
     cells = frame.column(names[0])
+    readings: tuple[Reading, ...] = ()
+    # Rows were left out: the cells of some had no target.
+    if frame.rows is not None and options.task is None and options.classes is None:
+        cells, readings = _without_floats(cells)
     try:
         targets = _read_column(cells, names[0], options)
     except InputError as error:
         raise with_prefix(f"The target {names[0]!r}: ", error) from error
     if targets.kind == "regression":
         return replace(targets, names=tuple(names))
-    return targets
+    return replace(targets, readings=(*targets.readings, *readings))
+
+
+def _without_floats(cells: pa.ChunkedArray) -> tuple[pa.ChunkedArray, tuple[Reading, ...]]:
+    """Return whole numbers that were stored as floats as integers, with a reading.
+
+    So pandas stores a column of integers of which some are missing. The same column without missing
+    cells, or in a file, has integers, and they are read alike.
+    """
+    if not pa.types.is_floating(cells.type):
+        return cells, ()
+    numbers = as_numbers(cells, "")
+    if not bool(((numbers == np.round(numbers)) & (np.abs(numbers) < _EXACT)).all()):
+        return cells, ()
+    reading = Reading(
+        "task",
+        "The numbers are whole and some cells of the target are missing, as in a column of class "
+        "numbers that pandas stores as floats.",
+        {"rows": len(cells)},
+        ("regression",),
+        0.8,
+        'For numbers pass task="regression": TabularOptions(task="regression"), on the command '
+        "line --task regression.",
+    )
+    return cells.cast(pa.int64()), (reading,)
 
 
 def _read_column(cells: pa.ChunkedArray, name: str, options: TabularOptions) -> Targets:

@@ -154,6 +154,10 @@ def read_frame(source: Any, name: str = "frame") -> Frame:
         return _from_arrow(source, name)
     if hasattr(source, "__array__"):
         return _from_array(source, name)
+    if hasattr(source, "collect") and hasattr(source, "collect_schema"):
+        raise InputError(
+            f"A {type(source).__name__} is not computed yet. Give its result: frame.collect()."
+        )
     if isinstance(source, str | os.PathLike):
         raise InputError(
             f"{os.fspath(source)!r:.80} is a path, not a table. Read files with from_csv or "

@@ -39,7 +39,7 @@ def read_parquet_table(path: str | os.PathLike[str]) -> Frame:
 
 
 def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 16) -> Iterator[Frame]:
-    """Yield a Parquet file in pieces of at most this many rows.
+    """Yield a Parquet file in pieces of at most this many rows; one without rows as one piece.
 
     Raises:
         InputError: The file does not exist or is not a Parquet file.
@@ -50,6 +50,9 @@ def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 16) -> It
         frame = read_frame(pa.Table.from_batches([batch]), Path(path).name)
         yield replace(frame, rows=np.arange(start, start + len(frame)))
         start += len(frame)
+    if not start:  # the names and types of the columns of a file without rows
+        empty = table.file.schema_arrow.empty_table().select(table.column_names)
+        yield read_frame(empty, Path(path).name)
 
 
 class ParquetTable:
