@@ -367,7 +367,7 @@ class FoldResult:
     def _interval_scores(self, task: EnsembleTask, folds: Sequence[int]) -> dict[str, Any]:
         """Return the scores of the held-out rows as JSON values."""
         from flambeau.task.combined import CombinedTask
-        from flambeau.task.fold_intervals import fit_fold_scores, fit_scores_of_targets
+        from flambeau.task.fold_intervals import fit_fold_scores, fit_several_fold_scores
 
         parts: list[tuple[Any, Batch, Sequence[Any] | None]] = []
         for fold in folds:
@@ -378,7 +378,7 @@ class FoldResult:
             parts.append((outputs, self.held_out.batch.rows(chosen), own))
         if not isinstance(task.of_mean, CombinedTask):
             return _as_json(fit_fold_scores(task.of_mean, parts))
-        of_targets = fit_scores_of_targets(task.of_mean, parts)
+        of_targets = fit_several_fold_scores(task.of_mean, parts)
         return {name: _as_json(scores) for name, scores in of_targets.items()}
 
     def _preprocessors(self, folds: Sequence[int]) -> tuple[list[Preprocessor], list[int]]:

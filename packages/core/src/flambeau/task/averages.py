@@ -142,7 +142,7 @@ class _ExpectedValues(_Numbers):
         return averages.clamp(min=torch.finfo(averages.dtype).tiny).log()
 
 
-class OfTargets:
+class SeveralAverages:
     """The averages of several targets, one after another: ``(batch, columns of all)``.
 
     Args:
@@ -182,7 +182,7 @@ class OfTargets:
 
 # The first that fits: subclasses come before their base classes.
 _KINDS: Mapping[type[Any], Any] = {
-    CombinedTask: OfTargets,
+    CombinedTask: SeveralAverages,
     QuantileRegression: _Quantiles,
     LogLinkTask: _ExpectedValues,
     Regression: _Numbers,

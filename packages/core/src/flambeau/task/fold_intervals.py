@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flambeau.data.batch import Batch
-from flambeau.task.averages import OfTargets
+from flambeau.task.averages import SeveralAverages
 from flambeau.task.classification import Classification, Prediction, SetPrediction
 from flambeau.task.combined import CombinedTask
 from flambeau.task.conformal import in_order
@@ -70,7 +70,7 @@ class FoldIntervals:
         return [pair[end] for end in (0, 1) for pair in found]
 
 
-class FoldIntervalsOfTargets:
+class SeveralFoldIntervals:
     """Intervals or sets of classes around the mean predictions of several targets.
 
     Args:
@@ -78,7 +78,9 @@ class FoldIntervalsOfTargets:
         scores: The scores of each target by its name; targets without scores get no intervals.
     """
 
-    def __init__(self, averages: OfTargets, scores: Mapping[str, Mapping[str, FoldScores]]) -> None:
+    def __init__(
+        self, averages: SeveralAverages, scores: Mapping[str, Mapping[str, FoldScores]]
+    ) -> None:
         self.averages = averages
         tasks = averages.of_averages().tasks
         self.each = {
@@ -116,7 +118,7 @@ def ends_of_folds(
     return torch.stack([low for low, _ in pairs], 1), torch.stack([high for _, high in pairs], 1)
 
 
-def fit_scores_of_targets(
+def fit_several_fold_scores(
     task: CombinedTask, folds: Sequence[tuple[Any, Batch, Sequence[Any] | None]]
 ) -> dict[str, dict[str, FoldScores]]:
     """Return the scores of held-out rows by target and name.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from flambeau.data.batch import Batch
 from flambeau.data.joint_preprocessor import batch_of
 from flambeau.errors import ArgumentError, InputError
-from flambeau.task.averages import Averages, OfTargets, averages_of
-from flambeau.task.fold_intervals import FoldIntervals, FoldIntervalsOfTargets
+from flambeau.task.averages import Averages, SeveralAverages, averages_of
+from flambeau.task.fold_intervals import FoldIntervals, SeveralFoldIntervals
 from flambeau.task.fold_scores import FoldScores
 from flambeau.task.metrics import Metric, Mode
 from flambeau.task.predicted_intervals import CONFORMAL
@@ -205,7 +205,7 @@ class EnsembleTask(Task):
         return found
 
     @cached_property
-    def _intervals(self) -> FoldIntervals | FoldIntervalsOfTargets:
+    def _intervals(self) -> FoldIntervals | SeveralFoldIntervals:
         saved = cast("Mapping[str, Any]", self.calibration.get(CONFORMAL, {}))
         if not saved:
             raise InputError(
@@ -213,9 +213,9 @@ class EnsembleTask(Task):
                 "predicts none. Predict without an interval."
             )
         averages = self._averages[0]
-        if isinstance(averages, OfTargets):
+        if isinstance(averages, SeveralAverages):
             of_targets = {target: _read(each) for target, each in saved.items()}
-            return FoldIntervalsOfTargets(averages, of_targets)
+            return SeveralFoldIntervals(averages, of_targets)
         return FoldIntervals(self.of_mean, self.of_fold, _read(saved))
 
     def arguments(self) -> Mapping[str, Any]:
