@@ -17,8 +17,9 @@ from flambeau.errors import InputError
 from flambeau.learner.build import BuiltPlan
 from flambeau.report.calibration import Calibration, calibration
 from flambeau.report.text_table import text_table
+from flambeau.task.combined import with_intervals
 from flambeau.task.metrics import score
-from flambeau.task.predicted_intervals import GROUP, with_intervals
+from flambeau.task.predicted_intervals import GROUP
 from flambeau.task.probability_calibration import Rows, joined
 from flambeau.task.task import StepContext, Task
 from flambeau.wording import describe_values

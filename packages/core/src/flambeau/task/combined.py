@@ -18,7 +18,7 @@ from flambeau.task.class_validation import explaining_labels
 from flambeau.task.log_link import LogLinkTask
 from flambeau.task.metrics import Metric, Mode
 from flambeau.task.model_call import call_model, of_ensemble
-from flambeau.task.predicted_intervals import PredictsIntervals
+from flambeau.task.predicted_intervals import CONFORMAL, PredictsIntervals, fit_intervals
 from flambeau.task.task import StepContext, Task
 
 if TYPE_CHECKING:
@@ -318,6 +318,33 @@ class CombinedTask(Task):
     def arguments(self) -> dict[str, Any]:
         fitted = {"calibration": dict(self.calibration)} if self.calibration else {}
         return {"tasks": dict(self.tasks), "factors": dict(self.loss_factors), **fitted}
+
+
+def with_intervals(
+    task: Task, values: Mapping[str, Any], pairs: Iterable[tuple[Any, Batch]]
+) -> dict[str, Any]:
+    """Return the values of a calibration with the scores that intervals need.
+
+    Args:
+        task: The task.
+        values: What its ``calibrate`` returned.
+        pairs: As for ``fit_intervals``.
+
+    Raises:
+        ArgumentError: The task predicts no intervals.
+    """
+    if not isinstance(task, CombinedTask):
+        return {**values, CONFORMAL: fit_intervals(task, pairs)}
+    found = {name: dict(own) for name, own in values.items()}
+    for name, own_pairs in task.pairs_by_target(pairs).items():
+        own = task.tasks[name]
+        if isinstance(own, PredictsIntervals):
+            try:
+                scores = fit_intervals(own, own_pairs)
+            except InputError as error:
+                raise InputError(f"The target {name!r}: {error}") from error
+            found.setdefault(name, {})[CONFORMAL] = scores
+    return found
 
 
 def _checked_task(name: object, task: object) -> Task:

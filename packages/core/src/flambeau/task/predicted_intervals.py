@@ -112,35 +112,6 @@ def class_interval_scores(
     return {"classes": scores}, weights.repeat_interleave(repeats) * known
 
 
-def with_intervals(
-    task: Task, values: Mapping[str, Any], pairs: Iterable[tuple[Any, Batch]]
-) -> dict[str, Any]:
-    """Return the values of a calibration with the scores that intervals need.
-
-    Args:
-        task: The task.
-        values: What its ``calibrate`` returned.
-        pairs: As for ``fit_intervals``.
-
-    Raises:
-        ArgumentError: The task predicts no intervals.
-    """
-    from flambeau.task.combined import CombinedTask
-
-    if not isinstance(task, CombinedTask):
-        return {**values, CONFORMAL: fit_intervals(task, pairs)}
-    found = {name: dict(own) for name, own in values.items()}
-    for name, own_pairs in task.pairs_by_target(pairs).items():
-        own = task.tasks[name]
-        if isinstance(own, PredictsIntervals):
-            try:
-                scores = fit_intervals(own, own_pairs)
-            except InputError as error:
-                raise InputError(f"The target {name!r}: {error}") from error
-            found.setdefault(name, {})[CONFORMAL] = scores
-    return found
-
-
 def fit_intervals(task: Any, pairs: Iterable[tuple[Any, Batch]]) -> dict[str, Any]:
     """Return the scores of the calibration samples by name, as JSON values.
 
