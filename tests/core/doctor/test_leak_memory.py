@@ -24,7 +24,8 @@ def _peak_and_now() -> tuple[int, int]:
 
 @pytest.mark.skipif(not _MEMORY.exists(), reason="reads the memory of the process from Linux")
 def test_the_search_for_copies_needs_little_memory() -> None:
-    # In float64 all values of 100,000 rows would have 51 MB, and their products as much again.
+    # In float64 all values of 100,000 rows have 51 MB, and their indices as much: 102 MB were seen
+    # for all rows at once, 41 to 46 MB in parts.
     draws = torch.Generator().manual_seed(0)
     train = torch.randn(100_000, 64, generator=draws)
     other = train[:2_000].clone()
@@ -35,4 +36,4 @@ def test_the_search_for_copies_needs_little_memory() -> None:
     pairs, compared = leak_checks._copies(*parts)
     assert (len(pairs), compared) == (100, 2_000)
     assert all(here == there for here, there in pairs)
-    assert _peak_and_now()[0] - before < 50e6
+    assert _peak_and_now()[0] - before < 75e6

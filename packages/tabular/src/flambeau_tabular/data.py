@@ -154,9 +154,8 @@ class TabularData(TabularDataConstructors):
             from flambeau_tabular.columns import infer_kinds
 
             unused = [*self._options.drop, *self._not_inputs()]
-            self._kinds = infer_kinds(
-                self._frame.drop(unused), self._split.train, self._options.kinds or {}
-            )
+            frame, train = self._frame.drop(unused), self._counted().train
+            self._kinds = infer_kinds(frame, train, self._options.kinds or {})
         return self._kinds
 
     def _not_inputs(self) -> list[str]:
@@ -187,7 +186,7 @@ class TabularData(TabularDataConstructors):
 
     def facts(self) -> TabularFacts:
         if self._facts is None:
-            train = self._split.train
+            train = self._counted().train
             weights = None if self._structure.weights is None else self._weights(train)
             facts: dict[str, Any] = {
                 **{f"n_{part}": len(self._split.part(part)) for part in PARTS},
@@ -344,7 +343,7 @@ class TabularData(TabularDataConstructors):
         from flambeau_tabular.structure import OffsetColumn
 
         options = SpecOptions(**select_values(values, "scaling", "min_count", "out_of_range"))
-        spec = TableSpec.fit(self._frame, self._split.train, self.columns, options)
+        spec = TableSpec.fit(self._frame, self._counted().train, self.columns, options)
         return TabularPreprocessor(spec, self._label_type, OffsetColumn.of(self._options))
 
     def dataset(self, part: str, preprocessor: Preprocessor, values: Mapping[str, Any]) -> Dataset:
@@ -384,11 +383,19 @@ class TabularData(TabularDataConstructors):
         self, preprocessor: Preprocessor, values: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         self._check_task(values)
-        train = self._split.train
-        weights = None if self._structure.weights is None else self._weights(train)
-        return self._targets.task_arguments(self._split, weights, self._offsets(train), values)
+        split = self._counted()
+        weights = None if self._structure.weights is None else self._weights(split.train)
+        return self._targets.task_arguments(split, weights, self._offsets(split.train), values)
 
     # ------------------------------------------------------------ internal
+
+    def _counted(self) -> Split:
+        """Return the split without the train rows of weight 0, which have no influence."""
+        if self._structure.weights is None:
+            return self._split
+        train = self._split.train
+        counts = np.asarray((self._weights(train) > 0).numpy())
+        return self._split if counts.all() else replace(self._split, train=train[counts])
 
     def _weights(self, rows: np.ndarray) -> Tensor:
         return cast("Tensor", self._structure.weights)[torch.from_numpy(np.array(rows))]
