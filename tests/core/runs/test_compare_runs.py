@@ -235,6 +235,29 @@ def test_regression_and_a_custom_metric(tmp_path: Path, data: Any) -> None:
     assert verdicts["mae"] == verdicts["rmse"] == verdicts["r2"] == "better"
 
 
+def test_a_score_with_a_test_decides_if_the_watched_one_has_none(copied: Path) -> None:
+    from dataclasses import replace
+
+    for name in ("bad", "good"):
+        path = predictions_path(copied / name, "valid")
+        stored = load_predictions(path)
+        scores = {**stored.predictions.scores, "auroc": 0.5}
+        replace(stored, predictions=replace(stored.predictions, scores=scores)).save(copied / name)
+        plan = json.loads((copied / name / "run.json").read_text())["plan"]
+        for choice in plan["choices"]:
+            if choice["key"] == "keep_best":
+                choice["value"] = "valid_auroc"
+        edit_record(copied / name, lambda content, plan=plan: content.update(plan=plan))
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    assert {each.name: each.verdict for each in pair.scores}["auroc"] == "tie"
+    scores = load_predictions(predictions_path(copied / "good", "valid"))
+    changed = {**scores.predictions.scores, "auroc": 0.7}
+    replace(scores, predictions=replace(scores.predictions, scores=changed)).save(copied / "good")
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    assert {each.name: each.verdict for each in pair.scores}["auroc"] == "unknown"
+    assert (pair.decisive, pair.verdict) == ("accuracy", "better")
+
+
 def test_wrong_arguments_are_explained(runs: Path) -> None:
     with pytest.raises(InputError, match="at least two runs, but 1"):
         compare_runs(runs / "good", runs / "good")

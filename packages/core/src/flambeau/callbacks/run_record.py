@@ -104,16 +104,19 @@ class RunRecord(Callback):
 
 def _facts(state: TrainState) -> dict[str, Any]:
     git = git_state(Path.cwd())
+    plan = dict(state.plan())
+    in_plan = {each["key"] for each in plan.get("choices", ())}
+    options = {} if state.options is None else described_options(state.options)
     return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "flambeau": version("flambeau"),
         "seed": state.seed,
-        "plan": dict(state.plan()),
+        "plan": plan,
         "data": dict(state.data),
         "model": _model_facts(state.model),
         "task": class_name(state.task),
-        "options": {} if state.options is None else described_options(state.options),
+        "options": {name: text for name, text in options.items() if name not in in_plan},
         "modes": dict(state.history.modes),
         "machine": machine_facts(state.device),
         "git": None if git is None else dict(git),
@@ -143,6 +146,8 @@ def described_options(options: TrainingOptions) -> dict[str, str]:
 
 
 def _described(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     if isinstance(value, tuple | list):
         return ", ".join(_described(each) for each in cast("tuple[Any, ...]", value))
     if isinstance(value, Mapping):

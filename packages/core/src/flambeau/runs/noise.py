@@ -220,7 +220,12 @@ class _Pair:
         return PairResult(*labels, method, why, tuple(scores), verdict, name, notes)
 
     def _decisive(self, scores: Sequence[ScoreResult]) -> ScoreResult | None:
-        """Return the score that ``keep_best`` watches, else the first metric, else the loss."""
+        """Return the score that ``keep_best`` watches, else the first metric, else the loss.
+
+        A score with a test comes before one without: a paired interval is known for the standard
+        scores only.
+        """
+        scores = [each for each in scores if each.verdict != "unknown"] or scores
         monitor = (self.first.first.monitor or "").removeprefix("valid_")
         named = {each.name: each for each in scores}
         metrics = [

@@ -129,7 +129,7 @@ class SavedRun:
     def monitor(self) -> str | None:
         """The column of the history that selects the weights; None for those of the last epoch."""
         chosen = self.values.get("keep_best")
-        return chosen if isinstance(chosen, str) else self.options.get("keep_best", "").strip("'")
+        return chosen if isinstance(chosen, str) else self.options.get("keep_best")
 
     @cached_property
     def scores(self) -> dict[str, float]:
