@@ -87,6 +87,16 @@ def test_a_killed_run_is_interrupted_and_one_of_a_living_process_is_running(tmp_
     assert read_run(tmp_path).status == "unknown"
 
 
+def test_a_killed_run_that_is_resumed_was_interrupted(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, EndsAt(KeyboardInterrupt())).fit(3)
+    found = record(tmp_path)
+    found["fits"][-1] |= {"status": "running", "ended": None}  # as if it was killed
+    (tmp_path / "run.json").write_text(json.dumps(found))
+    make(tmp_path).resume()
+    assert [fit["status"] for fit in read_run(tmp_path).fits] == ["interrupted", "finished"]
+
+
 def test_nothing_is_written_without_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
