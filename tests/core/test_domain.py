@@ -391,6 +391,7 @@ def test_fields_may_share_a_name_and_repeat_cores() -> None:
         ({"cli_options": {"predcit": ()}}, "command 'predcit'.*Did you mean 'predict'"),
         ({"recognise": 0.5}, "'recognise' is 0.5"),
         ({"demo": 3}, "'demo' is 3"),
+        ({"attributions": 3}, "'attributions' is 3"),
         ({"api": 0}, "version 0 .*reads version 1. Upgrade that package"),
         ({"api": 2}, "version 2 .*Upgrade flambeau"),
         ({"api": "x"}, "version 'x'"),

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from flambeau import Callback, Learner, TensorData, TrainingOptions, TrainState
 from flambeau.artefact.checkpoint_files import checkpoint_step
 from flambeau.callbacks import Checkpointing
+from flambeau.cli.fit_command import _report_spikes
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.inspect import LossSpike, find_spikes
@@ -222,3 +223,17 @@ def test_no_spike_is_said_and_the_plot_is_written(tmp_path: Path) -> None:
     assert str(spikes) == "No loss spike in 9 steps."
     spikes.plot(tmp_path / "losses.png")
     assert (tmp_path / "losses.png").exists()
+
+
+def test_the_fit_command_prints_spikes_and_is_silent_without(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    learner = make(Steps())
+    learner.fit(3)
+    _report_spikes(learner)
+    assert capsys.readouterr().out == ""
+    learner.history.step_losses[25] = 50.0
+    _report_spikes(learner)
+    text = capsys.readouterr().out
+    assert text.startswith("\nLoss spikes:\nstep")
+    assert "  25      3" in text

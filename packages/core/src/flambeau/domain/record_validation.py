@@ -61,6 +61,9 @@ def _faults(record: Domain) -> Iterator[tuple[str, str]]:
     yield from (("cli_options", fault) for fault in _option_faults(record.cli_options))
     if not callable(record.recognise):
         yield "recognise", f"is {record.recognise!r:.80}; it must be a function of path and options"
+    if record.attributions is not None and not callable(record.attributions):
+        wanted = "a function attributions(predictor, item, output, background) or None"
+        yield "attributions", f"is {record.attributions!r:.80}; it must be {wanted}"
     if record.demo is not None and not callable(record.demo):
         yield "demo", f"is {record.demo!r:.80}; it must be a function demo(n_samples, seed) or None"
 

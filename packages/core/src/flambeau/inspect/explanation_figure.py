@@ -63,7 +63,7 @@ def _draw_maps(row: Any, explanation: SampleExplanation, found: Attributions) ->
     largest = float(smooth.abs().max()) or 1.0
     row[1].imshow(image.float().mean(-1).numpy(), cmap="gray", alpha=0.35)
     row[1].imshow(smooth.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.75)
-    row[1].set_title(f"red raises {found.output}", fontsize=8)
+    row[1].set_title(f"what moves {found.output}:\nred raises it, blue lowers it", fontsize=8)
 
 
 def _target(explanation: SampleExplanation) -> str:
