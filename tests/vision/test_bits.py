@@ -99,7 +99,7 @@ def test_stacked_arrays_and_predictions_are_scaled_alike(kind: str, tmp_path: Pa
     pixels = learner.built.preprocessor.encode([images[row]]).input[0]
     assert torch.equal(train.inputs["image"][0], pixels)
     loaded = Predictor.load(learner.export(tmp_path / "model"))
-    assert loaded.preprocessor.arguments()["bits"] == 12
+    assert loaded.preprocessor.arguments()["pixels"]["bits"] == 12
     assert torch.equal(loaded.preprocessor.encode([images[row]]).input[0], pixels)
 
 

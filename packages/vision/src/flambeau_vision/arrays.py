@@ -14,10 +14,10 @@ from flambeau.data.split import Rows
 from flambeau.errors import InputError
 from flambeau_vision.decode import (
     in_native_order,
-    refuse_unclear_range,
     sixteen_bits_to_uint8,
     used_bits,
 )
+from flambeau_vision.float_scale import LEAST_BRIGHT, White, float_factor
 from flambeau_vision.resize import Layout
 
 
@@ -50,6 +50,52 @@ def largest_of_floats(images: Any) -> float | None:
     return float(array.max()) if array.dtype.kind == "f" and array.size else None
 
 
+def white_of_arrays(images: Any) -> White | None:
+    """Return the value of white in images of floats, by their largest; None for other images."""
+    largest = largest_of_floats(images)
+    return None if largest is None else 1 if largest <= 1.0 else 255
+
+
+def largest_of_rows(images: Mapping[str, Any]) -> dict[int, float]:
+    """Return the largest value of each image of floats, by its row in all parts.
+
+    Args:
+        images: Part → array or tensor of images.
+    """
+    found: dict[int, float] = {}
+    start = 0
+    for each in images.values():
+        if largest_of_floats(each) is not None:
+            is_tensor = isinstance(each, Tensor)
+            array = each.detach().float().cpu().numpy() if is_tensor else np.asarray(each)
+            largest = array.reshape(len(array), -1).max(axis=1).astype(np.float64)
+            found |= dict(enumerate(largest.tolist(), start))
+        start += len(each)
+    return found
+
+
+def check_train_range(largest: Mapping[int, float], train: Rows, white: White) -> None:
+    """Raise if train rows that were drawn from an array have another range than the whole array.
+
+    Args:
+        largest: Row → largest value of the images of floats.
+        train: The train rows.
+        white: The value of white in the whole array.
+
+    Raises:
+        InputError: The ranges differ; the message gives both.
+    """
+    high = max((largest[int(row)] for row in train if int(row) in largest), default=None)
+    if high is None or (high <= 1.0) == (white == 1):
+        return
+    brightest = max(largest, key=lambda row: largest[row])
+    raise InputError(
+        f"Image {brightest} has float values up to {largest[brightest]:g}, but the train "
+        f"images only up to {high:g}, so one of them is in 0..1 and the other in 0..255. Scale "
+        "all images by one factor, or pass ImageOptions(white=255) or ImageOptions(white=1)."
+    )
+
+
 def check_same_range(images: Mapping[str, Any]) -> None:
     """Raise if the floats of a part are in 0..1 and those of train in 0..255, or the reverse.
 
@@ -67,6 +113,8 @@ def check_same_range(images: Mapping[str, Any]) -> None:
         if train is None or largest is None or (largest <= 1.0) == (train <= 1.0):
             continue
         if largest <= 1.0 and _is_whole(images[part]):
+            continue
+        if 1.0 < largest < LEAST_BRIGHT:  # an overshoot of 1, which is reported as such
             continue
         raise InputError(
             f"The {part} images have float values up to {largest:g}, but those of train up to "
@@ -91,7 +139,7 @@ def to_uint8_images(
     part: str,
     bits: int = 16,
     *,
-    is_unit: bool | None = None,
+    white: White | None = None,
 ) -> Tensor:
     """Return uint8 ``(n, channels, height, width)``; shares the memory of ``images`` if possible.
 
@@ -101,7 +149,7 @@ def to_uint8_images(
         channels: Number of channels; 1 allows 1 to 4, inferred from the shape.
         part: The part's name, for messages.
         bits: Number of significant bits of 16-bit pixels; see `flambeau_vision.decode.decode`.
-        is_unit: Whether floats are in 0..1, else in 0..255; None decides by their largest value.
+        white: The value of white in floats, 1 or 255; None decides by their largest value.
 
     Raises:
         InputError: The shape, layout or value range is invalid or ambiguous.
@@ -125,7 +173,7 @@ def to_uint8_images(
             f"The {part} images have shape {tuple(array.shape)}; give (n, H, W), (n, H, W, C) "
             "or (n, C, H, W)."
         )
-    pixels = _to_uint8(array, part, bits, is_unit)
+    pixels = _to_uint8(array, part, bits, white)
     if pixels.ndim == 3:
         return pixels.unsqueeze(1)
     channels_first = _is_channels_first(pixels.shape, layout, channels)
@@ -169,7 +217,7 @@ def bits_of_rows(images: Any, rows: Rows) -> int | None:
 
 
 def _to_uint8(
-    array: Tensor | np.ndarray, part: str, bits: int, is_unit: bool | None = None
+    array: Tensor | np.ndarray, part: str, bits: int, white: White | None = None
 ) -> Tensor:
     name = f"The array of {part} images"
     if isinstance(array, Tensor) and array.dtype == torch.uint16:
@@ -191,7 +239,7 @@ def _to_uint8(
     if array.dtype in (torch.uint32, torch.uint64):
         array = array.long()  # torch has few operations for them
     low, high = float(array.min()), float(array.max())
-    if not (low >= 0.0 and high <= 255.0):
+    if not (low >= 0.0 and high < 255.5):
         raise InputError(
             f"The {part} images have values from {low:g} to {high:g} ({array.dtype}); pixels "
             "have to be in 0..1 (floats) or 0..255. Scale them to uint8 first, with one factor for "
@@ -199,6 +247,5 @@ def _to_uint8(
         )
     if not array.is_floating_point():
         return array.to(torch.uint8)
-    refuse_unclear_range(name, array, high)
-    is_unit = high <= 1.0 if is_unit is None else is_unit
-    return (array * 255.0 if is_unit else array).round().to(torch.uint8)
+    factor = float_factor(name, array, high, white)
+    return (array * factor).clamp_(max=255.0).round_().to(torch.uint8)

@@ -17,6 +17,8 @@ from flambeau.data.split import PARTS, Rows, Split
 from flambeau.data.split_request import SplitRequest
 from flambeau.data.targets import Targets, read_labels
 from flambeau.errors import InputError, SplitError
+from flambeau_vision.decode import in_levels
+from flambeau_vision.float_scale import White, white_of
 from flambeau_vision.headers import ImageHeader, is_fast_to_verify, read_headers
 from flambeau_vision.open_image import item_name, name_items
 from flambeau_vision.options import ImageOptions
@@ -34,6 +36,12 @@ GROUP = "group"
 
 BITS = "bits"
 """The column of ``Samples`` with the bits of each 16-bit image, if there are any."""
+
+WHITE = "white"
+"""The column of ``Samples`` with the value of white of each image of floats, if there are any."""
+
+LARGEST = "largest"
+"""The column of ``Samples`` with the largest value of each image of floats, if there are any."""
 
 # Reasons listed in a message; further ones are only counted.
 _MAX_REASONS = 5
@@ -65,7 +73,8 @@ def assemble(
 
     Raises:
         InputError: There are no images, an image cannot be read (unless ``unreadable="skip"``), no
-            image of a class can be read, or rows with the same file differ in part or label.
+            image of a class can be read, the range of images of floats is not clear, or rows with
+            the same file differ in part or label.
         SplitError: The parts cannot be formed.
     """
     if not items:
@@ -112,6 +121,7 @@ def assemble(
     split = split_images(request, targets, len(items), np.array(kept), given, of_kept)
     is_random = request.for_training and request.split is None and not given
     notes += _check_repeated_files(samples["image"], targets, split, is_random)
+    samples = _scale_floats(samples, headers, split, options)
     return samples, targets, split, options, (*notes, *_file_notes(samples, verify)), readings
 
 
@@ -119,6 +129,45 @@ def _bits_column(headers: Sequence[ImageHeader]) -> dict[str, Sequence[Any]]:
     """Return the column `BITS`: None for images of 8 bits; no column if all are of 8 bits."""
     bits = [header.bits for header in headers]
     return {} if all(each is None for each in bits) else {BITS: bits}
+
+
+def _scale_floats(
+    samples: Samples, headers: Sequence[ImageHeader], split: Split, options: ImageOptions
+) -> Samples:
+    """Return the samples with arrays of floats as uint8, all scaled by the value of white in train.
+
+    Raises:
+        InputError: The value of white is not clear, or an image contradicts it.
+    """
+    floats = {row: header.floats for row, header in enumerate(headers) if header.floats}
+    if not floats:
+        return samples
+    items = list(samples["image"])
+    train = split.train if len(split.train) else np.arange(len(items))  # data that are only scored
+    names = [f"Image {row} ({item_name(item)})" for row, item in enumerate(items)]
+    white = white_of(floats, train, options.white, names)
+    for row in floats:
+        items[row] = in_levels(items[row], white)
+    columns = dict(samples.columns)
+    largest = {row: found.largest for row, found in floats.items()}
+    columns |= {"image": items, **white_columns(largest, len(items), white)}
+    return Samples(columns, samples.problems)
+
+
+def white_columns(
+    largest: Mapping[int, float], n: int, white: White | None
+) -> dict[str, Sequence[Any]]:
+    """Return the columns `WHITE` and `LARGEST` of ``n`` images; none without images of floats.
+
+    Args:
+        largest: Row → largest value of the images of floats.
+        n: Number of images.
+        white: The value of white.
+    """
+    if not largest:
+        return {}
+    values = [largest.get(row) for row in range(n)]
+    return {WHITE: [None if each is None else white for each in values], LARGEST: values}
 
 
 def as_column(values: Tensor) -> Sequence[Any]:

@@ -42,6 +42,7 @@ from flambeau_vision.from_plan import (
 from flambeau_vision.image_files import list_images
 from flambeau_vision.image_store import ImageStore
 from flambeau_vision.options import ImageOptions
+from flambeau_vision.pixel_format import PixelFormat
 from flambeau_vision.preprocess import INPUT, ImagePreprocessor
 from flambeau_vision.presize import part_geometry
 from flambeau_vision.report import report
@@ -129,6 +130,7 @@ class ImageData(ImageDataConstructors):
             # That of an export is its preprocessor's, which its plan has.
             "resize": None if self._options.like else self._options.resize,
             "bits": None if self._options.like else self._options.bits,
+            "white": None if self._options.like else self._options.white,
             "task": self._options.task,
             "cache": self._options.cache,
         }
@@ -223,8 +225,7 @@ class ImageData(ImageDataConstructors):
             resize=geometry.resize,
             crop=geometry.crop,
             interpolation=geometry.interpolation,
-            bits=geometry.bits,
-            layout=self._options.layout,
+            pixels=PixelFormat(geometry.bits, geometry.white, self._options.layout),
             memory_format=values.get("memory_format", "contiguous_format"),
         )
 

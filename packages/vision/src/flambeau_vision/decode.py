@@ -7,13 +7,16 @@ scaled to 8 without clipping, and errors that name the file.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from flambeau.data.readable_arrays import refuse_masked, refuse_unreadable
 from flambeau.errors import InputError
+from flambeau_vision.float_scale import White, float_factor, to_levels
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
     exif_orientation,
@@ -33,8 +36,6 @@ Pixels = NDArray[np.uint8]
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-# Float pixels in 0..255 with a lower maximum would be almost black.
-_LEAST_BRIGHT = 16.0
 _ONLY_TO = {"LAB": "RGB", "La": "LA", "RGBa": "RGBA"}
 
 
@@ -44,6 +45,7 @@ def decode(
     channels: int | None = None,
     target_side: int | None = None,
     bits: int = 16,
+    white: White | None = None,
 ) -> Pixels:
     """Return the upright pixels of one image as uint8 ``(height, width, channels)`` in 0..255.
 
@@ -57,6 +59,8 @@ def decode(
             decoded at a half, quarter or eighth of its size, but not below ``DRAFT_FACTOR`` times
             this side.
         bits: Number of significant bits of 16-bit pixels: values from ``2**bits - 1`` become 255.
+        white: The value of white in arrays of floats, 1 or 255; None decides by the largest value
+            of this image, so that one in 0..255 whose values are all below 1 would become bright.
 
     Raises:
         InputError: The item cannot be read, is truncated, or its value range is ambiguous; the
@@ -72,7 +76,8 @@ def decode(
             return image_pixels(image, channels, item_name(item), bits)
     # After files, which have a method "detach" as tensors do.
     if isinstance(item, np.ndarray) or hasattr(item, "detach"):
-        return _convert_channels(array_pixels(item, channels, bits), channels, item_name(item))
+        pixels = array_pixels(item, channels, bits, white)
+        return _convert_channels(pixels, channels, item_name(item))
     if hasattr(item, "getbands"):
         load_opened(item)  # before its orientation is read
         return image_pixels(item, channels, item_name(item), bits)
@@ -207,7 +212,9 @@ def as_array(item: Any) -> NDArray[Any]:
     return array
 
 
-def array_pixels(item: Any, channels: int | None = None, bits: int = 16) -> Pixels:
+def array_pixels(
+    item: Any, channels: int | None = None, bits: int = 16, white: White | None = None
+) -> Pixels:
     """Return uint8 ``(height, width, channels)`` of one array or tensor.
 
     Arrays are ``(H, W)`` or ``(H, W, C)``, tensors ``(H, W)`` or ``(C, H, W)``. An array
@@ -217,7 +224,7 @@ def array_pixels(item: Any, channels: int | None = None, bits: int = 16) -> Pixe
     array = as_array(item)
     name = item_name(item)
     if array.ndim == 2:
-        return _scale_to_uint8(array, name, bits)[:, :, None]
+        return _scale_to_uint8(array, name, bits, white)[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(
             f"An image of shape {array.shape} cannot be used: give (H, W) or (H, W, C), or "
@@ -232,7 +239,18 @@ def array_pixels(item: Any, channels: int | None = None, bits: int = 16) -> Pixe
         )
     if fits_first and (is_tensor or not fits_last):
         array = array.transpose(1, 2, 0)
-    return _scale_to_uint8(array, name, bits)
+    return _scale_to_uint8(array, name, bits, white)
+
+
+def in_levels(item: Any, white: White | None) -> Any:
+    """Return an array or tensor of floats as uint8 with the same axes; see `decode`.
+
+    An image of a data set remains there, and is scaled when it is read.
+    """
+    if hasattr(item, "load_image"):
+        return replace(item, white=white)
+    levels = _scale_to_uint8(as_array(item), item_name(item), white=white)
+    return torch.from_numpy(levels) if hasattr(item, "detach") else levels
 
 
 def sixteen_bits_to_uint8(values: NDArray[np.uint16], bits: int) -> Pixels:
@@ -242,7 +260,9 @@ def sixteen_bits_to_uint8(values: NDArray[np.uint16], bits: int) -> Pixels:
     return np.minimum(scaled, 255).astype(np.uint8)
 
 
-def _scale_to_uint8(array: NDArray[Any], name: str, bits: int = 16) -> Pixels:
+def _scale_to_uint8(
+    array: NDArray[Any], name: str, bits: int = 16, white: White | None = None
+) -> Pixels:
     """Return the values as uint8 in 0..255; raise if their range is ambiguous."""
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
@@ -256,37 +276,15 @@ def _scale_to_uint8(array: NDArray[Any], name: str, bits: int = 16) -> Pixels:
             "numbers that is not empty."
         )
     low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(low) and low >= 0.0 and high <= 255.0):
+    if not (np.isfinite(low) and low >= 0.0 and high < 255.5):
         raise InputError(
             f"{name} has values from {low:g} to {high:g} ({array.dtype}), but pixels have to be in "
             "0..1 (floats) or 0..255. Scale them to uint8 first, with one factor for the whole "
             "data set, for example (values / values_max * 255).astype('uint8')."
         )
     if array.dtype.kind == "f":
-        refuse_unclear_range(name, array, high)
-        array = array * 255.0 if high <= 1.0 else array
-    return np.rint(array).astype(np.uint8)
-
-
-def refuse_unclear_range(name: str, pixels: Any, high: float) -> None:
-    """Check that float pixels are clearly in 0..1 or in 0..255.
-
-    Pixels of 0..1 exceed 1 slightly after bicubic resizing. Read as 0..255 they would be black.
-
-    Args:
-        name: What the pixels are, for the message.
-        pixels: Array or tensor of floats.
-        high: The largest of them.
-
-    Raises:
-        InputError: ``high`` is above 1 and below 16, and not all pixels are whole numbers.
-    """
-    if 1.0 < high < _LEAST_BRIGHT and bool((pixels % 1 != 0).any()):
-        raise InputError(
-            f"{name} has float values up to {high:g}, which is neither clearly 0..1 nor 0..255: "
-            "read as 0..255, it would be almost black. Clip values of 0..1 (values.clip(0, 1)), "
-            "or give uint8 pixels (0 to 255), with one factor for the whole data set."
-        )
+        array = array * float_factor(name, array, high, white)
+    return to_levels(array)
 
 
 def _convert_channels(pixels: Pixels, channels: int | None, name: str) -> Pixels:

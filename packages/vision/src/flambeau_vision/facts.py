@@ -14,7 +14,7 @@ from flambeau.data.facts import ColumnFacts, Facts
 from flambeau.data.samples import Samples
 from flambeau.data.split import PARTS, Split
 from flambeau.data.targets import Targets
-from flambeau_vision.assemble import BITS
+from flambeau_vision.assemble import BITS, LARGEST, WHITE
 
 if TYPE_CHECKING:
     from typing import Required  # typing has ReadOnly from Python 3.13
@@ -39,6 +39,8 @@ class ImageFacts(Facts, total=False):
         formats: Number of images of each file format.
         label_kind: The task inferred from the labels.
         bits: Number of significant bits of 16-bit train images; absent if there are none.
+        white: The value of white in images of floats; absent if there are none.
+        float_max: The largest value of the train images of floats; absent if there are none.
         array_channels: Number of channels of arrays, if it is neither 1 nor 3.
         cache_folder: The folder that the user chose for the cache; None is the default folder.
     """
@@ -60,6 +62,8 @@ class ImageFacts(Facts, total=False):
     formats: ReadOnly[Required[Mapping[str, int]]]
     label_kind: ReadOnly[Required[str]]
     bits: ReadOnly[int]
+    white: ReadOnly[int]
+    float_max: ReadOnly[float]
     array_channels: ReadOnly[int]
     cache_folder: ReadOnly[str | None]
 
@@ -96,6 +100,11 @@ def image_facts(
     bits = [samples[BITS][row] for row in train] if BITS in samples.columns else []
     if known := [each for each in bits if each is not None]:
         facts["bits"] = max(known)
+    if LARGEST in samples.columns:
+        facts["white"] = next(each for each in samples[WHITE] if each is not None)
+        largest = samples[LARGEST]
+        in_train = [largest[row] for row in train if largest[row] is not None]
+        facts["float_max"] = max(in_train or [each for each in largest if each is not None])
     if isinstance(items, Tensor):
         facts["memory_bytes"] = items.nbytes
         if channels not in (1, 3):

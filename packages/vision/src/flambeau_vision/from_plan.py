@@ -40,10 +40,11 @@ def image_geometry(values: Mapping[str, Any], options: ImageOptions) -> Geometry
     """
     if options.like is not None:
         saved = read_record(options.like, "vision", "like").preprocessor.arguments
+        saved = {**saved, **saved.get("pixels", {})}
         names = [entry.name for entry in fields(Geometry) if entry.name in saved]
         return Geometry(**{name: saved[name] for name in names})
     geometry = options.geometry(values["image_size"], int(values["channels"]))
-    known = {name: values[name] for name in ("resize", "bits") if name in values}
+    known = {name: values[name] for name in ("resize", "bits", "white") if name in values}
     geometry = replace(geometry, **known)
     record = planned_weights_record(values)
     if record is None:

@@ -17,6 +17,7 @@ from flambeau.data.samples import Problem
 from flambeau.device import usable_cores
 from flambeau.errors import InputError
 from flambeau_vision.decode import as_array, check_decodes, decode, used_bits
+from flambeau_vision.float_scale import FloatRange, float_range
 from flambeau_vision.load_images import with_progress
 from flambeau_vision.open_image import (
     HIGH_BIT_DEPTH_MODES,
@@ -53,6 +54,7 @@ class ImageHeader:
         animated: Whether the file has more than one frame or page; the first is used.
         bits: Number of bits of the largest pixel of a 16-bit image, at least 8; None for other
             images.
+        floats: The range of an array of floats; None for other images.
     """
 
     width: int
@@ -61,6 +63,7 @@ class ImageHeader:
     format: str = ""
     animated: bool = False
     bits: int | None = None
+    floats: FloatRange | None = None
 
 
 def is_fast_to_verify(items: Sequence[Any]) -> bool:
@@ -136,11 +139,12 @@ def _read_header(item: Any) -> ImageHeader:
     if hasattr(item, "getbands"):
         load_opened(item)
         return _with_bits(_image_header(item), used_bits(item))
-    height, width, channels = decode(item).shape
+    height, width, channels = decode(item, white=255).shape  # the range is checked with all images
     mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
     array = as_array(item)
     is_deep = array.dtype == np.uint16
-    return ImageHeader(width, height, mode, bits=used_bits(array) if is_deep else None)
+    bits = used_bits(array) if is_deep else None
+    return ImageHeader(width, height, mode, bits=bits, floats=float_range(array))
 
 
 def _with_bits(header: ImageHeader, bits: int) -> ImageHeader:

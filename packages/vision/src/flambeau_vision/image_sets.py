@@ -13,7 +13,8 @@ from flambeau.data.split_request import SplitRequest, consecutive_rows
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.tensors.hugging_face import is_hugging_face
 from flambeau_vision.assemble import ImageDataArguments, assemble
-from flambeau_vision.decode import decode
+from flambeau_vision.decode import as_array, decode, in_levels
+from flambeau_vision.float_scale import White
 from flambeau_vision.options import ImageOptions
 from flambeau_vision.sources import refuse_group
 
@@ -34,11 +35,13 @@ class SetImage:
         samples: The data set.
         index: Position of the image in the data set.
         column: Key of the image if samples are mappings, else its position in a sample.
+        white: The value of white in arrays of floats, once it is known.
     """
 
     samples: Any
     index: int
     column: str | int
+    white: White | None = None
 
     @property
     def filename(self) -> str:
@@ -51,6 +54,9 @@ class SetImage:
         if isinstance(image, Mapping):  # an undecoded image of Hugging Face
             found = cast("Mapping[str, Any]", image)
             return found.get("bytes") or found.get("path")
+        is_array = hasattr(image, "dtype") and hasattr(image, "shape")
+        if self.white is not None and is_array and as_array(image).dtype.kind == "f":
+            return in_levels(image, self.white)
         return image
 
 
@@ -226,7 +232,7 @@ def _refuse_random(items: Sequence[SetImage]) -> None:
     """Raise an InputError if an image differs when it is read again: a random transform."""
     for item in items:
         try:
-            same = np.array_equal(decode(item), decode(item))
+            same = np.array_equal(decode(item, white=255), decode(item, white=255))
         except InputError:  # reported when all images are checked
             continue
         if not same:

@@ -26,7 +26,13 @@ PROGRESS_FROM = 100
 def load_image(item: Any, geometry: Geometry) -> Pixels:
     """Return one item, decoded and resized: uint8 ``(height, width, channels)``."""
     side = round(max(geometry.height, geometry.width) / geometry.crop)
-    pixels = decode(item, channels=geometry.channels, target_side=side, bits=geometry.bits)
+    pixels = decode(
+        item,
+        channels=geometry.channels,
+        target_side=side,
+        bits=geometry.bits,
+        white=geometry.white,
+    )
     return resize_pixels(pixels, geometry)
 
 

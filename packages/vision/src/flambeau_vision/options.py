@@ -12,6 +12,7 @@ from flambeau.data.known_classes import Unknown
 from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError, explains_arguments
+from flambeau_vision.float_scale import White
 from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size, parse_size
 
 Cache = Literal["memory", "disk", "files"]
@@ -59,6 +60,8 @@ class ImageOptions:
             flambeau's folder in the user's cache folder.
         bits: Number of significant bits of 16-bit pixels, 8 to 16: 12 scales 0..4095 to 0..255.
             None lets the plan choose by the largest value in train.
+        white: The value of white in arrays of floats: 1 or 255. None decides by the largest value
+            in train; ``predict`` reads arrays in the same way.
         layout: Axes of one image in arrays: "HW" (grey), "HWC" or "CHW"; ``predict`` reads arrays
             in the same way. None recognises them.
         like: Folder of an export. Classes, task, size, channels and resize method are the export's
@@ -92,6 +95,7 @@ class ImageOptions:
     cache: Cache | None = None
     cache_folder: str | os.PathLike[str] | None = None
     bits: int | None = None
+    white: White | None = None
     layout: Layout | None = None
     like: str | os.PathLike[str] | None = None
 
@@ -111,6 +115,8 @@ class ImageOptions:
             object.__setattr__(self, "size", parse_size(self.size))
         if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
             raise InputError(f"bits={self.bits!r} is invalid. Give a number of bits from 8 to 16.")
+        if self.white is not None and (self.white not in (1, 255) or self.white is True):
+            raise InputError(f"white={self.white!r} is invalid. Give 1 or 255.")
         if self.layout not in (None, *get_args(Layout)):
             raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
         if self.suffix is not None and "." not in self.suffix:
@@ -138,7 +144,7 @@ class ImageOptions:
         """Return how images of the given size and channels are resized."""
         resize = "crop" if self.resize is None else self.resize
         interpolation = "bilinear" if self.interpolation is None else self.interpolation
-        return Geometry(size, channels, resize, interpolation=interpolation)
+        return Geometry(size, channels, resize, interpolation=interpolation, white=self.white)
 
     @property
     def of_like(self) -> dict[str, Any]:
@@ -164,7 +170,8 @@ def _saved_options(like: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the options that an export determines, by name; None if it lacks the option."""
     record = read_record(like, "vision", "like")
     prepared, task = record.preprocessor.arguments, record.task
-    saved_names = ("size", "channels", "resize", "interpolation", "bits", "layout")
+    prepared = {**prepared, **prepared.get("pixels", {})}
+    saved_names = ("size", "channels", "resize", "interpolation", "bits", "white", "layout")
     return {
         **{name: prepared.get(name) for name in saved_names},
         "classes": output_names(task.arguments) or None,

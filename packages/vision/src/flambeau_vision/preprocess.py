@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
-from flambeau.errors import InputError
+from flambeau.errors import FlambeauWarning, InputError
 from flambeau_vision.decode import as_array, channel_counts
+from flambeau_vision.float_scale import White, looks_unscaled
 from flambeau_vision.image_files import list_images
 from flambeau_vision.load_images import load_all
-from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size
+from flambeau_vision.pixel_format import PixelFormat
+from flambeau_vision.resize import Geometry, Interpolation, Resize, Size
 
 INPUT = "image"
 """The name of the only input in an image batch."""
@@ -46,9 +49,7 @@ class ImagePreprocessor(Preprocessor):
         resize: "crop", "squash" or "pad"; see `Geometry`.
         crop: Share of the short side that "crop" keeps.
         interpolation: Pillow's filter.
-        bits: Number of significant bits of 16-bit pixels; see `flambeau_vision.decode.decode`.
-        layout: Axes of one image in arrays, "HW", "HWC" or "CHW", as in training; None infers them,
-            and then an array of three axes is one image if one of the axes can be the channels.
+        pixels: Bits, value of white and layout of arrays, as in training; also as a JSON object.
         memory_format: Memory format of the float batch; "channels_last" is faster for convolutions
             on most devices.
 
@@ -72,11 +73,13 @@ class ImagePreprocessor(Preprocessor):
         resize: Resize = "crop",
         crop: float = 1.0,
         interpolation: Interpolation = "bilinear",
-        bits: int = 16,
-        layout: Layout | None = None,
+        pixels: PixelFormat | Mapping[str, Any] | None = None,
         memory_format: MemoryFormat = "contiguous_format",
     ) -> None:
-        self.geometry = Geometry(size, channels, resize, crop, interpolation, bits)
+        self.pixels = PixelFormat.of(pixels)
+        self.geometry = Geometry(
+            size, channels, resize, crop, interpolation, self.pixels.bits, self.pixels.white
+        )
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         if len(self.mean) != channels or len(self.std) != channels:
             raise InputError(
@@ -90,7 +93,6 @@ class ImagePreprocessor(Preprocessor):
                 f"Unknown memory_format={memory_format!r}. Choose 'contiguous_format' or "
                 "'channels_last'."
             )
-        self.layout: Layout | None = layout
         self.memory_format: MemoryFormat = memory_format
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
@@ -118,8 +120,8 @@ class ImagePreprocessor(Preprocessor):
             return True
         if len(shape) != 3:
             return False
-        if self.layout is not None:
-            return self.layout != "HW"
+        if self.pixels.layout is not None:
+            return self.pixels.layout != "HW"
         allowed = channel_counts(self.geometry.channels)
         fits_first, fits_last = shape[0] in allowed, shape[2] in allowed
         if self.geometry.channels == 1 and fits_first and not fits_last and shape[0] > 1:
@@ -142,12 +144,14 @@ class ImagePreprocessor(Preprocessor):
             items: Paths, bytes, Pillow images, arrays or tensors; see `flambeau_vision.decode`.
 
         Raises:
-            InputError: An item cannot be read, or has 16-bit values that fit into 8 bits and would
-                be almost black; the message names it.
+            InputError: An item cannot be read, has floats above the value of white in training, or
+                has 16-bit values that fit into 8 bits and would be almost black; the message names
+                it.
         """
         if self.geometry.bits == 16:
             for index, item in enumerate(items):
                 _refuse_eight_bits(index, item)
+        _warn_about_unscaled(items, self.pixels.white)
         return Batch({INPUT: load_all(items, self.geometry)}, weight=float(len(items)))
 
     def on_device(self, batch: Batch) -> Batch:
@@ -180,8 +184,7 @@ class ImagePreprocessor(Preprocessor):
             "resize": geometry.resize,
             "crop": geometry.crop,
             "interpolation": geometry.interpolation,
-            "bits": geometry.bits,
-            "layout": self.layout,
+            "pixels": asdict(self.pixels),
             "memory_format": self.memory_format,
         }
 
@@ -206,6 +209,22 @@ def _refuse_eight_bits(index: int, item: Any) -> None:
             f"Item {index}: has uint16 values up to {high}, which would be read as 16 bits and be "
             "almost black. If they are pixels of 0..255, give uint8: array.astype('uint8'); if the "
             "image is that dark, give floats of 0..1: array / 65535."
+        )
+
+
+def _warn_about_unscaled(items: Sequence[Any], white: White | None) -> None:
+    """Warn of floats up to 1 that are read in 0..255: almost black, or scaled in another way."""
+    if white != 255:
+        return
+    arrays = {index: item for index, item in enumerate(items) if hasattr(item, "shape")}
+    found = [index for index, item in arrays.items() if looks_unscaled(as_array(item), white)]
+    if found:
+        warnings.warn(
+            f"{len(found):,} of {len(items):,} images (the first: item {found[0]}) have float "
+            "values up to 1 only, and are almost black in 0..255, the range of the train images "
+            "(white=255). If their values are in 0..1, multiply them by 255.",
+            FlambeauWarning,
+            stacklevel=2,
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from flambeau.errors import InputError
 from flambeau_vision.decode import Pixels
+from flambeau_vision.float_scale import White
 
 Layout = Literal["HW", "HWC", "CHW"]
 """Axes of an array of one image."""
@@ -74,6 +75,7 @@ class Geometry:
         crop: Share of the resized side that "crop" keeps; 0.875 cuts 224 pixels out of 256.
         interpolation: Pillow's filter; all but "nearest" are antialiased when shrinking.
         bits: Number of significant bits of 16-bit pixels; see `flambeau_vision.decode.decode`.
+        white: The value of white in arrays of floats, 1 or 255; see there.
 
     Raises:
         InputError: A value is invalid.
@@ -85,6 +87,7 @@ class Geometry:
     crop: float = 1.0
     interpolation: Interpolation = "bilinear"
     bits: int = 16
+    white: White | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", parse_size(self.size))

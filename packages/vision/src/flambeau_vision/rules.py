@@ -29,6 +29,7 @@ from flambeau_vision.recipes import (
 from flambeau_vision.resize import height_and_width
 from flambeau_vision.rules_augmentation import AUGMENTATION_RULES
 from flambeau_vision.rules_geometry import GEOMETRY_RULES, NATIVE_UP_TO
+from flambeau_vision.rules_pixels import PIXEL_RULES
 
 Values = Mapping[str, Any]
 
@@ -93,38 +94,6 @@ def _channels(facts: ImageFacts, values: Values) -> Choice:
         alternatives=() if given is not None else (4 - value,),
         override=f'Learner(data, choices={{"channels": {4 - value if given is None else given}}})',
     )
-
-
-def _bits(facts: ImageFacts, values: Values) -> Choice:
-    bits, n = facts.get("bits"), facts["n_train"]
-    if bits is None:
-        value, reason = 16, "No train image has 16-bit pixels."
-    else:
-        value = bits
-        reason = (
-            f"The largest 16-bit pixel in {n:,} train images has {bits} significant bits: values "
-            f"up to {(1 << bits) - 1:,} are scaled to 255, and larger ones become 255."
-        )
-    return Choice(
-        "bits",
-        value,
-        reason,
-        evidence={} if bits is None else {"bits": bits},
-        alternatives=() if value == 16 else (16,),
-        override="ImageOptions(bits=16), on the command line --bits 16",
-    )
-
-
-def _bits_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
-    if type(value) is not int or not 8 <= value <= 16:
-        return "a whole number from 8 to 16."
-    scaled = facts.get("bits", value) if facts["in_memory"] else value
-    if value != scaled:
-        return (
-            f"{scaled}, because these arrays were already scaled with it when the data were "
-            "created. To change it, create the data with ImageOptions(bits=…)."
-        )
-    return None
 
 
 def _architecture(facts: ImageFacts, values: Values) -> Choice:
@@ -385,7 +354,7 @@ RULES: tuple[Rule, ...] = (
     Rule("weights", (), _weights, _weights_accept),
     head_rule("it"),
     Rule("channels", (), _channels, determines="preprocessor"),
-    Rule("bits", (), _bits, _bits_accept, determines="preprocessor"),
+    *PIXEL_RULES,
     Rule("architecture", ("device", "weights"), _architecture, cheaper=_cheaper_networks),
     *GEOMETRY_RULES,
     Rule("cache", ("image_size", "channels", "presize"), _cache),

@@ -30,9 +30,11 @@ from flambeau_vision.arrays import (
     bits_of_rows,
     check_same_range,
     check_same_shape,
-    largest_of_floats,
+    check_train_range,
+    largest_of_rows,
     layout_of,
     to_uint8_images,
+    white_of_arrays,
 )
 from flambeau_vision.assemble import (
     BITS,
@@ -43,9 +45,11 @@ from flambeau_vision.assemble import (
     assemble,
     group_column,
     split_images,
+    white_columns,
 )
 from flambeau_vision.file_name_labels import labels_are_in_names, list_by_name
 from flambeau_vision.filename_groups import groups_of_paths
+from flambeau_vision.float_scale import White
 from flambeau_vision.folder import list_folder
 from flambeau_vision.foreign_files import describe_foreign_file
 from flambeau_vision.image_files import IMAGE_EXTENSIONS
@@ -182,17 +186,20 @@ def read_items(
 
 
 def _pixels_of_parts(
-    images: Mapping[str, Any], layout: str | None, channels: int
+    images: Mapping[str, Any], layout: str | None, channels: int, given: White | None
 ) -> dict[str, Tensor]:
     """Return the pixels of each part; floats are scaled as those of train."""
-    largest = largest_of_floats(images["train"])
-    is_unit = None if largest is None else largest <= 1.0
+    white = white_of_arrays(images["train"])
+    if given is None:
+        check_same_range(images)
     tensors = {
-        part: to_uint8_images(each, layout, channels, part, is_unit=is_unit)
+        # None for train raises if its range is not clear.
+        part: to_uint8_images(
+            each, layout, channels, part, white=given if part == "train" else given or white
+        )
         for part, each in images.items()
     }
     check_same_shape(tensors)
-    check_same_range(images)
     return tensors
 
 
@@ -269,9 +276,9 @@ def read_arrays(
     pairs = {"train": (images, labels), **request.separate(tuple, pair="(images, labels)")}
     channels = 1 if options.channels in (None, 1, 3) else options.channels
     layout = options.layout if layout is None else layout
-    tensors = _pixels_of_parts(
-        {part: pair[0] for part, pair in pairs.items()}, layout, channels or 1
-    )
+    images_of = {part: pair[0] for part, pair in pairs.items()}
+    tensors = _pixels_of_parts(images_of, layout, channels or 1, options.white)
+    white = options.white or white_of_arrays(images)
     options = options.updated({"layout": layout_of(images, tensors["train"])})
     found = {part: list_labels(pair[1]) for part, pair in pairs.items()}
     labels_of = {part: labels for part, (labels, _) in found.items()}
@@ -294,6 +301,9 @@ def read_arrays(
         given=rows if len(rows) > 1 else None,
         groups=groups.get(GROUP),
     )
+    floats = largest_of_rows(images_of)
+    if options.white is None and white is not None:
+        check_train_range(floats, split.train, white)
     used = bits_of_rows(images, split.train)
     bits = None if used is None else options.bits or used
     if bits not in (None, 16):  # the range is that of train, which is known now
@@ -310,6 +320,7 @@ def read_arrays(
             "format": [""] * n,
             "animated": [False] * n,
             **({} if bits is None else {BITS: [bits] * n}),
+            **white_columns(floats, n, white),
             **_weight_column(sample_weight, {part: len(each) for part, each in tensors.items()}),
             **groups,
         }
