@@ -36,7 +36,7 @@ from flambeau.errors import (
     TrainingError,
 )
 from flambeau.global_rng import TemporarySeed
-from flambeau.torch_internals import shut_down_workers
+from flambeau.torch_internals import is_dead_worker, shut_down_workers
 
 _PURPOSE = "foreign-loader"
 RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -300,7 +300,7 @@ class UserLoader(Loader):
         # For an error in a worker, torch's message is its traceback; the last line is the error.
         last_line = (str(error).strip().splitlines() or [""])[-1]
         died = isinstance(error, ConnectionError | EOFError) and "Caught " not in str(error)
-        if died or "exited unexpectedly" in str(error):
+        if died or is_dead_worker(error):
             shut_down_workers(batches, error)
             return TrainingError(
                 f"{where}: a worker process died ({last_line.rstrip('.')}). A common cause is too "

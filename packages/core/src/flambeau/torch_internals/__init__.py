@@ -23,6 +23,7 @@ from flambeau.torch_internals.modules import (
     ddp_without_buffer_copies,
     dispatch_mode_class,
     is_compiled,
+    is_dead_worker,
     remove_compilation,
     shut_down_workers,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "divided_backward",
     "fused_group_class",
     "is_compiled",
+    "is_dead_worker",
     "is_from_torch",
     "may_call_kernel",
     "non_finite_flagger",

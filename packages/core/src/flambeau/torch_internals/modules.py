@@ -64,6 +64,14 @@ def shut_down_workers(batches: object, error: BaseException) -> None:
         traceback.clear_frames(error.__traceback__)
 
 
+def is_dead_worker(error: BaseException) -> bool:
+    """Return whether an error is that of a ``DataLoader`` whose worker process died.
+
+    The handler of its signal raises it wherever the main process is, also in the middle of a step.
+    """
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
 @cache
 def ddp_without_buffer_copies() -> Mapping[str, Any]:
     """Return the argument with which ``DistributedDataParallel`` does not copy buffers.

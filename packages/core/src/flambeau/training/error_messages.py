@@ -25,6 +25,7 @@ from flambeau.errors import (
 from flambeau.task.class_validation import wrong_label_error
 from flambeau.task.model_call import bind_inputs
 from flambeau.task.task import Task
+from flambeau.torch_internals import is_dead_worker
 from flambeau.wording import first_line, type_and_first_line
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def explain_step_error(error: Exception, batches: Sequence[Batch], state: TrainS
         parameter.grad = None
     if isinstance(error, FlambeauError):
         return error
+    if is_dead_worker(error):
+        return _dead_worker(error)
     if is_out_of_memory(error):
         return _out_of_memory(error, batches, state)
     where = _layer(error, state.model)
@@ -78,10 +81,12 @@ def explain_step_error(error: Exception, batches: Sequence[Batch], state: TrainS
 
 @contextmanager
 def explaining_evaluation_errors(state: TrainState) -> Generator[None]:
-    """Turn an out-of-memory error of an evaluation into an error that names cause and fix."""
+    """Turn errors of memory and of worker processes in an evaluation into errors with a fix."""
     try:
         yield
     except Exception as error:
+        if is_dead_worker(error):
+            raise _dead_worker(error) from error
         if isinstance(error, FlambeauError) or not is_out_of_memory(error):
             raise
         _release(error, state)
@@ -90,6 +95,14 @@ def explaining_evaluation_errors(state: TrainState) -> Generator[None]:
             f"{state.position.step}: {_summary(error)}. The weights of that step are kept. "
             'Use a smaller batch size, choices={"batch_size": …}; evaluation uses it too.'
         ) from error
+
+
+def _dead_worker(error: Exception) -> TrainingError:
+    reason = first_line(error).rstrip(". ")
+    return TrainingError(
+        f"A worker process of a data loader died ({reason}). A common cause is too little memory: "
+        "reduce num_workers, or set num_workers=0 to see the cause."
+    )
 
 
 def _out_of_memory(
