@@ -10,12 +10,24 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import StepLR
 
-from flambeau import Classification, EarlyStopping, Learner, TensorData, TrainingOptions
+from flambeau import (
+    Classification,
+    EarlyStopping,
+    Learner,
+    Plan,
+    Predictor,
+    TensorData,
+    TrainingOptions,
+)
+from flambeau.artefact.combine import combine
 from flambeau.callbacks import Checkpointing
 from flambeau.checked_arguments import as_plain, checked_count, checked_flag, checked_number
 from flambeau.data.collate import BatchLayout
 from flambeau.data.split import Split
-from flambeau.errors import ArgumentError, FlambeauError, InputError
+from flambeau.domain import recognise_domain
+from flambeau.errors import ArgumentError, ArtefactError, FlambeauError, InputError
+from flambeau.inspect.watch.inspection import Inspection
+from flambeau.inspect.watch.layer_record import load_record
 from flambeau.phases import Phase, Schedule, recipes
 from flambeau.phases.torch_schedule import torch_schedule
 from flambeau.task import Regression, SklearnMetric
@@ -217,6 +229,44 @@ def test_flags_of_every_type_are_read() -> None:
 def test_paths_of_other_types_are_refused(method: str, value: Any) -> None:
     with pytest.raises(ArgumentError, match="must be a path \\(text or Path\\), not"):
         getattr(learner(), method)(value)
+
+
+def save_plan(value: Any) -> None:
+    learner().plan.save(value)
+
+
+@pytest.mark.parametrize("value", [None, 3, np.zeros(2), b"model", ["model"]])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        (r"exports\[1\]", lambda value: combine(["a", value], "b")),
+        ("folder", lambda value: combine(["a", "b"], value)),
+        ("path", Predictor.load),
+        ("path", Plan.load),
+        ("path", load_record),
+        ("path", recognise_domain),
+        ("path", save_plan),
+        ("path", Inspection().save),
+    ],
+)
+def test_paths_of_functions_are_checked(name: str, call: Any, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=rf"{name} must be a path \(text or Path\), not"):
+        call(value)
+
+
+@pytest.mark.parametrize("value", [None, 3, "model", {"a": "b"}, iter(["a", "b"]), ["a"]])
+def test_combined_exports_are_a_list(value: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"exports is .*; give a list of at least two folders"):
+        combine(value, "b")
+
+
+def test_optional_paths_may_be_absent() -> None:
+    with pytest.raises(ArtefactError, match="no-such-model"):
+        Predictor.load("no-such-model", base=None)
+    with pytest.raises(ArgumentError, match="base must be a path"):
+        Predictor.load("no-such-model", base=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArgumentError, match=r"Predictor.load has no argument 'bs'.*'batch_size'"):
+        Predictor.load("model", bs=3)  # type: ignore[call-arg]
 
 
 def test_values_without_names_are_counted() -> None:

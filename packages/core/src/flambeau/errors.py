@@ -156,6 +156,20 @@ def check_signature(function: Callable[..., object], what: str, *names: str) -> 
         ) from None
 
 
+def check_path(value: object, name: str) -> None:
+    """Check that an argument is a path; `explains_arguments` does so for the methods of a class.
+
+    Args:
+        value: The argument.
+        name: Its name, for the message.
+
+    Raises:
+        ArgumentError: It is neither text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ArgumentError(f"{name} must be a path (text or Path), not {value!r:.60}.")
+
+
 C = TypeVar("C", bound=type)
 
 
@@ -227,10 +241,9 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
         for name in paths:
             at = names.index(name) - 1
             value = args[at] if at < len(args) else named.get(name)
-            if (at < len(args) or name in named) and not isinstance(value, str | os.PathLike):
-                if value is None and annotations[name].endswith("None"):
-                    continue
-                raise ArgumentError(f"{name} must be a path (text or Path), not {value!r:.60}.")
+            is_given = at < len(args) or name in named
+            if is_given and not (value is None and annotations[name].endswith("None")):
+                check_path(value, name)
         if flags:
             args = tuple(
                 _checked_flag(value, name) if name in flags else value

@@ -15,7 +15,7 @@ from flambeau.artefact.predictor import Predictor
 from flambeau.checked_arguments import checked_count
 from flambeau.data.batch import Batch
 from flambeau.data.split import PARTS
-from flambeau.errors import ArgumentError, ArtefactError, InputError
+from flambeau.errors import ArgumentError, ArtefactError, InputError, explains_arguments
 from flambeau_tabular.collab_data import CollabData
 from flambeau_tabular.collab_preprocess import CollabPreprocessor, complete
 from flambeau_tabular.models.category_embedding import FIRST_VALUE, UNKNOWN
@@ -44,6 +44,7 @@ class Recommended(NamedTuple):
     score: float
 
 
+@explains_arguments()
 class Recommender:
     """Ranks all items of train for users.
 

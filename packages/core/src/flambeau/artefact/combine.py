@@ -12,7 +12,7 @@ from flambeau.artefact.predictor import Predictor
 from flambeau.artefact.read_like import refuse_ensemble
 from flambeau.data.joint_preprocessor import JointPreprocessor
 from flambeau.domain import get_domain
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, check_path
 from flambeau.task.model_ensemble import EnsembleTask, ModelEnsemble
 
 
@@ -32,8 +32,11 @@ def combine(exports: Sequence[str | Path], folder: str | Path) -> Path:
         ArgumentError: There are fewer than two exports, or their predictions cannot be averaged.
         ArtefactError: An export is missing or damaged, or is an ensemble itself.
     """
-    if isinstance(exports, str | Path) or len(exports) < 2:
+    if not _is_list(exports) or len(exports) < 2:
         raise ArgumentError(f"exports is {exports!r:.80}; give a list of at least two folders.")
+    for index, each in enumerate(exports):
+        check_path(each, f"exports[{index}]")
+    check_path(folder, "folder")
     folders = [export_folder(each) for each in exports]
     for each in folders:
         refuse_ensemble(each, "exports")
@@ -66,3 +69,7 @@ def combine(exports: Sequence[str | Path], folder: str | Path) -> Path:
         plan=first.plan,
         notes=first.notes,
     )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)

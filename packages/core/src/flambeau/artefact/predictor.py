@@ -29,6 +29,7 @@ from flambeau.errors import (
     DomainError,
     InputError,
     OutOfMemoryError,
+    explains_arguments,
 )
 from flambeau.task.task import StepContext, Task
 from flambeau.wording import first_line
@@ -67,6 +68,7 @@ class SupportsExpand(Protocol):
         ...
 
 
+@explains_arguments()
 class Predictor:
     """A predictor for raw inputs: it encodes them, runs the model in fp32, and decodes the outputs.
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 from flambeau.data.data import Data
 from flambeau.domain.record import Domain, FromPath, Recognition
 from flambeau.domain.record_validation import check_record
-from flambeau.errors import DomainError, did_you_mean
+from flambeau.errors import DomainError, check_path, did_you_mean
 from flambeau.wording import type_and_first_line
 
 ENTRY_POINT_GROUP = "flambeau.domains"
@@ -131,6 +131,7 @@ def recognise_domain(path: str | Path, options: Mapping[str, str] | None = None)
             equally certain; the message then gives the reason of each domain, and the option that
             selects it.
     """
+    check_path(path, "path")
     path = Path(path)
     if not path.exists():
         raise DomainError(f"{path} does not exist. Give the file or folder that contains the data.")

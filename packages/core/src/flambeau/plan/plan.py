@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from flambeau.errors import PlanError, did_you_mean
+from flambeau.errors import PlanError, did_you_mean, explains_arguments
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
 from flambeau.plan.json_values import (
@@ -33,6 +33,7 @@ SCHEMA_VERSION = 1
 _IMMUTABLE = frozenset((bool, int, float, str, type(None)))
 
 
+@explains_arguments()
 class Plan:
     """Choices by key, in the order in which they were decided. Methods return changed copies.
 

@@ -19,7 +19,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.loader import Dataset
 from flambeau.data.preprocess import Preprocessor
-from flambeau.errors import ArgumentError
+from flambeau.errors import ArgumentError, explains_arguments
 from flambeau.nested import to_cpu
 from flambeau.plan import Plan
 from flambeau.plotting import Path
@@ -123,6 +123,7 @@ def _run(
     return to_cpu(outputs)
 
 
+@explains_arguments()
 class Interpretation:
     """The predictions for one part, with scores, intervals, plots and a report.
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from flambeau.data.tables import find_delimiter, read_csv
-from flambeau.errors import InputError, did_you_mean
+from flambeau.errors import InputError, check_path, did_you_mean
 from flambeau.wording import first_line
 from flambeau_tabular.columns.csv_values import CsvValues
 from flambeau_tabular.columns.frames import CsvDialect, Frame
@@ -41,6 +41,7 @@ def read_csv_table(path: str | os.PathLike[str], options: CsvOptions | None = No
         InputError: The file does not exist, has another encoding, is empty, or has two
             columns of one name or rows of different lengths. The message gives the line.
     """
+    check_path(path, "path")
     options = options or CsvOptions()
     file = _CsvFile.open(Path(path), options)
     table = file.read()
@@ -62,6 +63,7 @@ def iter_csv_tables(
     Raises:
         InputError: As `read_csv_table`.
     """
+    check_path(path, "path")
     options = options or CsvOptions()
     file = _CsvFile.open(Path(path), options)
     converter = CsvValues(options, file.delimiter)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flambeau.errors import InputError
+from flambeau.errors import InputError, check_path
 from flambeau.wording import first_line
 from flambeau_tabular.columns.cells import is_text
 from flambeau_tabular.columns.column_source import ColumnSource, read_columns
@@ -34,6 +34,7 @@ def read_parquet_table(path: str | os.PathLike[str]) -> Frame:
     Raises:
         InputError: The file does not exist or is not a Parquet file.
     """
+    check_path(path, "path")
     path = Path(path)
     return Frame(ParquetTable(path), None, path.name)
 
@@ -44,6 +45,7 @@ def iter_parquet_tables(path: str | os.PathLike[str], rows: int = 1 << 16) -> It
     Raises:
         InputError: The file does not exist or is not a Parquet file.
     """
+    check_path(path, "path")
     table = ParquetTable(Path(path))
     start = 0
     for batch in table.file.iter_batches(rows, columns=table.column_names):

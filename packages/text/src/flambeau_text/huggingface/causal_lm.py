@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, check_path
 from flambeau_text.huggingface.adapters import (
     BASE_FILE,
     LoRA,
@@ -118,6 +118,7 @@ class CausalLM(LanguageModel):
         Warns:
             FlambeauWarning: [unused-weights] The model has no place for some of the weights.
         """
+        check_path(folder, "folder")
         if isinstance(tokens, str):
             raise ArgumentError(
                 f"tokens={tokens!r} is one text. Give a list of tokens: tokens=[{tokens!r}]."
@@ -264,6 +265,7 @@ class CausalLM(LanguageModel):
             ArgumentError: The model has no adapters.
             ArtefactError: A trained parameter is not finite.
         """
+        check_path(folder, "folder")
         if self.adapter is None:
             raise ArgumentError(
                 "The model has no adapters. Load it with adapter=LoRA(), or use save_hf(folder)."
@@ -282,6 +284,7 @@ class CausalLM(LanguageModel):
         Raises:
             ArtefactError: A trained parameter is not finite.
         """
+        check_path(folder, "folder")
         check_finite(self.network, "The model")
         merged = self.merged().causal
         merged.save_pretrained(str(folder), safe_serialization=True)

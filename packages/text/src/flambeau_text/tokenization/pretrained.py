@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from flambeau.errors import InputError
+from flambeau.errors import InputError, check_path
 from flambeau_text.optional_libraries import transformers
 from flambeau_text.tokenization.fast_tokenizer import FastTokenizer, read_folder, read_object
 from flambeau_text.tokenization.tokenizer import SpecialIds
@@ -69,6 +69,7 @@ class HFTokenizer(FastTokenizer):
             InputError: A file is missing or damaged, or the tokenizer has no fast form.
             MissingDependencyError: ``tokenizer.json`` is missing, and transformers not installed.
         """
+        check_path(folder, "folder")
         return cls(*read_folder(folder, _NAMES), stop=stop)
 
     @classmethod

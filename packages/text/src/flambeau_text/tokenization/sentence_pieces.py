@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flambeau.errors import InputError, MissingDependencyError
+from flambeau.errors import InputError, MissingDependencyError, check_path
 from flambeau_text.tokenization.normalization import normalize
 from flambeau_text.tokenization.tokenizer import UNKNOWN_ID, Tokenizer, content_ids
 from flambeau_text.vocab import SPECIALS
@@ -47,6 +47,7 @@ class SentencePieceTokenizer(Tokenizer):
             InputError: The file is missing, or not a SentencePiece model.
             MissingDependencyError: ``sentencepiece`` is not installed.
         """
+        check_path(path, "path")
         try:
             content = Path(path).read_bytes()
         except OSError as error:

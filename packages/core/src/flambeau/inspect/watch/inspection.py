@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from flambeau.checked_arguments import checked_count
+from flambeau.errors import explains_arguments
 from flambeau.inspect.watch.layer_record import MOST_STEPS, LayerRecord
 from flambeau.inspect.watch.layer_watch import LayerWatch
 from flambeau.inspect.watch.thresholds import LEAST_STEPS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from flambeau.inspect.watch.verdicts import Verdict
 
 
+@explains_arguments()
 class Inspection:
     """Watches layers in every ``every``-th step; ``learner.inspect`` and ``inspect`` return it.
 

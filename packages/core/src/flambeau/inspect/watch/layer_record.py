@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flambeau.atomic_write import replace_text, storage_errors
-from flambeau.errors import InputError
+from flambeau.errors import InputError, check_path
 from flambeau.inspect.watch.layer_watch import StepReading
 from flambeau.inspect.watch.log_bins import N_BINS
 from flambeau.inspect.watch.noise_scale import noise_scale
@@ -221,6 +221,7 @@ def load_record(path: str | os.PathLike[str]) -> LayerRecord:
     Raises:
         InputError: There is no such file, or it is not a record.
     """
+    check_path(path, "path")
     target = Path(path)
     if target.is_dir():
         target = target / FILE_NAME
