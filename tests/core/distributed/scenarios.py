@@ -556,6 +556,76 @@ def resumed(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
+class CountsOwnSamples(Classification):
+    """A task with state that differs between the ranks: its own samples, and a generator."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__(classes)
+        self.seen = 0.0
+        self.draws = torch.Generator().manual_seed(RANK)
+        self.drawn: list[float] = []
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        self.seen += float(batch.input.sum())
+        self.drawn.append(float(torch.rand((), generator=self.draws)))
+        return super().loss(outputs, batch)
+
+
+class CountsEpochs(Callback):
+    """A callback with state that differs between the ranks and changes at the end of an epoch."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def on_epoch_end(self, state: Any) -> None:
+        self.total += 1 + RANK
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        self.total = values["total"]
+
+
+def with_rank_states(folder: Path | None, *callbacks: Callback) -> tuple[Learner, Any, Any]:
+    task, counts = CountsOwnSamples(["a", "b", "c"]), CountsEpochs()
+    run = learner(task=task, callbacks=[counts, *callbacks], folder=folder, training=RESUMABLE)
+    return run, task, counts
+
+
+def rank_states(folder: Path) -> dict[str, Any]:
+    """The states at the end of an unbroken run."""
+    run, task, counts = with_rank_states(None)
+    run.fit(3)
+    return {"seen": task.seen, "drawn": task.drawn, "total": counts.total}
+
+
+def rank_states_begun(folder: Path) -> dict[str, Any]:
+    """Ends after two epochs: every process by itself, as if it had been killed."""
+    from flambeau.callbacks import Checkpointing
+
+    class Stop(Callback):
+        def on_epoch_start(self, state: Any) -> None:
+            if state.position.epoch == 2:
+                raise EOFError
+
+    run, *_ = with_rank_states(folder / "rank-states", Stop(), Checkpointing(every_s=None))
+    try:
+        run.fit(3)
+    except EOFError:
+        return {}
+    raise AssertionError("The run was not ended.")
+
+
+def rank_states_resumed(folder: Path) -> dict[str, Any]:
+    run, task, counts = with_rank_states(folder / "rank-states")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.resume()
+    warned = [str(each.message) for each in caught if "rank-state" in str(each.message)]
+    return {"seen": task.seen, "drawn": task.drawn, "total": counts.total, "warned": warned}
+
+
 def dropout(folder: Path) -> dict[str, Any]:
     """What the processes draw in the model, and whether a resume draws the same."""
     drawn: list[float] = []

@@ -317,6 +317,28 @@ def test_a_run_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_each_rank_resumes_with_the_state_of_its_objects(tmp_path: Path) -> None:
+    unbroken = runner.run(tmp_path, "rank_states")["rank_states"]
+    assert unbroken[0]["seen"] != unbroken[1]["seen"]
+    assert [each["total"] for each in unbroken] == [3, 6]
+    runner.run(tmp_path, "rank_states_begun")
+    resumed = runner.run(tmp_path, "rank_states_resumed")["rank_states_resumed"]
+    for before, after in zip(unbroken, resumed, strict=True):
+        assert after.pop("warned") == []
+        assert after == before
+
+
+@pytest.mark.slow
+def test_a_state_of_ranks_that_are_absent_is_named(tmp_path: Path) -> None:
+    """Two ranks wrote the checkpoint and three continue: all have the state of rank 0."""
+    runner.run(tmp_path, "rank_states_begun")
+    resumed = runner.run(tmp_path, "rank_states_resumed", world_size=3)["rank_states_resumed"]
+    [warned] = resumed[0]["warned"]
+    assert "task, callbacks[0] (CountsEpochs) differ between the ranks" in warned
+    assert "was written by 2 ranks" in warned
+
+
+@pytest.mark.slow
 def test_an_error_on_one_process_ends_the_others_at_once(tmp_path: Path) -> None:
     first, second = runner.run(tmp_path, "raises")["raises"]
     assert second == {"type": "ValueError", "message": "sample 7 is broken"}

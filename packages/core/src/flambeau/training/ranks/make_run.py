@@ -25,9 +25,14 @@ def make_run(
     group = processes.initialize()
     if group is None:
         return Run(components, settings, history, position)
+    from flambeau.training.ranks.rank_states import RankStates
     from flambeau.training.ranks.ranked_run import RankedRun
 
+    callbacks = list(settings.callbacks)
     if not group.is_main:
-        callbacks = [each for each in settings.callbacks if each.every_process]
-        settings = replace(settings, callbacks=callbacks)
+        callbacks = [each for each in callbacks if each.every_process]
+    # After those whose state it exchanges, and before those that write files.
+    last = max((i for i, each in enumerate(callbacks) if each.every_process), default=-1)
+    callbacks.insert(last + 1, RankStates(group))
+    settings = replace(settings, callbacks=callbacks)
     return RankedRun(components, settings, history, position, group)

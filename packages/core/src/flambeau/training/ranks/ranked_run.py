@@ -34,6 +34,7 @@ from flambeau.training.loop import keeps_carry
 from flambeau.training.nonfinite.guard import StepRecord
 from flambeau.training.nonfinite.locate import NonFiniteSource
 from flambeau.training.ranks.ddp_step import DDPStep
+from flambeau.training.ranks.rank_states import RankStates
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position, StepResult
@@ -107,6 +108,9 @@ class RankedRun(Run):
             group=group,
         )
         self.is_main = group.is_main
+        for callback in settings.callbacks:
+            if isinstance(callback, RankStates):
+                callback.bind(self)
         self.shares_evaluation = (
             components.valid is not None and loader_world_size(components.valid) > 1
         )
