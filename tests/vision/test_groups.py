@@ -111,6 +111,46 @@ def test_a_group_that_given_parts_share_is_named(folder: Path) -> None:
     assert "groups-across-parts" not in {each.code for each in learner.doctor().findings}
 
 
+class Pairs:
+    """A data set of pairs (image, label)."""
+
+    targets = LABELS
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        return PIXELS[index], LABELS[index]
+
+
+def from_items(**given: Any) -> ImageData:
+    return ImageData.from_items(list(zip(PIXELS, LABELS, strict=True)), **given)
+
+
+def from_datasets(**given: Any) -> ImageData:
+    return ImageData.from_datasets(Pairs(), **given)
+
+
+@pytest.mark.parametrize("read", [from_items, from_datasets])
+@pytest.mark.parametrize("convert", [list, np.array, pd.Series, tuple])
+def test_groups_of_items_and_sets_are_obeyed(read: Any, convert: Any) -> None:
+    for seed in range(3):
+        data = read(group=convert(PATIENTS), seed=seed, **_SIZES)
+        assert shared(data, PATIENTS) == []
+        assert len(data.split.valid) == 8
+        assert data.groups("valid") == [PATIENTS[int(row)] for row in data.split.valid]
+    assert shared(read(**_SIZES), PATIENTS)  # without groups, patients are in several parts
+    with pytest.raises(InputError, match="40 train images, but 39 groups"):
+        read(group=convert(PATIENTS[1:]))
+    with pytest.raises(ArgumentError, match=r"Pass the group of each .*: group=…"):
+        read(options=ImageOptions(group="patient"))
+
+
+def test_groups_beside_a_given_set_are_refused() -> None:
+    with pytest.raises(InputError, match="but valid is given too"):
+        from_datasets(group=PATIENTS, valid=Pairs())
+
+
 def test_unclear_groups_are_refused(folder: Path) -> None:
     frame = table(folder)
     with pytest.raises(InputError, match="no column 'person'"):
@@ -124,7 +164,7 @@ def test_unclear_groups_are_refused(folder: Path) -> None:
         ImageData.from_folder(folder, options=ImageOptions(group="p("))
     with pytest.raises(InputError, match="39 groups"):
         ImageData.from_arrays(PIXELS, LABELS, group=PATIENTS[1:])
-    with pytest.raises(InputError, match="test is given as arrays"):
+    with pytest.raises(InputError, match="test is given too"):
         ImageData.from_arrays(PIXELS, LABELS, group=PATIENTS, test=(PIXELS, LABELS))
     for make in (
         lambda: ImageData.from_arrays(PIXELS, LABELS, options=ImageOptions(group="p")),

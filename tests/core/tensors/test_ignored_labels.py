@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from flambeau import Learner, TensorData
 from flambeau.data.split import Split
 from flambeau.data.targets import read_labels
-from flambeau.errors import FlambeauError, FlambeauWarning, InputError
+from flambeau.errors import FlambeauError, FlambeauWarning, InputError, PlanError
 
 N, N_TRAIN = 60, 40
 X = torch.randn(N, 3, generator=torch.Generator().manual_seed(0))
@@ -121,3 +121,27 @@ def test_labels_of_other_domains_are_refused(labels: list[float]) -> None:
         read_labels(labels)
     assert read_labels(labels, task="regression").kind == "regression"
     assert read_labels([-100, -90, -85, 3]).kind == "regression"
+
+
+def _float_loaders(targets: torch.Tensor, **given: Any) -> Learner:
+    samples = TensorDataset(torch.randn(len(targets), 6), targets)
+    train, valid = DataLoader(samples, 8, shuffle=True), DataLoader(samples, 8)
+    return Learner(TensorData.from_loaders(train, valid, **given), torch.nn.Linear(6, 1), quiet=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_float_labels_with_the_ignored_label_are_asked_in_loaders(dtype: Any, ndim: int) -> None:
+    targets = (torch.arange(40) % 3).to(dtype)
+    targets[::3] = -100
+    targets = targets.reshape(40, *[1] * (ndim - 1))
+    with pytest.raises(PlanError, match=r"first \d+ train samples .*-100.*targets\.long\(\)"):
+        _ = _float_loaders(targets).plan
+    measured = _float_loaders(targets.float(), task="regression")
+    assert measured.plan["task"].value == "regression"
+
+
+@pytest.mark.parametrize("others", [[0.5, 1.0, 2.0], [-3.0, 1.0, 2.0], [-100.0] * 3])
+def test_measurements_of_minus_100_are_amounts_in_loaders(others: list[float]) -> None:
+    targets = torch.tensor([*others, -100.0] * 10)
+    assert _float_loaders(targets).plan["task"].value == "regression"

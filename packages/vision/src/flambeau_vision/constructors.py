@@ -244,20 +244,33 @@ class ImageDataConstructors(Data):
         calibration: float = 0.0,
         split: Split | None = None,
         seed: int = 0,
+        group: Any = None,
         size: Size | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
         """Use ``(image, label)`` pairs; an image is anything that ``decode`` accepts.
 
+        Args:
+            items: The pairs.
+            valid: A share, or a number of images.
+            test: A share, or a number of images.
+            calibration: A share, or a number of images; for ``learner.calibrate``.
+            split: A split by row numbers instead of shares.
+            seed: Seed of the random split.
+            group: Group of each item, such as a patient: drawn parts keep each group in one part.
+            size: Side in pixels, or (height, width); None lets the plan choose.
+            options: Further options.
+
         Raises:
-            InputError: An item is not a pair, or an image cannot be read.
+            InputError: An item is not a pair, an image cannot be read, or there is not one group
+                for each item.
             SplitError: The parts cannot be formed.
         """
         from flambeau_vision import sources
 
         options = (options or ImageOptions()).updated({"size": size})
         request = SplitRequest(valid, test, split, seed, calibration=calibration)
-        return cls(*sources.read_items(items, request, options))
+        return cls(*sources.read_items(items, request, options, group))
 
     @classmethod
     def from_datasets(
@@ -270,6 +283,7 @@ class ImageDataConstructors(Data):
         seed: int = 0,
         image: str | None = None,
         label: str | None = None,
+        group: Any = None,
         size: Size | None = None,
         options: ImageOptions | None = None,
     ) -> Self:
@@ -288,6 +302,8 @@ class ImageDataConstructors(Data):
                 Hugging Face data set.
             label: Key of the label if samples are mappings; by default the only label column of a
                 Hugging Face data set.
+            group: Group of each sample of ``train``, such as a patient: parts that are given as a
+                share keep each group in one part.
             size: Side in pixels, or (height, width); None lets the plan choose.
             options: Further options.
 
@@ -300,7 +316,7 @@ class ImageDataConstructors(Data):
 
         options = (options or ImageOptions()).updated({"size": size})
         request = SplitRequest(valid, test, None, seed, calibration=calibration)
-        return cls(*read_datasets(train, request, image, label, options))
+        return cls(*read_datasets(train, request, image, label, options, group))
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], options: Mapping[str, Any]) -> Self:

@@ -16,7 +16,7 @@ from flambeau_vision.assemble import ImageDataArguments, assemble
 from flambeau_vision.decode import as_array, decode, in_levels
 from flambeau_vision.float_scale import White
 from flambeau_vision.options import ImageOptions
-from flambeau_vision.sources import refuse_group
+from flambeau_vision.sources import groups_of_images, refuse_group
 
 # Transforms that change the type of an image but not its pixels.
 _HARMLESS = ("ToTensor", "PILToTensor", "ToImage", "ToDtype", "ConvertImageDtype", "NoneType")
@@ -66,9 +66,10 @@ def read_datasets(
     image: str | None,
     label: str | None,
     options: ImageOptions,
+    group: Any = None,
 ) -> ImageDataArguments:
     """Read map-style data sets; see ``ImageData.from_datasets``."""
-    refuse_group(options, "Divide the data sets by group, and pass one for each part.")
+    refuse_group(options, "Pass the group of each sample: group=….")
     parts = {"train": train, **request.separate(object)}
     items: list[SetImage] = []
     labels: list[Any] = []
@@ -90,7 +91,8 @@ def read_datasets(
         options = options.updated({"layout": "HW"})
     rows = consecutive_rows(sizes)
     given = rows if len(rows) > 1 else None
-    return assemble(items, labels, request, options, given=given)
+    groups = groups_of_images(group, sizes)
+    return assemble(items, labels, request, options, given=given, groups=groups)
 
 
 def _read_set(

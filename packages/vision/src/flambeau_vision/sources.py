@@ -171,18 +171,22 @@ def _image_of(value: Any, row: int, column: str, root: Path, options: ImageOptio
 
 
 def read_items(
-    items: Sequence[tuple[Any, Any]], request: SplitRequest, options: ImageOptions
+    items: Sequence[tuple[Any, Any]],
+    request: SplitRequest,
+    options: ImageOptions,
+    group: Any = None,
 ) -> ImageDataArguments:
-    """Read pairs of an image and its label."""
+    """Read pairs of an image and its label; see ``ImageData.from_items``."""
     _refuse_weight(options, "Use from_df with such a column, or omit weight.")
-    refuse_group(options, "Pass split=Split.by_group(groups).")
+    refuse_group(options, "Pass the group of each item: group=….")
     for row, pair in enumerate(items):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"Item {row} is a {type(pair).__name__}, not a pair (image, label).")
     images = [item for item, _ in items]
     if images and all(len(getattr(image, "shape", ())) == 2 for image in images):
         options = options.updated({"layout": "HW"})
-    return assemble(images, [label for _, label in items], request, options)
+    groups = groups_of_images(group, {"train": len(images)})
+    return assemble(images, [label for _, label in items], request, options, groups=groups)
 
 
 def _pixels_of_parts(
@@ -226,10 +230,18 @@ def _weight_column(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[A
     return {WEIGHT: as_column(torch.cat([weights, ones]))}
 
 
-def _groups_of_arrays(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequence[str]]:
-    """Return the column of groups; the images of parts that are given have no group."""
+def groups_of_images(given: Any, sizes: Mapping[str, int]) -> Sequence[Any] | None:
+    """Return the group of each train image; None without groups.
+
+    Args:
+        given: The groups that the user passed.
+        sizes: Part → number of images, of the parts that are given.
+
+    Raises:
+        InputError: There is not one group for each train image, or another part is given.
+    """
     if given is None:
-        return {}
+        return None
     groups = to_list(given)
     if len(groups) != sizes["train"]:
         raise InputError(
@@ -238,10 +250,10 @@ def _groups_of_arrays(given: Any, sizes: Mapping[str, int]) -> dict[str, Sequenc
         )
     if len(sizes) > 1:
         raise InputError(
-            f"group has the groups of the train images, but {', '.join([*sizes][1:])} is given as "
-            "arrays. Give all images together and the size of each part (valid=0.2)."
+            f"group has the groups of the train images, but {', '.join([*sizes][1:])} is given "
+            "too. Give all images together and the size of each part (valid=0.2)."
         )
-    return group_column(groups)
+    return groups
 
 
 def refuse_group(options: ImageOptions, instead: str) -> None:
@@ -293,7 +305,8 @@ def read_arrays(
     )
     rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
     n, n_channels, height, width = pixels.shape
-    groups = _groups_of_arrays(group, {part: len(each) for part, each in tensors.items()})
+    given = groups_of_images(group, {part: len(each) for part, each in tensors.items()})
+    groups = group_column(given)
     split = split_images(
         request,
         targets,

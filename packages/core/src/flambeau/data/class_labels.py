@@ -103,6 +103,14 @@ def is_strings(value: object) -> bool:
     return array.dtype.kind in _STRING_KINDS and array.ndim == 1
 
 
+def marks_ignored_floats(targets: Tensor) -> bool:
+    """Return whether float targets are whole numbers from 0 on and ``IGNORED`` (-100)."""
+    is_ignored = targets == IGNORED
+    others = targets[~is_ignored]
+    is_class = (others >= 0) & (others % 1 == 0)
+    return bool(is_ignored.any()) and others.numel() > 0 and bool(is_class.all())
+
+
 def marks_ignored(target: Tensor, n_classes: int | None) -> bool:
     """Return whether integer targets ``(n,)`` consist of class numbers and ``IGNORED`` (-100).
 

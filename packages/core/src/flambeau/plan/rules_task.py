@@ -115,10 +115,14 @@ def _refuse_ignored_labels(dtype: str, facts: Facts) -> None:
     distinct = facts.get("target_distinct")
     if facts.get("target_min") != IGNORED or distinct is None or distinct > _MAX_FLOAT_LABELS:
         return
+    n_read, convert = facts.get("n_read"), ""
+    rows = "train targets" if n_read is None else f"targets of the first {n_read:,} train samples"
+    if n_read is not None and "float" in dtype:
+        convert = "convert them to integers in the data set (targets.long()) and "
     raise PlanError(
-        f"The train targets have {distinct} distinct values of {dtype}; the lowest is {IGNORED}, "
-        "which torch's cross entropy ignores. If they are class numbers and it marks samples that "
-        f"do not count, pass Learner(data, task=Classification(names, ignore_index={IGNORED})). "
+        f"The {rows} have {distinct} distinct values of {dtype}; the lowest is {IGNORED}, which "
+        "torch's cross entropy ignores. If they are class numbers and it marks samples that do not "
+        f"count, {convert}pass Learner(data, task=Classification(names, ignore_index={IGNORED})). "
         'If they are measurements, give the data task="regression".'
     )
 
