@@ -126,7 +126,9 @@ def test_labels_of_other_domains_are_refused(labels: list[float]) -> None:
 def _float_loaders(targets: torch.Tensor, **given: Any) -> Learner:
     samples = TensorDataset(torch.randn(len(targets), 6), targets)
     train, valid = DataLoader(samples, 8, shuffle=True), DataLoader(samples, 8)
-    return Learner(TensorData.from_loaders(train, valid, **given), torch.nn.Linear(6, 1), quiet=True)
+    return Learner(
+        TensorData.from_loaders(train, valid, **given), torch.nn.Linear(6, 1), quiet=True
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])

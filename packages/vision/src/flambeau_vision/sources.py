@@ -304,7 +304,7 @@ def read_arrays(
         sep=options.sep,
     )
     rows = consecutive_rows({part: len(tensor) for part, tensor in tensors.items()})
-    n, n_channels, height, width = pixels.shape
+    n = len(pixels)
     given = groups_of_images(group, {part: len(each) for part, each in tensors.items()})
     groups = group_column(given)
     split = split_images(
@@ -324,7 +324,19 @@ def read_arrays(
             to_uint8_images(p[0], layout, channels or 1, part, bits) for part, p in pairs.items()
         ]
         pixels = torch.cat(each)
-    samples = Samples(
+    columns = {
+        **({} if bits is None else {BITS: [bits] * n}),
+        **white_columns(floats, n, white),
+        **_weight_column(sample_weight, {part: len(each) for part, each in tensors.items()}),
+        **groups,
+    }
+    return _samples_of_arrays(pixels, columns), targets, split, options, (), ()
+
+
+def _samples_of_arrays(pixels: Tensor, columns: Mapping[str, Sequence[Any]]) -> Samples:
+    """Return the samples of images ``(n, channels, height, width)`` with further columns."""
+    n, n_channels, height, width = pixels.shape
+    return Samples(
         {
             "image": as_column(pixels),
             "width": [width] * n,
@@ -332,13 +344,9 @@ def read_arrays(
             "mode": [{1: "L", 3: "RGB"}.get(n_channels, f"{n_channels} channels")] * n,
             "format": [""] * n,
             "animated": [False] * n,
-            **({} if bits is None else {BITS: [bits] * n}),
-            **white_columns(floats, n, white),
-            **_weight_column(sample_weight, {part: len(each) for part, each in tensors.items()}),
-            **groups,
+            **columns,
         }
     )
-    return samples, targets, split, options, (), ()
 
 
 def read_path(path: Path, options: Mapping[str, Any]) -> ImageDataArguments:

@@ -13,11 +13,11 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from flambeau.errors import FlambeauWarning
 from flambeau.training.events import Callback
+from flambeau.training.run_state.object_state import digest_of
 
 if TYPE_CHECKING:
     from flambeau.distributed.processes import ProcessGroup
@@ -126,11 +126,8 @@ def _add(found: Any, tree: object) -> None:
         found.update(b"[")
         for value in cast("Sequence[object]", tree):
             _add(found, value)
-    elif isinstance(tree, Tensor):
-        found.update(f"{tree.dtype}{tuple(tree.shape)}".encode())
-        found.update(tree.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    elif isinstance(tree, np.ndarray):
-        array = cast("np.ndarray[Any, Any]", tree)
-        found.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    elif isinstance(tree, Tensor | np.ndarray):
+        array = cast("Any", tree)
+        found.update(f"{array.dtype}{tuple(array.shape)}{digest_of(array)}".encode())
     else:
         found.update(f"{type(tree).__name__}{tree!r}".encode(errors="replace"))

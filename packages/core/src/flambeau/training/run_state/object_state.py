@@ -145,7 +145,7 @@ class ObjectStates:
             return _copied(saved)
         if not _is_large(value):
             return saved
-        digest = _digest(value)
+        digest = digest_of(value)
         if self._digests.setdefault(path, digest) == digest:
             return _SKIP
         self._digests[path] = None  # from now on it is saved
@@ -306,7 +306,7 @@ def _is_large(value: object) -> bool:
     return len(entries) > _MOST_ENTRIES and all(type(each) in _SCALARS for each in entries)
 
 
-def _digest(value: Any) -> int:
+def digest_of(value: Any) -> int:
     """Return a number that differs, almost surely, if the content differs."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().contiguous().view(torch.uint8).numpy()
