@@ -103,12 +103,18 @@ def is_strings(value: object) -> bool:
     return array.dtype.kind in _STRING_KINDS and array.ndim == 1
 
 
-def marks_ignored_floats(targets: Tensor) -> bool:
-    """Return whether float targets are whole numbers from 0 on and ``IGNORED`` (-100)."""
-    is_ignored = targets == IGNORED
-    others = targets[~is_ignored]
-    is_class = (others >= 0) & (others % 1 == 0)
-    return bool(is_ignored.any()) and others.numel() > 0 and bool(is_class.all())
+def float_labels_with_ignored(targets: Tensor) -> int:
+    """Return the number of distinct values if floats are whole numbers from 0 on and -100; else 0.
+
+    Args:
+        targets: The targets, of any shape; those of other types are 0.
+    """
+    if not targets.is_floating_point():
+        return 0
+    distinct = np.unique(targets.double().numpy())
+    labels = distinct[distinct != IGNORED]
+    is_class = bool(((labels >= 0) & (labels % 1 == 0)).all())
+    return len(distinct) if 0 < len(labels) < len(distinct) and is_class else 0
 
 
 def marks_ignored(target: Tensor, n_classes: int | None) -> bool:

@@ -186,16 +186,16 @@ class UserData(BaseTensorData):
                 bool(((b.target == 0) | (b.target == 1)).all()) for b in self._first
             )
             if self._task == "auto" and self._class_names is None:
-                from flambeau.data.class_labels import marks_ignored_floats
+                from flambeau.data.class_labels import float_labels_with_ignored
                 from flambeau.tensors.target_readings import doubts_about_first_targets
 
                 alike = [b.target for b in self._first if b.target.shape[1:] == target.shape[1:]]
                 values = torch.cat(alike).detach().cpu()
                 facts |= readings_as_facts(doubts_about_first_targets(values))
                 # Known of the first samples only, so for other targets they are left out.
-                if values.is_floating_point() and marks_ignored_floats(values):
+                if n_labels := float_labels_with_ignored(values):
                     facts["target_min"] = float(IGNORED)
-                    facts["target_distinct"] = len(values.unique())
+                    facts["target_distinct"] = n_labels
             if self._class_names is not None:
                 from flambeau.data.class_labels import marks_ignored
 
