@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flambeau_text.decoding import Beam, beam_search
+from flambeau_text.decoding import Beam, beam_search, greedy_search
 from flambeau_text.decoding.constrained_beam import constrained_search
 from flambeau_text.models import GeneralAttention, Memory, PerSource, Seq2Seq
 
@@ -124,3 +124,29 @@ def test_the_memory_of_a_source_is_not_copied(small: SimpleNamespace) -> None:
     copied = beam_search(CopyingModel(model), model.encode(*source), limit,
                          Beam(size=4, length_penalty=None))  # fmt: skip
     assert torch.equal(found.tokens, copied.tokens)
+
+
+@torch.no_grad()
+def test_a_beam_of_one_is_the_greedy_search(model: Seq2Seq, small: SimpleNamespace) -> None:
+    memory = model.encode(*small.sources(LENGTHS))
+    beam = beam_search(model, memory, LIMIT, Beam(size=1, length_penalty=None))
+    greedy = greedy_search(model, model.encode(*small.sources(LENGTHS)), LIMIT)
+    for row in range(len(LENGTHS)):
+        found, expected = beam.tokens[row].reshape(-1), greedy.tokens[row].reshape(-1)
+        length = min(len(found), len(expected))
+        assert torch.equal(found[:length], expected[:length])
+
+
+@torch.no_grad()
+def test_a_source_has_the_same_hypotheses_alone_twice_and_among_others(
+    model: Seq2Seq, small: SimpleNamespace
+) -> None:
+    source, mask = small.sources(LENGTHS)
+    rows = torch.tensor([1, 0, 1, 3, 1])
+    beam = Beam(size=4, n_best=2)
+    several = beam_search(model, model.encode(source[rows], mask[rows]), LIMIT[[1] * 5], beam)
+    alone = beam_search(model, model.encode(source[1:2, :2], mask[1:2, :2]), LIMIT[1:2], beam)
+    length = alone.tokens.shape[-1]
+    for row in (0, 2, 4):
+        torch.testing.assert_close(several.scores[row], alone.scores[0], atol=1e-12, rtol=0)
+        assert torch.equal(several.tokens[row][..., :length], alone.tokens[0])

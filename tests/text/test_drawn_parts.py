@@ -92,6 +92,55 @@ def test_the_search_during_a_run_takes_a_fair_sample(max_decoded: int) -> None:
         assert max(found) > 40
 
 
+def searched(data: TranslationData, batch_size: int) -> list[int]:
+    """Return the numbers of the sentences that a fit searches, ten of the validation part."""
+    learner = Learner(data, choices={**CHOICES, "batch_size": batch_size}, quiet=True)
+    task = learner.task
+    assert isinstance(task, TranslationTask)
+    task.max_decoded = 10
+    found: list[str] = []
+    original = task._overlaps
+
+    def record(forced: Any, free: Any) -> Any:
+        found.extend(task.target.decode(row[:-1]) for row in forced.targets.tolist())
+        return original(forced, free)
+
+    task._overlaps = record  # type: ignore[method-assign]
+    learner.fit(1)
+    return sorted(int(text[1:]) for text in found)
+
+
+SORTED = [("a " * (1 + n // 8) + f"x{n}", f"y{n}") for n in range(64)]
+
+
+def test_the_sample_depends_neither_on_the_source_nor_on_the_batches(tmp_path: Path) -> None:
+    rows = [{"en": one, "de": other} for one, other in SORTED]
+    for part in ("train", "valid"):
+        for at, name in enumerate(("src", "tgt")):
+            text = "\n".join(pair[at] for pair in SORTED)
+            (tmp_path / f"{part}.{name}").write_text(text, encoding="utf-8")
+    wanted = searched(TranslationData.from_pairs(SORTED, valid=SORTED), 8)
+    assert len(set(wanted)) == 10
+    assert abs(np.mean(wanted) - 31.5) < 3 * 5.4
+    for data, batch_size in (
+        (TranslationData.from_pairs(SORTED, valid=SORTED), 5),
+        (TranslationData.from_pairs(rows, valid=rows, source="en", target="de"), 16),
+        (TranslationData.from_path(tmp_path, {}), 8),
+    ):
+        assert searched(data, batch_size) == wanted
+
+
+def test_a_part_drawn_from_a_sorted_corpus_has_all_lengths() -> None:
+    data = TranslationData.from_pairs(SORTED, valid=16, test=16)
+    for part in ("valid", "test"):
+        lengths = [len(text.split()) for text in data.raw(part)]
+        assert min(lengths) <= 4  # of 2 to 9 words
+        assert max(lengths) >= 7
+        assert np.mean(lengths) == pytest.approx(
+            5.5, abs=3 * 2.3 / 4
+        )  # 3 deviations of a mean of 16
+
+
 def test_without_ranks_the_first_sentences_are_searched() -> None:
     data = TranslationData.from_pairs(PAIRS[:20])
     task = Learner(data, choices=CHOICES, quiet=True).task

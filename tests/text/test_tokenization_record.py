@@ -11,7 +11,7 @@ import pytest
 
 from flambeau import Learner, Predictor
 from flambeau.errors import FlambeauWarning
-from flambeau_text import TranslationData, TranslationOptions
+from flambeau_text import LanguageModelData, TagData, TextData, TranslationData, TranslationOptions
 from flambeau_text.tokenization import tokenization_record
 
 CHOICES: dict[str, Any] = {
@@ -40,3 +40,33 @@ def test_other_tokens_after_an_update_are_a_warning(
     monkeypatch.setattr(tokenization_record, "_SENTENCE", "other tokens")
     with pytest.warns(FlambeauWarning, match=r"other tokens than.*\(now 9\.9\).*digest"):
         Predictor.load(export)
+
+
+def _classifier(options: Any = None) -> Any:
+    texts = [f"a dog {n}" for n in range(12)]
+    return TextData.from_arrays(texts, [0, 1] * 6, valid=4, **(options or {}))
+
+
+def _tagger(options: Any = None) -> Any:
+    return TagData.from_arrays([["a", "dog"]] * 12, [["X", "Y"]] * 12, valid=4, **(options or {}))
+
+
+def _language(options: Any = None) -> Any:
+    texts = [f"a dog number {n} runs and runs" for n in range(12)]
+    return LanguageModelData.from_texts(texts, valid=4, **(options or {}))
+
+
+@pytest.mark.parametrize("read", [_classifier, _tagger, _language])
+def test_exports_of_every_task_notice_other_tokens(
+    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = {"device": "cpu", "probe": "off", "precision": "fp32"}
+    learner = Learner(read(), choices=choices, quiet=True)
+    export = learner.export(tmp_path / "export")
+    record = Predictor.load(export).preprocessor.arguments()["tokenization"]  # no warning
+    assert record["versions"]["tokenizers"] == version("tokenizers")
+    monkeypatch.setattr(tokenization_record, "_SENTENCE", "other tokens")
+    with pytest.warns(FlambeauWarning, match="other tokens than"):
+        Predictor.load(export)
+    with pytest.warns(FlambeauWarning, match="other tokens than"):
+        Learner(read(), start=export, choices=choices, quiet=True)
