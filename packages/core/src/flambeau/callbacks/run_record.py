@@ -47,6 +47,7 @@ class RunRecord(Callback):
 
     def __init__(self) -> None:
         self._record: dict[str, Any] = {}
+        self._warns = True
 
     def on_fit_start(self, state: TrainState) -> None:
         if state.folder is None:
@@ -61,6 +62,7 @@ class RunRecord(Callback):
             "first_step": state.position.step,
         }
         self._record = {**_facts(state), "fits": [*earlier, fit]}
+        self._warns = True
         self._write(state)
 
     def on_fit_end(self, state: TrainState) -> None:
@@ -70,6 +72,8 @@ class RunRecord(Callback):
         error = state.exception
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         reason = None if interrupted or error is None else type_and_first_line(error)
+        # The error that ends the fit is shown; a warning beside it would only hide it.
+        self._warns = False
         self._end(state, "interrupted" if interrupted else "failed", reason)
 
     def _end(self, state: TrainState, status: str, reason: str | None) -> None:
@@ -91,6 +95,9 @@ class RunRecord(Callback):
                 part.write_text(text, encoding="utf-8")
                 os.replace(part, path)
         except StorageError as error:
+            if not self._warns:
+                return
+            self._warns = False  # once per fit
             warnings.warn(
                 f"[run-not-recorded] {error} Training continues; `flambeau runs` will lack this "
                 "run's data, machine and commit.",

@@ -113,7 +113,7 @@ def float_labels_with_ignored(targets: Tensor) -> int:
         return 0
     distinct = np.unique(targets.double().numpy())
     labels = distinct[distinct != IGNORED]
-    is_class = bool(((labels >= 0) & (labels % 1 == 0)).all())
+    is_class = bool((np.isfinite(labels) & (labels >= 0) & (labels == np.floor(labels))).all())
     return len(distinct) if 0 < len(labels) < len(distinct) and is_class else 0
 
 
