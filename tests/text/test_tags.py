@@ -429,6 +429,14 @@ def test_the_doctor_finds_copies_across_given_parts() -> None:
     assert not check_copies(TrainingSetup(data, {}, lambda: pytest.fail("it builds the model")))
 
 
+@pytest.mark.parametrize("content", ["", "\n\n", "-DOCSTART- O\n", "# a comment\n"])
+def test_a_file_without_sentences_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text(content)
+    with pytest.raises(InputError, match="There are no sentences"):
+        TagData.from_conll(tmp_path / "a.conll")
+    assert list(TagData.inputs_from_path(tmp_path / "a.conll")) == []
+
+
 def test_a_tag_only_in_valid_is_refused() -> None:
     with pytest.raises(InputError, match="B-X are in no train sentence"):
         TagData.from_arrays([["a", "b"]] * 4, [["O", "B-A"]] * 4, valid=([["a"]], [["B-X"]]))

@@ -79,6 +79,13 @@ def test_labels_of_several_types_or_one_class_are_refused() -> None:
         read_labels([(0.1, 0.2), (0.3,)])
 
 
+def test_labels_that_differ_in_outer_spaces_are_refused() -> None:
+    with pytest.raises(InputError, match=r"' pos' \(.*1\) and 'pos' \(.*2\) differ only in white"):
+        read_labels(["neg", " pos", "pos", "neg"])
+    assert read_labels([" a b", "ab", "a b c"]).names == (" a b", "a b c", "ab")
+    assert read_labels(["pos ", "pos"], classes=["pos ", "pos"]).values.tolist() == [0, 1]
+
+
 def test_a_class_without_train_rows_is_named() -> None:
     targets = read_labels(["a", "a", "b", "c"])
     targets.check_split(Split.from_indices([0, 2, 3], [1]))

@@ -387,6 +387,8 @@ def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _R
             "numbers, and one type for all rows."
         ) from error
     _refuse_two_types(values, row_name, by_name=classes is None)
+    if classes is None:
+        _refuse_outer_spaces(values, found, row_name)
     type_name = "text" if isinstance(found[0], str) else type(found[0]).__name__
     reason = f"{len(found):,} distinct labels ({type_name}) in {len(values):,} rows"
     if classes is None:
@@ -411,6 +413,21 @@ def _read_classes(values: list[Any], classes: Sequence[str] | None, row_name: _R
             "classes: add samples of another class."
         )
     return Targets("classification", torch.tensor(numbers, dtype=torch.int64), names, reason)
+
+
+def _refuse_outer_spaces(values: Sequence[Any], found: Sequence[Any], row_name: _RowName) -> None:
+    """Raise an InputError if two labels differ in the white space around them only."""
+    known: dict[str, str] = {}
+    for label in found:
+        if not isinstance(label, str):
+            continue
+        other = known.setdefault(label.strip(), label)
+        if other != label:
+            raise InputError(
+                f"The labels {other!r} ({row_name(values.index(other))}) and {label!r} "
+                f"({row_name(values.index(label))}) differ only in white space, so they would be "
+                "two classes. Remove it: label.strip()."
+            )
 
 
 def _refuse_two_types(values: Sequence[Any], row_name: _RowName, *, by_name: bool) -> None:

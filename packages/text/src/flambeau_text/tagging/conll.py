@@ -226,7 +226,7 @@ def _tags_of_words(lines: Sequence[str], columns: Columns) -> set[str]:
     for line in lines:
         within = bool(line.strip(" \t")) and (within or _is_word(line))
         fields = fields_of(line, columns.separator) if within else []
-        if len(fields) == columns.count:
+        if fields and len(fields) == columns.count:
             found.add(fields[columns.tags])
     return found
 
@@ -278,8 +278,13 @@ def _refuse_header(lines: Sequence[str], columns: Columns, path: Path) -> None:
     """Raise an InputError if the first line has usual names of the columns, as a table has."""
     first = next((line for line in lines if _is_word(line)), "")
     fields = fields_of(first, columns.separator)
-    if len(fields) == columns.count and (
-        fields[columns.words].lower() in WORD_NAMES and fields[columns.tags].lower() in TAG_NAMES
+    if (
+        fields
+        and len(fields) == columns.count
+        and (
+            fields[columns.words].lower() in WORD_NAMES
+            and fields[columns.tags].lower() in TAG_NAMES
+        )
     ):
         raise InputError(f"{path} begins with names of columns, {first!r:.60}. Remove that line.")
 
