@@ -1,6 +1,6 @@
 """The Trainer of Hugging Face transformers; fast is fused, without bar, logs and checkpoints.
 
-It requires a data set, which it reads through a ``DataLoader`` of its own; the elements of the data
+It requires a data set, which it reads through its ``DataLoader``; the elements of the data
 set are ready batches.
 """
 

@@ -96,7 +96,14 @@ def to_list(values: Tensor) -> list[float]:
     return cast("list[float]", values.tolist())
 
 
-def shorten_label(name: str) -> str:
-    """Return a name as a label: at most 18 characters, with dollar signs escaped."""
-    cut = name if len(name) <= 18 else name[:17] + "…"
+def shorten_label(name: str, *, keep_end: bool = False) -> str:
+    """Return a name as a label: at most 18 characters, with dollar signs escaped.
+
+    Args:
+        name: The name.
+        keep_end: Cut the beginning off, which layers of a block have in common, not the end.
+    """
+    cut = name
+    if len(name) > 18:
+        cut = "…" + name[-17:] if keep_end else name[:17] + "…"
     return cut.replace("$", r"\$")

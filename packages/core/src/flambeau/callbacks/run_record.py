@@ -7,7 +7,6 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from hashlib import blake2b
@@ -17,7 +16,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from flambeau.atomic_write import storage_errors
+from flambeau.atomic_write import replace_text
 from flambeau.errors import FlambeauWarning, StorageError
 from flambeau.machine import git_state, machine_facts
 from flambeau.training.events import Callback
@@ -87,13 +86,9 @@ class RunRecord(Callback):
 
     def _write(self, state: TrainState) -> None:
         path = Path(str(state.folder)) / RECORD_NAME
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         text = json.dumps(self._record, indent=1, ensure_ascii=False, default=str) + "\n"
         try:
-            with storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part.write_text(text, encoding="utf-8")
-                os.replace(part, path)
+            replace_text(path, text)
         except StorageError as error:
             if not self._warns:
                 return
@@ -104,9 +99,6 @@ class RunRecord(Callback):
                 FlambeauWarning,
                 stacklevel=2,
             )
-        finally:
-            with suppress(OSError):  # already renamed
-                part.unlink()
 
 
 def _facts(state: TrainState) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def plot_difference(difference: ModelDifference, path: Path | None = None) -> Fi
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for index, (title, values, is_logarithmic) in enumerate(panels):
         _draw(grid[index], title, values, COLOURS[index], is_logarithmic=is_logarithmic)
-    names = [shorten_label(each.name) for each in layers]
+    names = [shorten_label(each.name, keep_end=True) for each in layers]
     grid[0].set_yticks(range(len(layers)), names, fontsize=8)
     grid[0].set_ylim(len(layers) - 0.4, -0.6)
     if difference.similarities:

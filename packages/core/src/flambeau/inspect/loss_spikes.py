@@ -106,7 +106,8 @@ def _deviations(value: float, before: NDArray[np.float64]) -> tuple[float, float
     usual = float(np.median(before)) if len(before) else math.nan
     if not math.isfinite(value):
         return usual, math.inf
-    if len(before) < LEAST or value <= usual:
+    # Most losses are nearer than the smallest standard deviation allows; two medians are saved.
+    if len(before) < LEAST or value - usual < DEVIATIONS * LEAST_DEVIATION * abs(usual):
         return usual, 0.0
     deviations = _distance(value, before, LEAST_DEVIATION * abs(usual))
     if float(before.min()) > 0:

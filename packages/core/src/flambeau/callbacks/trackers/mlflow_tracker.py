@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from flambeau.callbacks.trackers.tracker import Outcome, Tracker
+from flambeau.callbacks.trackers.tracker import Outcome, Tracker, folder_name
 from flambeau.training.state import TrainState
 
 _LONGEST = 500  # characters of a parameter that every MLflow server takes
@@ -54,7 +54,7 @@ class MLflowTracker(Tracker):
             experiment = self._client.create_experiment(self.experiment)
         else:
             experiment = found.experiment_id
-        name = self.name or (state.folder.name if state.folder is not None else None)
+        name = self.name or folder_name(state)
         run_id = str(self._client.create_run(experiment, run_name=name).info.run_id)
         entities = self.api.entities
         params = [

@@ -110,7 +110,7 @@ class Tracker(Callback):
             return
         try:
             action()
-        except Exception as error:  # noqa: BLE001 any error of a library must not end the training
+        except Exception as error:  # noqa: BLE001 - any error of a library must not end the training
             self._is_open = False
             warnings.warn(
                 f"[tracker-failed] {type(self).__name__} could not {verb}: "
@@ -119,6 +119,11 @@ class Tracker(Callback):
                 FlambeauWarning,
                 stacklevel=2,
             )
+
+
+def folder_name(state: TrainState) -> str | None:
+    """Return the name of the run's folder, by which libraries name a run; None without one."""
+    return None if state.folder is None else state.folder.name
 
 
 def parameters_of(state: TrainState) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flambeau.callbacks.trackers.tracker import Outcome, Tracker
+from flambeau.callbacks.trackers.tracker import Outcome, Tracker, folder_name
 from flambeau.training.state import TrainState
 
 
@@ -39,7 +39,7 @@ class TrackioTracker(Tracker):
         self._run: Any = None
 
     def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:
-        name = self.run_id or self.name or (state.folder.name if state.folder is not None else None)
+        name = self.run_id or self.name or folder_name(state)
         self._run = self.api.init(
             project=self.project,
             name=name,

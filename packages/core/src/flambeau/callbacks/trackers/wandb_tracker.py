@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from flambeau.callbacks.trackers.tracker import Outcome, Tracker
+from flambeau.callbacks.trackers.tracker import Outcome, Tracker, folder_name
 from flambeau.training.state import TrainState
 
 
@@ -71,7 +71,7 @@ class WandbTracker(Tracker):
         resume = "allow" if self.run_id is not None and mode in (None, "online") else None
         return self.api.init(
             project=self.project,
-            name=self.name or (state.folder.name if state.folder is not None else None),
+            name=self.name or folder_name(state),
             id=self.run_id,
             resume=resume,
             mode=self.mode,

@@ -100,7 +100,7 @@ def plot_overview(record: LayerRecord) -> list[tuple[Figure, str]]:
         values = {layer.name: series_of(layer.name) for layer in called}
         values = {name: series for name, series in values.items() if series}
         if values:
-            labels = [f"{record.layers[name].number} {shorten_label(name)}" for name in values]
+            labels = [_label(record, name) for name in values]
             figure = _map_of_layers(record.steps, list(values.values()), labels, title, is_log)
             found.append((figure, f"{title}, by layer and step"))
     return found
@@ -133,9 +133,14 @@ def _check(record: LayerRecord) -> None:
         )
 
 
+def _label(record: LayerRecord, name: str) -> str:
+    """Return the number of a layer, if it has one, and its name."""
+    number, label = record.layers[name].number, shorten_label(name, keep_end=True)
+    return f"{number} {label}" if number else label
+
+
 def _draw_layer(record: LayerRecord, name: str, outputs: Axes, gradients: Axes) -> None:
-    layer = record.layers[name]
-    title = f"{layer.number} {shorten_label(name)}" if layer.number else shorten_label(name)
+    title = _label(record, name)
     _draw_histograms(record, name, outputs, OUTPUT_BINS, gradients=False)
     outputs.set_title(title, fontsize=8, loc="left")
     if record.histograms(name, gradients=True):
