@@ -237,3 +237,9 @@ def test_the_fit_command_prints_spikes_and_is_silent_without(
     text = capsys.readouterr().out
     assert text.startswith("\nLoss spikes:\nstep")
     assert "  25      3" in text
+
+
+def test_losses_of_zero_are_no_spikes() -> None:
+    assert find_spikes([0.0] * 60) == []
+    [found] = find_spikes([0.0] * 40 + [1e-3] + [0.0] * 10)
+    assert (found.index, found.last, found.usual) == (40, 40, 0.0)

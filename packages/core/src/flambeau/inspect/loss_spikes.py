@@ -107,7 +107,8 @@ def _deviations(value: float, before: NDArray[np.float64]) -> tuple[float, float
     if not math.isfinite(value):
         return usual, math.inf
     # Most losses are nearer than the smallest standard deviation allows; two medians are saved.
-    if len(before) < LEAST or value - usual < DEVIATIONS * LEAST_DEVIATION * abs(usual):
+    least = 0.999 * DEVIATIONS * LEAST_DEVIATION * abs(usual)
+    if len(before) < LEAST or value <= usual or value - usual < least:
         return usual, 0.0
     deviations = _distance(value, before, LEAST_DEVIATION * abs(usual))
     if float(before.min()) > 0:
