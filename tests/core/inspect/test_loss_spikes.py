@@ -241,5 +241,6 @@ def test_the_fit_command_prints_spikes_and_is_silent_without(
 
 def test_losses_of_zero_are_no_spikes() -> None:
     assert find_spikes([0.0] * 60) == []
-    [found] = find_spikes([0.0] * 40 + [1e-3] + [0.0] * 10)
+    assert find_spikes([0.0] * 40 + [1e-9] + [0.0] * 10) == []
+    [found] = find_spikes([0.0] * 40 + [1e-2] + [0.0] * 10)
     assert (found.index, found.last, found.usual) == (40, 40, 0.0)

@@ -32,6 +32,9 @@ DEVIATIONS, LOG_DEVIATIONS = 7.0, 4.0
 LEAST_DEVIATION = 0.05
 """Smallest standard deviation, relative to the median: a spike is at least 1.35 times as high."""
 
+LEAST_LOSS = 1e-3
+"""Medians below are as good as 0 and count as this, so that 1e-9 after losses of 0 is no spike."""
+
 _GAP = 3  # steps with a usual loss between two spikes; of fewer, both are one
 _HEADERS = ("step", "epoch", "loss", "usual", "steps", "samples")
 _RIGHT = ("step", "epoch", "loss", "usual", "steps")
@@ -107,10 +110,10 @@ def _deviations(value: float, before: NDArray[np.float64]) -> tuple[float, float
     if not math.isfinite(value):
         return usual, math.inf
     # Most losses are nearer than the smallest standard deviation allows; two medians are saved.
-    least = 0.999 * DEVIATIONS * LEAST_DEVIATION * abs(usual)
-    if len(before) < LEAST or value <= usual or value - usual < least:
+    smallest = LEAST_DEVIATION * max(abs(usual), LEAST_LOSS)
+    if len(before) < LEAST or value - usual < 0.999 * DEVIATIONS * smallest:
         return usual, 0.0
-    deviations = _distance(value, before, LEAST_DEVIATION * abs(usual))
+    deviations = _distance(value, before, smallest)
     if float(before.min()) > 0:
         of_logarithm = _distance(math.log(value), np.log(before), LEAST_DEVIATION)
         # In units of the lower threshold, so that one number says whether both are reached.
