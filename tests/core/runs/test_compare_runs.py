@@ -29,6 +29,21 @@ def edit_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
     path.write_text(json.dumps(content))
 
 
+def make_seeds(root: Path, name: str, count: int) -> list[Path]:
+    """Return copies of a run with other seeds, each with an accuracy 0.001 above the last one."""
+    folders = [root / f"{name}-{seed}" for seed in range(10, 10 + count)]
+    for seed, folder in enumerate(folders, 10):
+        shutil.copytree(root / name, folder)
+        edit_record(folder, lambda content, seed=seed: content.update(seed=seed))
+        history = folder / "history.csv"
+        lines = history.read_text().splitlines()
+        column = lines[0].split(",").index("valid_accuracy")
+        cells = lines[-1].split(",")
+        cells[column] = str(float(cells[column]) + 0.001 * seed)
+        history.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    return folders
+
+
 @pytest.fixture
 def copied(runs: Path, tmp_path: Path) -> Path:
     shutil.copytree(runs, tmp_path / "runs")
@@ -92,29 +107,45 @@ def test_equal_predictions_are_a_tie(copied: Path) -> None:
 
 
 def test_enough_seeds_are_compared_over_seeds(copied: Path) -> None:
-    for name in ("good", "bad"):
-        for seed in range(10, 15):
-            shutil.copytree(copied / name, copied / f"{name}-{seed}")
-            edit_record(copied / f"{name}-{seed}", lambda c, s=seed: c.update(seed=s))
-            predictions_path(copied / f"{name}-{seed}", "valid").unlink()
-            history = copied / f"{name}-{seed}" / "history.csv"
-            lines = history.read_text().splitlines()
-            column = lines[0].split(",").index("valid_accuracy")
-            cells = lines[-1].split(",")
-            cells[column] = str(float(cells[column]) + 0.001 * seed)
-            history.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
-    folders = [copied / f"{name}-{seed}" for name in ("bad", "good") for seed in range(10, 15)]
+    folders = make_seeds(copied, "bad", 5) + make_seeds(copied, "good", 5)
+    for folder in folders:
+        predictions_path(folder, "valid").unlink()
     (pair,) = compare_runs(*folders).pairs
     assert (pair.method, pair.verdict) == ("seeds", "better")
     accuracy = next(each for each in pair.scores if each.name == "accuracy")
-    assert accuracy.p is not None
-    assert 0.001 < accuracy.p < 0.05
+    assert accuracy.p == pytest.approx(2 / 252)  # 252 orders of five and five runs
     assert len(accuracy.first) == 5
     assert "5 and 5 runs with different seeds" in pair.why
     three = [folder for folder in folders if folder.name.endswith(("10", "11", "12"))]
     (few,) = compare_runs(*three).pairs
     assert (few.method, few.verdict) == (None, "unknown")
     assert "--save" in few.why
+
+
+def test_seeds_are_used_only_if_they_can_show_a_difference_at_the_shared_level(
+    copied: Path, train: Train
+) -> None:
+    train(copied / "third", lr=0.005, epochs=1)
+    folders = [each for name in ("bad", "good", "third") for each in make_seeds(copied, name, 4)]
+    # The least p-value of four and four runs is 2 / 70 = 0.029, above 0.05 / 2.
+    pair = compare_runs(*folders).pairs[0]
+    assert (pair.method, pair.verdict) == ("samples", "better")
+    assert "4 runs and 4 runs are too few for a test over seeds, for which 5 of each" in pair.why
+    assert any("train 5 runs of each plan" in note for note in pair.notes)
+    for folder in folders:
+        predictions_path(folder, "valid").unlink()
+    pair = compare_runs(*folders).pairs[0]
+    assert (pair.method, pair.verdict) == (None, "unknown")
+    assert "too few runs for a test over seeds, for which 5 of each" in pair.why
+    assert compare_runs(*folders[:8]).pairs[0].method == "seeds"
+
+
+def test_seeds_without_test_predictions_are_not_compared_on_test(copied: Path) -> None:
+    folders = make_seeds(copied, "bad", 4) + make_seeds(copied, "good", 4)
+    (pair,) = compare_runs(*folders, part="test").pairs
+    assert (pair.method, pair.verdict, pair.scores) == (None, "unknown", ())
+    assert "--part test --save" in pair.why
+    assert "test over seeds" not in pair.why  # there are enough
 
 
 def test_runs_on_other_samples_are_not_compared(copied: Path, train: Train) -> None:

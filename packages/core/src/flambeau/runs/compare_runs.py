@@ -19,9 +19,10 @@ def compare_runs(*folders: str | Path, part: str = "valid") -> Comparison:
     """Return the comparison of runs: differences of plans, curves, and a test of the scores.
 
     Runs with one plan and several seeds form a group. The first group is compared with each other
-    one: over the seeds if both have at least four runs, else over the samples if the predictions of
-    each sample are in the folders (``flambeau fit`` and ``learner.interpret(part).save(folder)``
-    write them). Runs on other data are not compared.
+    one: over the seeds if both have at least four runs (five with three to seven groups, whose
+    comparisons share the level), else over the samples if the predictions of each sample are in
+    the folders (``flambeau fit`` and ``learner.interpret(part).save(folder)`` write them). Runs on
+    other data are not compared.
 
     Args:
         folders: Folders of runs.

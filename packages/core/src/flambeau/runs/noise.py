@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -25,9 +26,12 @@ from flambeau.runs.saved_run import SavedRun
 from flambeau.wording import count_of, name_some
 
 MIN_SEEDS = 4
-"""Runs of each plan for a test over seeds: with three, no rank test reaches p < 0.05."""
+"""Runs of each plan for a test over seeds; several comparisons need more, see ``seeds_needed``."""
 
 ALPHA = 0.05
+
+Scores = dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
+"""The scores of the runs of both groups, by name."""
 
 _NOT_OF_PLAN = (
     "The interval is for other samples of the same kind. How much the scores change with another "
@@ -44,6 +48,23 @@ def compare_groups(groups: Sequence[RunGroup], part: str) -> tuple[PairResult, .
     """
     n = len(groups) - 1
     return tuple(_Pair(groups[0], other, part, n).result() for other in groups[1:])
+
+
+def can_show_a_difference(n: int, m: int, n_pairs: int) -> bool:
+    """Return whether a rank test of ``n`` and ``m`` runs can be below the level.
+
+    Args:
+        n: Runs of one plan.
+        m: Runs of the other plan.
+        n_pairs: Number of comparisons that share the level.
+    """
+    least_p = 2.0 / math.comb(n + m, n)
+    return min(n, m) >= MIN_SEEDS and least_p < ALPHA / n_pairs
+
+
+def seeds_needed(n_pairs: int) -> int:
+    """Return with how many runs of each plan a rank test can show a difference."""
+    return next(n for n in itertools.count(MIN_SEEDS) if can_show_a_difference(n, n, n_pairs))
 
 
 class _Pair:
@@ -84,11 +105,16 @@ class _Pair:
                 "predictions show."
             )
         unlike = self._unlike_scores()
-        if min(len(self.first), len(self.second)) >= MIN_SEEDS:
-            return self._over_seeds(known if is_complete else [], unlike)
+        scores = self._scores(known if is_complete else [])
+        if self._has_enough_seeds and scores:
+            return self._over_seeds(scores, unlike)
         if is_complete:
             return self._over_samples(known, unlike)
         return self._without_test(unlike)
+
+    @property
+    def _has_enough_seeds(self) -> bool:
+        return can_show_a_difference(len(self.first), len(self.second), self.n_pairs)
 
     def _stored(self, run: SavedRun) -> StoredPredictions | None:
         path = predictions_path(run.folder, self.part)
@@ -157,15 +183,15 @@ class _Pair:
         runs = f"{count_of(len(self.first), 'run')} and {count_of(len(self.second), 'run')}"
         why = (
             f"Paired test over the {count:,} {self.part} samples (bootstrap of {unit}, interval "
-            f"{level:.1%}), because {runs} are too few for a test over seeds, which needs at least "
-            f"{MIN_SEEDS} of each plan."
+            f"{level:.1%}), because {runs} are too few for a test over seeds, for which "
+            f"{self._enough()}."
         )
-        self.notes.append(_NOT_OF_PLAN.format(n=MIN_SEEDS))
+        self.notes.append(_NOT_OF_PLAN.format(n=seeds_needed(self.n_pairs)))
         return self._result("samples", why, scores)
 
-    def _over_seeds(self, stored: Sequence[StoredPredictions], unlike: set[str]) -> PairResult:
+    def _over_seeds(self, found: Scores, unlike: set[str]) -> PairResult:
         scores: list[ScoreResult] = []
-        for name, (first, second) in self._scores(stored).items():
+        for name, (first, second) in found.items():
             if name in unlike:
                 continue
             p = mann_whitney_p(first, second)
@@ -190,13 +216,18 @@ class _Pair:
         runs = (*self.first.runs, *self.second.runs)
         lacking = [r for r in runs if not predictions_path(r.folder, self.part).is_file()]
         where = name_some(str(run.folder) for run in lacking)
+        too_few = f", and too few runs for a test over seeds, for which {self._enough()}"
         why = (
             f"It is not known whether the difference is more than noise: there are no {self.part} "
-            f"predictions of each sample in {where or 'the folders'}, and fewer than {MIN_SEEDS} "
-            f"runs of each plan. To store them: learner.interpret({self.part!r}).save(folder), or "
-            f"flambeau evaluate RUN/model DATA --part {self.part} --save."
+            f"predictions of each sample in {where or 'the folders'}"
+            f"{'' if self._has_enough_seeds else too_few}. To store them: "
+            f"learner.interpret({self.part!r}).save(folder), or flambeau evaluate RUN/model DATA "
+            f"--part {self.part} --save."
         )
         return self._result(None, why, scores)
+
+    def _enough(self) -> str:
+        return f"{seeds_needed(self.n_pairs)} of each plan are enough"
 
     def _result(self, method: str | None, why: str, scores: Sequence[ScoreResult]) -> PairResult:
         if self.n_pairs > 1 and method is not None:
@@ -237,9 +268,7 @@ class _Pair:
 
     # Scores of the runs
 
-    def _scores(
-        self, stored: Sequence[StoredPredictions]
-    ) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    def _scores(self, stored: Sequence[StoredPredictions]) -> Scores:
         """Return the scores of each run: of the stored predictions, or of the history."""
         if stored:
             return self._stored_scores(stored)
@@ -249,9 +278,7 @@ class _Pair:
             [run.scores for run in self.first.runs], [run.scores for run in self.second.runs]
         )
 
-    def _stored_scores(
-        self, stored: Sequence[StoredPredictions]
-    ) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    def _stored_scores(self, stored: Sequence[StoredPredictions]) -> Scores:
         every = [each.predictions.scores for each in stored]
         return _common(every[: len(self.first)], every[len(self.first) :])
 
@@ -304,13 +331,11 @@ def _is_standard(found: ScoreDifference, stored: Sequence[StoredPredictions]) ->
     )
 
 
-def _common(
-    first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]
-) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+def _common(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> Scores:
     """Return the finite scores that every run has, by name."""
     every = [*first, *second]
     names = [name for name in every[0] if all(name in each for each in every)] if every else []
-    found: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+    found: Scores = {}
     for name in names:
         values = [float(each[name]) for each in every]
         if all(map(math.isfinite, values)):
