@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from flambeau import EMA, Batch, Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, FlambeauWarning, StorageError
-from flambeau.inspect import Profile
+from flambeau.inspect import Profile, profile_changes
 from flambeau.torch_internals import dispatch_mode_class
 from flambeau.tuning.trial import Trial
 
@@ -222,6 +222,23 @@ def test_a_change_is_promised_before_it_is_tried(capsys: pytest.CaptureFixture[s
     assert line in printed.err + printed.out
     assert change.measured is not None
     assert change.measured > 1.2
+
+
+def test_a_tried_change_counts_with_its_median_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round beside another program has half the speed; it must not halve the gain."""
+    rates = iter([100.0, 40.0, 100.0, 200.0, 50.0, 200.0, 90.0, 210.0, 100.0, 200.0])
+    monkeypatch.setattr(profile_changes, "samples_per_s", lambda *_: next(rates))
+    [change] = slow_decoding().profile(4).changes
+    assert change.measured == pytest.approx(2.0)
+    assert next(rates, None) is None
+
+
+def test_a_slow_change_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([100.0, 300.0])
+    monkeypatch.setattr(profile_changes, "samples_per_s", lambda *_: next(rates))
+    monkeypatch.setattr(profile_changes, "_TRY_LIMIT_S", 0.0)
+    [change] = slow_decoding().profile(4).changes
+    assert change.measured == pytest.approx(3.0)
 
 
 # ---------------------------------------------------------------- nothing changes

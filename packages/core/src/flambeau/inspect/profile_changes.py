@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from flambeau.data.worker_loader import WorkerLoader
@@ -28,6 +29,8 @@ from flambeau.tuning.trial import Trial
 from flambeau.wording import first_line, format_bytes
 
 _TRIED_STEPS = 16  # timed steps with a changed loader, and as many without the change
+_ROUNDS = 5  # most rounds of both: other processes change the time of a single round
+_TRY_LIMIT_S = 10.0  # no further round starts after this time
 
 
 def changes_for(
@@ -200,22 +203,31 @@ class _Changes:
             return change
         self._promised(change)
         loader = changed(options)
-        evaluation_s, samples = self.measured.evaluation_s, self.measured.samples
         try:
             with warnings.catch_warnings():
                 # The note says why there may be more workers than cores.
                 warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-                before, after = (
-                    samples_per_s(each, _TRIED_STEPS, evaluation_s, samples)
-                    for each in (self.profiled, self.profiled.with_loader(loader))
-                )
+                measured = self._speed_up(self.profiled.with_loader(loader))
         except (FlambeauError, RuntimeError, OSError) as error:
             return promises.tried(change, None, f"not possible: {first_line(error)}")
         finally:
             if isinstance(loader, WorkerLoader):
                 with suppress(OSError):
                     loader.close()
-        return promises.tried(change, after / before)
+        return promises.tried(change, measured)
+
+    def _speed_up(self, changed: Profiled) -> float:
+        """Return the samples per second of a changed run relative to the present one.
+
+        Rounds of both alternate, and each side counts with its median round.
+        """
+        evaluation_s, samples = self.measured.evaluation_s, self.measured.samples
+        clock = self.profiled.clock
+        started_s, before, after = clock(), list[float](), list[float]()
+        while not before or (len(before) < _ROUNDS and clock() - started_s < _TRY_LIMIT_S):
+            for run, found in ((self.profiled, before), (changed, after)):
+                found.append(samples_per_s(run, _TRIED_STEPS, evaluation_s, samples))
+        return median(after) / median(before)
 
     def _with_setting(self, change: ProfileChange, key: str, value: Any) -> ProfileChange:
         """Time trial steps with another setting, interleaved with those of the present one."""
