@@ -89,6 +89,47 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert read.PluginTagToContent("hparams")
 
 
+def test_tensorboard_of_a_run_that_was_moved(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason=HERE)
+    old, new = tmp_path / "old", tmp_path / "new"
+
+    def make(folder: Path, *more: Callback) -> Learner:
+        choices = {"batch_size": 20, "probe": "off", "lr": 0.01}
+        callbacks = [TensorBoardTracker(), *more]
+        return Learner(DATA, choices=choices, folder=folder, callbacks=callbacks, quiet=True)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(old, StopsAt()).fit(3)
+    old.rename(new)
+    make(new).resume()
+    assert not old.exists()
+    assert len(list((new / "tensorboard").iterdir())) == 2
+
+
+def wandb_records(file: Path) -> list[dict[str, Any]]:
+    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return list(map(json.loads, text.splitlines()))
+
+
+def test_wandb_run_of_the_user_has_the_rows_of_two_learners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb", reason=HERE)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    choices = {"batch_size": 20, "probe": "off", "lr": 0.01}
+    with wandb.init(project="pets", mode="offline", dir=str(tmp_path)) as run:
+        for _ in range(2):
+            Learner(DATA, choices=choices, callbacks=[WandbTracker("pets")], quiet=True).fit(2)
+        assert wandb.run is run
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    records = wandb_records(file)
+    rows = [each["history"]["item"] for each in records if each["type"] == "history"]
+    assert [row["step"] for row in rows] == [2, 4, 2, 4]
+    axes = [each for each in records if each["type"] == "metric"]
+    assert any("valid_loss" in json.dumps(each) and '"step"' in json.dumps(each) for each in axes)
+
+
 def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb", reason=HERE)
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -102,9 +143,7 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = []
     for file in files:
         assert file.name == f"run-{tracker.run_id}.wandb"
-        words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-        for record in map(json.loads, text.splitlines()):
+        for record in wandb_records(file):
             if record["type"] == "history":
                 step = record["history"]["step"]["num"]
                 assert step not in points
@@ -134,6 +173,30 @@ def test_mlflow(tmp_path: Path) -> None:
     metrics = client.get_metric_history(run.info.run_id, "valid_loss")
     assert len(metrics) == 3
     check({each.step: each.value for each in metrics}, learner.history)
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_mlflow_run_whose_log_fails_is_closed(
+    fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason=HERE)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    write, calls = mlflow.MlflowClient.log_batch, []
+
+    def log_batch(*args: Any, **more: Any) -> Any:  # the first call has the parameters
+        calls.append(args)
+        if len(calls) == fails_at:
+            raise ConnectionError("no route to the server")
+        return write(*args, **more)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
+    tracker = MLflowTracker("pets", tracking_uri=uri)
+    choices = {"batch_size": 20, "probe": "off", "lr": 0.01}
+    Learner(DATA, choices=choices, callbacks=[tracker], quiet=True).fit(2)
+    client = mlflow.MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("pets").experiment_id])
+    assert run.info.run_id == tracker.run_id
+    assert run.info.status == "FINISHED"
 
 
 def test_trackio(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,6 +124,110 @@ def test_a_tracker_that_fails_costs_its_log_not_the_training(verb: str, tmp_path
     plain = make()
     plain.fit(3)
     assert plain.history.step_losses == learner.history.step_losses
+
+
+@pytest.mark.parametrize("verb", ["start", "log"])
+def test_a_log_that_failed_is_closed_at_the_end_of_the_fit(verb: str) -> None:
+    tracker = ListTracker(verb)
+    learner = make(tracker)
+    with pytest.warns(FlambeauWarning, match="tracker-failed"):
+        learner.fit(2)
+    assert tracker.calls[-1] == ("finish", "finished")
+    assert sum(call[0] == "finish" for call in tracker.calls) == 1
+    # The next fit logs again.
+    tracker.fails_in = ""
+    tracker.calls.clear()
+    learner.fit(1)
+    assert [call[0] for call in tracker.calls] == ["start", "log", "finish"]
+
+
+def test_an_error_while_a_failed_log_is_closed_is_ignored() -> None:
+    class NeverCloses(ListTracker):
+        def finish(self, outcome: str) -> None:
+            raise ConnectionError("still no route")
+
+    with pytest.warns(FlambeauWarning, match="could not log") as found:
+        make(NeverCloses("log")).fit(2)
+    assert len(found) == 1
+
+
+def test_a_tracker_without_all_three_methods_is_refused() -> None:
+    class Half(Tracker):
+        module, package = "json", "none"
+
+        def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:
+            return "log"
+
+    with pytest.raises(TypeError, match="log"):
+        Half()  # type: ignore[abstract]
+
+
+class FakeWandb(ModuleType):
+    """wandb with one active run; a row with a step below the last one is dropped, as there."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.run: Any = None
+        self.started: list[FakeRun] = []
+
+    def init(self, **more: Any) -> FakeRun:
+        self.run = FakeRun(self)
+        self.started.append(self.run)
+        return self.run
+
+
+class FakeRun:
+    def __init__(self, api: FakeWandb) -> None:
+        self.api, self.id = api, f"run-{len(api.started)}"
+        self.rows: list[dict[str, Any]] = []
+        self.axes: dict[str, str] = {}
+        self.step, self.fails = 0, False
+        self.config = SimpleNamespace(update=lambda *_, **__: None)
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.axes[name] = step_metric
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        if self.fails:
+            raise ConnectionError("no route to the server")
+        if step is not None and step < self.step:
+            return
+        self.step = (self.step if step is None else step) + 1
+        self.rows.append(values)
+
+    def finish(self, exit_code: int) -> None:
+        self.api.run = None
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    found = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", found)
+    return found
+
+
+def test_two_learners_log_every_row_to_the_users_wandb_run(wandb: FakeWandb) -> None:
+    run = wandb.init()
+    for _ in range(2):
+        make(WandbTracker("p")).fit(2)
+    assert wandb.run is run  # it stays open
+    assert [row["step"] for row in run.rows] == [2, 4, 2, 4]
+    assert run.axes["valid_loss"] == "step"
+    assert "step" not in run.axes
+
+
+def test_a_wandb_run_whose_log_failed_is_finished(wandb: FakeWandb) -> None:
+    class Breaks(Callback):
+        def on_step_end(self, state: Any) -> None:
+            wandb.started[0].fails = True
+
+    learner = make(WandbTracker("p"), Breaks())
+    with pytest.warns(FlambeauWarning, match="could not log"):
+        learner.fit(2)
+    assert wandb.run is None
+    learner.fit(1)
+    assert len(wandb.started) == 2
+    assert wandb.run is None
 
 
 def test_a_failed_run_is_closed_as_failed() -> None:

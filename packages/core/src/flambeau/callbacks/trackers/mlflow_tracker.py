@@ -55,14 +55,15 @@ class MLflowTracker(Tracker):
         else:
             experiment = found.experiment_id
         name = self.name or folder_name(state)
-        run_id = str(self._client.create_run(experiment, run_name=name).info.run_id)
+        # Kept before the parameters are written: if that fails, the run is closed by its id.
+        self.run_id = str(self._client.create_run(experiment, run_name=name).info.run_id)
         entities = self.api.entities
         params = [
             entities.Param(_key(key), str(value)[:_LONGEST]) for key, value in parameters.items()
         ]
         for start in range(0, len(params), _MOST):
-            self._client.log_batch(run_id, params=params[start : start + _MOST])
-        return run_id
+            self._client.log_batch(self.run_id, params=params[start : start + _MOST])
+        return self.run_id
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         now = int(time.time() * 1000)  # milliseconds

@@ -37,8 +37,9 @@ class TensorBoardTracker(Tracker):
         self._writer: Any = None
 
     def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:
-        own = Path(str(state.folder or "runs")) / "tensorboard"
-        folder = str(self.run_id or self.folder or own)
+        # The saved folder comes last: the run may have been moved, or continue elsewhere.
+        of_run = None if state.folder is None else state.folder / "tensorboard"
+        folder = str(self.folder or of_run or self.run_id or Path("runs", "tensorboard"))
         step = state.position.step
         self._writer = self.api.SummaryWriter(folder, purge_step=step + 1 if step else None)
         lines = [f"| {name} | {value} |" for name, value in parameters.items()]
@@ -58,7 +59,7 @@ class TensorBoardTracker(Tracker):
         self._writer = None
 
     def _write_hparams(self, parameters: Mapping[str, Any]) -> None:
-        """Write the plan for the tab HParams into the same file, not into a run of its own."""
+        """Write the plan for the tab HParams into the same file, not into a further run."""
         from torch.utils.tensorboard.summary import hparams  # pyright: ignore[reportUnknownVariableType]
 
         known = {k: "none" if v is None else v for k, v in parameters.items()}

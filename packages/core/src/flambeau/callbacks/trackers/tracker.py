@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 from flambeau.callbacks.run_record import described_options
@@ -19,7 +20,7 @@ Outcome = Literal["finished", "failed", "interrupted"]
 """How a fit ended."""
 
 
-class Tracker(Callback):
+class Tracker(Callback, ABC):
     """Logs the plan at the start of a run and each row of the history when it is complete.
 
     Nothing is logged or read from the device in a step. With several processes, rank 0 logs. A
@@ -42,6 +43,7 @@ class Tracker(Callback):
     def __init__(self) -> None:
         self.run_id: str | None = None
         self._is_open = False
+        self._has_failed = False
         self.api: Any = imported(self.module, self.package)
 
     @abstractmethod
@@ -66,12 +68,19 @@ class Tracker(Callback):
 
     @abstractmethod
     def finish(self, outcome: Outcome) -> None:
-        """Close the log."""
+        """Close the log.
+
+        It is called at the end of each fit, also after ``start`` or ``log`` raised an error; then
+        its own errors are ignored.
+
+        Args:
+            outcome: How the fit ended.
+        """
 
     def on_fit_start(self, state: TrainState) -> None:
-        if not state.position.step:  # a run from the start has a log of its own
+        if not state.position.step:  # a run from the start gets a new log
             self.run_id = None
-        self._is_open = True
+        self._is_open, self._has_failed = True, False
 
         def start() -> None:
             self.run_id = self.start(state, parameters_of(state))
@@ -101,8 +110,12 @@ class Tracker(Callback):
         self.run_id = values["run_id"]
 
     def _end(self, outcome: Outcome) -> None:
+        if self._has_failed:
+            # The library may still hold a run open, which would receive the rows of the next fit.
+            with suppress(Exception):
+                self.finish(outcome)
         self._guarded(lambda: self.finish(outcome), "finish")
-        self._is_open = False
+        self._is_open = self._has_failed = False
 
     def _guarded(self, action: Callable[[], None], verb: str) -> None:
         """Run the action if the log is open; after an error the log is closed for this fit."""
@@ -111,7 +124,7 @@ class Tracker(Callback):
         try:
             action()
         except Exception as error:  # noqa: BLE001 - any error of a library must not end the training
-            self._is_open = False
+            self._is_open, self._has_failed = False, True
             warnings.warn(
                 f"[tracker-failed] {type(self).__name__} could not {verb}: "
                 f"{type_and_first_line(error)}. Training continues, but this fit logs nothing more "

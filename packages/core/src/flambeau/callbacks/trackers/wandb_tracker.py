@@ -13,9 +13,10 @@ from flambeau.training.state import TrainState
 class WandbTracker(Tracker):
     """Logs each row of the history to a run of Weights & Biases; the plan is its config.
 
-    A run that you have started yourself (``wandb.init``) is used and stays open. A resumed run
-    continues the one with the same id; offline it makes a second folder with this id, which
-    ``wandb sync`` joins.
+    A run that you have started yourself (``wandb.init``) is used and stays open. Its steps may be
+    ahead of those of the training, so the number of optimizer steps is logged there as the value
+    "step", which is the x axis of the logged columns. A resumed run continues the one with the same
+    id; offline it makes a second folder with this id, which ``wandb sync`` joins.
 
     Args:
         project: Name of the project.
@@ -47,21 +48,31 @@ class WandbTracker(Tracker):
         self.project, self.name, self.mode, self.folder = project, name, mode, folder
         self._run: Any = None
         self._is_own = True
+        self._defined: set[str] = set()  # columns with the x axis "step"
 
     def start(self, state: TrainState, parameters: Mapping[str, Any]) -> str:
         given = self.api.run
         self._is_own = given is None
+        self._defined = set()
         self._run = given if given is not None else self._init(state)
         self._run.config.update(dict(parameters), allow_val_change=True)
         return str(self._run.id)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
+        if self._is_own:
+            self._run.log(dict(values), step=step)
+            return
+        # wandb drops a row with a step below the last one of the run, such as the first rows of a
+        # second learner.
+        for name in values.keys() - self._defined:
+            self._run.define_metric(name, step_metric="step")
+        self._defined |= values.keys()
+        self._run.log({**values, "step": step})
 
     def finish(self, outcome: Outcome) -> None:
-        if self._is_own:
-            self._run.finish(exit_code=0 if outcome == "finished" else 1)
-        self._run = None
+        run, self._run = self._run, None
+        if self._is_own and run is not None:
+            run.finish(exit_code=0 if outcome == "finished" else 1)
 
     def _init(self, state: TrainState) -> Any:
         if self.folder is not None:
