@@ -1,4 +1,4 @@
-"""Comparisons: what was chosen otherwise, which test was used, and when runs are not comparable."""
+"""Comparisons: choices that differ, which test was used, and when runs are not comparable."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_two_runs_are_compared_over_samples(runs: Path) -> None:
     assert scores["accuracy"].low == pytest.approx(low, abs=0.02)
     assert scores["accuracy"].high == pytest.approx(high, abs=0.02)
     text = str(found)
-    order = ["What was chosen otherwise", "Curves", "Is B better than A? Yes, by accuracy"]
+    order = ["Choices that differ", "Curves", "Is B better than A? Yes, by accuracy"]
     assert sorted(order, key=text.index) == order
     assert "because 1 run and 1 run are too few for a test over seeds" in text
     reverse = compare_runs(runs / "good", runs / "bad").pairs[0]
@@ -188,6 +188,49 @@ def test_a_run_without_known_data_is_not_compared(copied: Path) -> None:
     assert "not recorded" in pair.why
 
 
+def test_equal_scores_without_a_test_are_no_tie(copied: Path) -> None:
+    shutil.copytree(copied / "good", copied / "same")
+    edit_record(copied / "same", lambda content: content.update(seed=5))
+    for name in ("good", "same"):
+        predictions_path(copied / name, "valid").unlink()
+    found = compare_runs(copied / "good", copied / "same")
+    (pair,) = found.pairs
+    assert (pair.method, pair.verdict) == (None, "unknown")
+    assert {each.verdict for each in pair.scores} == {"unknown"}
+    assert "tie" not in str(found)
+    assert "--save" in pair.why
+
+
+def test_a_paired_test_that_did_not_run_is_not_claimed(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flambeau.runs.noise.score_differences", lambda *_: [])
+    (pair,) = compare_runs(copied / "good", copied / "bad").pairs
+    assert (pair.method, pair.verdict) == (None, "unknown")
+    assert "there is no paired test over the 300 valid samples" in pair.why
+    assert "4 of each plan are enough" in pair.why
+
+
+def test_a_loss_of_a_run_without_record_is_not_called_another_one(copied: Path) -> None:
+    (copied / "good" / "run.json").unlink()
+    (pair,) = compare_runs(copied / "bad", copied / "good").pairs
+    notes = " ".join(pair.notes)
+    assert "other losses" not in notes
+    assert "The task is not recorded in" in notes
+    assert "loss" in {each.name for each in pair.scores}
+
+
+def test_a_plan_or_model_that_is_not_known_is_no_difference(copied: Path) -> None:
+    edit_record(copied / "good", lambda content: content.update(plan="damaged", model=None))
+    for state in (copied / "good").glob("checkpoints/*/state.json"):
+        state.unlink()
+    (copied / "good" / "plan.json").unlink(missing_ok=True)
+    found = compare_runs(copied / "bad", copied / "good")
+    assert found.groups[1].first.plan is None
+    assert "Not known, because the plan of B is not known" in str(found)
+    assert "model" not in {each.key for each in found.differences}
+
+
 def test_scores_of_another_direction_or_definition_are_left_out(copied: Path) -> None:
     edit_record(copied / "good", lambda content: content["modes"].update(valid_accuracy="min"))
     edit_record(copied / "good", lambda content: content.update(task="OtherTask"))
@@ -226,7 +269,7 @@ def test_several_comparisons_share_the_level(copied: Path, train: Train) -> None
 def test_the_page_is_self_contained_and_the_json_complete(runs: Path, tmp_path: Path) -> None:
     found = compare_runs(runs / "bad", runs / "good")
     text = found.save(tmp_path / "page.html").read_text()
-    for part in ("In short", "What was chosen otherwise", "Curves", "B against A", "Runs"):
+    for part in ("In short", "Choices that differ", "Curves", "B against A", "Runs"):
         assert f"{part}</h2>" in text
     assert text.count("<svg") == 4
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
@@ -280,7 +323,7 @@ def test_a_score_with_a_test_decides_if_the_watched_one_has_none(copied: Path) -
                 choice["value"] = "valid_auroc"
         edit_record(copied / name, lambda content, plan=plan: content.update(plan=plan))
     (pair,) = compare_runs(copied / "bad", copied / "good").pairs
-    assert {each.name: each.verdict for each in pair.scores}["auroc"] == "tie"
+    assert {each.name: each.verdict for each in pair.scores}["auroc"] == "unknown"
     scores = load_predictions(predictions_path(copied / "good", "valid"))
     changed = {**scores.predictions.scores, "auroc": 0.7}
     replace(scores, predictions=replace(scores.predictions, scores=changed)).save(copied / "good")
@@ -290,8 +333,12 @@ def test_a_score_with_a_test_decides_if_the_watched_one_has_none(copied: Path) -
 
 
 def test_wrong_arguments_are_explained(runs: Path) -> None:
-    with pytest.raises(InputError, match="at least two runs, but 1"):
-        compare_runs(runs / "good", runs / "good")
+    with pytest.raises(InputError, match=r"all paths are the same run, .*good"):
+        compare_runs(runs / "good", runs / ".." / runs.name / "good")
+    with pytest.raises(InputError, match="good alone was given"):
+        compare_runs(runs / "good")
+    with pytest.raises(ArgumentError, match=r"compare_runs\(\*folders\)"):
+        compare_runs([runs / "good", runs / "bad"])  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="must be one of valid, test"):
         compare_runs(runs / "good", runs / "bad", part="train")
     with pytest.raises(InputError, match="does not exist"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flambeau import Learner, TensorData
 from flambeau.errors import InputError
-from flambeau.runs import find_runs, read_run
+from flambeau.runs import compare_runs, find_runs, read_run
 
 
 def test_the_table_has_choices_data_scores_time_and_status(runs: Path) -> None:
@@ -83,8 +84,39 @@ def test_models_of_folds_are_one_run(tmp_path: Path, data: TensorData) -> None:
     learner = Learner(data, choices={"probe": "off"}, folder=tmp_path / "folds", quiet=True)
     learner.fit_folds(2, epochs=1)
     (run,) = find_runs(tmp_path).runs
-    assert run.members == 2
-    assert "2 models" in str(find_runs(tmp_path))
+    assert (run.members, run.status) == (2, "finished")
+    models = [read_run(each) for each in sorted((tmp_path / "folds").glob("fold-*"))]
+    mean = sum(each.scores["accuracy"] for each in models) / 2
+    assert run.scores["accuracy"] == pytest.approx(mean)
+    assert run.started == models[0].started
+    text = str(find_runs(tmp_path))
+    assert "2 models" in text
+    assert f"accuracy {mean:.4g} (means over the folds)" in text
+    shutil.rmtree(models[1].folder)
+    assert read_run(tmp_path / "folds").status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"git": {"commit": 5, "changed_files": "many"}},
+        {"model": {"digest": "x", "parameters": "many"}},
+        {"options": {"keep_best": ["a"]}, "seed": ["a"]},
+        {"fits": [{"started": 5, "status": 7, "reason": [1]}], "machine": {"host": 3}},
+        {"fits": [{"status": "running", "process": 10**30}]},
+    ],
+)
+def test_one_odd_value_costs_its_cell_only(runs: Path, tmp_path: Path, odd: dict[str, Any]) -> None:
+    for name in ("good", "bad"):
+        shutil.copytree(runs / name, tmp_path / name)
+    path = tmp_path / "bad" / "run.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **odd}))
+    found = find_runs(tmp_path)
+    assert len(found.runs) == 2
+    assert "2 runs" in str(found)
+    json.dumps(found.to_json())
+    assert "Choices that differ" in str(compare_runs(tmp_path / "good", tmp_path / "bad"))
 
 
 def test_the_folder_of_one_run_lists_it(runs: Path) -> None:

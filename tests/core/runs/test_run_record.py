@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,46 @@ def test_options_are_described_without_addresses() -> None:
     assert "EMA" in found["average"]
     assert not any(" at 0x" in text for text in found.values())
     assert described_options(TrainingOptions(optimizer=torch.optim.SGD)) != {}
+
+
+def test_a_commit_between_two_fits_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        git("commit", "-q", "--allow-empty", "-m", name)
+        make(tmp_path / name).fit(1)
+        assert record(tmp_path / name)["git"]["commit"] == git("rev-parse", "HEAD")
+
+
+def test_a_current_folder_that_was_removed_costs_only_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cwd() -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "cwd", cwd)
+    make(tmp_path / "run").fit(1)
+    assert record(tmp_path / "run")["git"] is None
+
+
+def test_on_windows_no_process_is_signalled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "run").fit(1)
+    content = record(tmp_path / "run")
+    content["fits"][-1].update(status="running", process=os.getppid())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
+    signals: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, signal: signals.append(pid))
+    assert read_run(tmp_path / "run").status == "running"
+    signals.clear()
+    monkeypatch.setattr("flambeau.atomic_write._is_windows", lambda: True)
+    assert read_run(tmp_path / "run").status == "unknown"
+    assert not signals

@@ -168,18 +168,33 @@ def _is_leftover(path: Path, host: str, pid: int) -> bool:
             return True
     except OSError:
         return False  # removed by another process
-    # On Windows os.kill(pid, 0) ends the process, so there only the age is checked.
-    if host != _host() or os.name == "nt":
-        return False
+    return host == _host() and is_other_process_alive(pid) is False
+
+
+def is_other_process_alive(pid: int) -> bool | None:
+    """Return whether another process of this machine has this id; None if that cannot be known.
+
+    The id of this process itself counts as that of a process that has ended: a restarted container
+    often reuses the id of the killed process.
+
+    Args:
+        pid: Id of the process.
+    """
     if pid == os.getpid():
-        return True  # a restarted container often reuses the id of the killed process
+        return False
+    if _is_windows():  # there os.kill(pid, 0) ends the process
+        return None
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
+    except (ProcessLookupError, OverflowError):
         return False
-    return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
+
+
+def _is_windows() -> bool:
+    return os.name == "nt"
 
 
 def _flush(folder: Path) -> None:
@@ -191,7 +206,7 @@ def _flush(folder: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":
+    if _is_windows():
         return  # Windows cannot open folders; NTFS records renames in its journal
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -39,13 +39,12 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     }
 
 
-@cache
 def git_state(folder: Path) -> Mapping[str, Any] | None:
     """Return commit, branch and number of changed files of the repository that contains a folder.
 
     Untracked files are not counted; the number is None if it takes more than 10 s. The result is
-    None outside of git, or without the command. It is kept, because the command takes some
-    milliseconds.
+    None outside of git, or without the command. It is asked anew each time, because the user of a
+    notebook may commit between two fits.
 
     Args:
         folder: A folder; its repository is described.

@@ -102,7 +102,7 @@ class RunRecord(Callback):
 
 
 def _facts(state: TrainState) -> dict[str, Any]:
-    git = git_state(Path.cwd())
+    git = _git_of_current_folder()
     plan = dict(state.plan())
     in_plan = {each["key"] for each in plan.get("choices", ())}
     options = {} if state.options is None else described_options(state.options)
@@ -120,6 +120,13 @@ def _facts(state: TrainState) -> dict[str, Any]:
         "machine": machine_facts(state.device),
         "git": None if git is None else dict(git),
     }
+
+
+def _git_of_current_folder() -> Mapping[str, Any] | None:
+    try:
+        return git_state(Path.cwd())
+    except OSError:  # the current folder was removed
+        return None
 
 
 def _model_facts(model: nn.Module) -> dict[str, Any]:

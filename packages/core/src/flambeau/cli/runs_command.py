@@ -31,7 +31,7 @@ runs = typer.Typer(
 \b
   flambeau runs                       the runs in runs/
   flambeau runs FOLDER                those in another folder
-  flambeau runs compare A B           what was chosen otherwise, and whether it helped
+  flambeau runs compare A B           the choices that differ, and whether they helped
 """,
     add_completion=False,
     rich_markup_mode=None,

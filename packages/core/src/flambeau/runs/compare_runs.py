@@ -1,7 +1,9 @@
-"""``compare_runs``: what was chosen otherwise, and whether the scores differ by more than noise."""
+"""``compare_runs``: the choices that differ, and whether the scores differ by more than noise."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from flambeau.errors import ArgumentError, InputError
@@ -30,7 +32,7 @@ def compare_runs(*folders: str | Path, part: str = "valid") -> Comparison:
             score too good.
 
     Raises:
-        ArgumentError: The part is unknown.
+        ArgumentError: The part is unknown, or a folder is not a path.
         InputError: There are fewer than two runs, or a folder is not a run.
 
     Example:
@@ -38,13 +40,7 @@ def compare_runs(*folders: str | Path, part: str = "valid") -> Comparison:
     """
     if part not in PARTS:
         raise ArgumentError(f"part is {part!r}, but must be one of {', '.join(PARTS)}.")
-    unique = list(dict.fromkeys(Path(folder) for folder in folders))
-    if len(unique) < 2:
-        raise InputError(
-            f"A comparison needs at least two runs, but {len(unique)} was given. Give their "
-            "folders: flambeau runs compare runs/A runs/B."
-        )
-    runs = [read_run(each) for each in unique]
+    runs = [read_run(each) for each in _distinct(folders)]
     of_folds = [run for run in runs if (run.folder / FOLDS_NAME).is_file()]
     if of_folds:
         models = ", ".join(str(each.folder) for each in expanded(of_folds[0])[:2])
@@ -57,3 +53,27 @@ def compare_runs(*folders: str | Path, part: str = "valid") -> Comparison:
         groups = single_runs(runs)
     pairs = compare_groups(groups, part)
     return Comparison(groups, part, plan_differences(groups), pairs)
+
+
+def _distinct(folders: Sequence[str | Path]) -> list[Path]:
+    """Return the folders as given; those of one run, such as "a" and "./a", once."""
+    for each in folders:
+        if not isinstance(each, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ArgumentError(
+                f"A folder must be a path, but is {each!r:.60}. Give each folder as an argument: "
+                "compare_runs(*folders)."
+            )
+    found: dict[Path, Path] = {}
+    for each in folders:
+        found.setdefault(Path(each).resolve(), Path(each))
+    if len(found) < 2:
+        what = "but none was given"
+        if found:
+            (only,) = found.values()
+            what = f"but {only} alone was given"
+            what = f"but all paths are the same run, {only}" if len(folders) > 1 else what
+        raise InputError(
+            f"A comparison needs at least two runs, {what}. Give their folders: flambeau runs "
+            "compare runs/A runs/B."
+        )
+    return list(found.values())

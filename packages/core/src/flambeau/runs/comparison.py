@@ -26,8 +26,9 @@ class ScoreResult:
         high: Upper end of the interval of the difference.
         p: Two-sided p-value of the test over seeds; None without one.
         higher_is_better: Whether a larger score is better; None if it is not known.
-        verdict: "better", "worse", "tie" (the same value for every sample or seed), "no difference
-            shown", or "unknown"; for the second group.
+        verdict: For the second group: "better", "worse", "larger" or "smaller" (it is not known
+            which is better), "tie" (the same value for every sample or seed), "no difference
+            shown", or "unknown" (there is no test).
     """
 
     name: str
@@ -98,7 +99,7 @@ class Comparison:
         groups: The runs, those of one plan together; the first group is what others are compared
             with.
         part: The part whose scores are compared: "valid" or "test".
-        differences: What was chosen otherwise: by the user first, by the machine last.
+        differences: The choices that differ: those of the user first, of the machine last.
         pairs: The first group against each other group.
     """
 

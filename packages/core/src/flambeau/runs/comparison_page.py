@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from flambeau.plotting import can_plot
 from flambeau.report.blocks import Block, Figures, Table, Text
 from flambeau.report.page import Page
-from flambeau.runs.comparison_text import answer, difference_rows, pair_title, score_rows
+from flambeau.runs.comparison_text import (
+    answer,
+    difference_rows,
+    no_differences,
+    pair_title,
+    score_rows,
+)
 from flambeau.runs.curves import curve_figures, interval_figure
 from flambeau.runs.list_table import duration_text, git_text
 from flambeau.wording import name_some
@@ -27,7 +33,7 @@ def comparison_page(found: Comparison) -> Page:
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     page = Page(f"Comparison of {names}", f"{found.part} scores; written {now}")
     page.add("In short", *_short(found))
-    page.add("What was chosen otherwise", *_differences(found))
+    page.add("Choices that differ", *_differences(found))
     page.add("Curves", *_curves(found))
     for pair in found.pairs:
         page.add(f"{pair.second} against {pair.first}", *_pair(pair))
@@ -42,7 +48,7 @@ def _short(found: Comparison) -> list[Block]:
 
 def _differences(found: Comparison) -> list[Block]:
     if not found.differences:
-        return [Text("Nothing: the plans choose the same values.")]
+        return [Text(no_differences(found))]
     headers, rows = difference_rows(found)
     blocks: list[Block] = [Table(headers, rows, prose=range(1, len(headers)))]
     if any(each.is_of_machine for each in found.differences):
@@ -71,7 +77,7 @@ def _pair(pair: PairResult) -> list[Block]:
     if figure is not None:
         label = f"Intervals of the differences between {pair.second} and {pair.first}"
         blocks.append(Figures([(figure, label)]))
-        scale = "Each row has a scale of its own; an interval that crosses the line may be noise."
+        scale = "Each row has another scale; an interval that crosses the line may be noise."
         blocks.append(Text(scale, note=True))
     blocks += [Text(note, note=True) for note in pair.notes]
     return blocks

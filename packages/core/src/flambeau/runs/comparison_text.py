@@ -11,6 +11,7 @@ from flambeau.report.text_table import text_table
 from flambeau.runs.list_table import duration_text, run_json
 from flambeau.runs.run_groups import RunGroup
 from flambeau.training.history import History
+from flambeau.wording import name_some
 
 if TYPE_CHECKING:
     from flambeau.runs.comparison import Comparison, PairResult, ScoreResult
@@ -27,7 +28,7 @@ def comparison_text(found: Comparison, width: int | None) -> str:
         width: Characters per line of the tables; None does not wrap.
     """
     parts = ["\n".join(run_lines(found))]
-    parts.append("What was chosen otherwise\n" + _differences(found, width))
+    parts.append("Choices that differ\n" + _differences(found, width))
     parts.append(_curves(found, width))
     parts += [f"{pair_title(each)}\n{_pair(each, width)}" for each in found.pairs]
     return "\n\n".join(filter(None, parts))
@@ -65,9 +66,17 @@ def difference_rows(found: Comparison) -> tuple[list[str], list[list[str]]]:
     return headers, rows
 
 
+def no_differences(found: Comparison) -> str:
+    """Return why no choice is listed: the plans are equal, or one is not known."""
+    unknown = [group.label for group in found.groups if group.first.plan is None]
+    if unknown:
+        return f"Not known, because the plan of {name_some(unknown)} is not known."
+    return "Nothing: the plans choose the same values."
+
+
 def _differences(found: Comparison, width: int | None) -> str:
     if not found.differences:
-        return "Nothing: the plans choose the same values."
+        return no_differences(found)
     headers, rows = difference_rows(found)
     return text_table(headers, rows, width=width)
 

@@ -123,7 +123,7 @@ class _Search:
         """Add one run; a folder that cannot be understood becomes a line."""
         try:
             self.runs.append(read_run(folder))
-        except (FlambeauError, OSError, ValueError, KeyError, TypeError) as error:
+        except (FlambeauError, OSError) as error:
             self.unreadable.append(f"{folder}: {type_and_first_line(error)}")
 
 

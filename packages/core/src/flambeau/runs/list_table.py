@@ -61,7 +61,7 @@ def _row(found: RunList, run: SavedRun) -> list[object]:
         _epochs(run),
         ", ".join(f"{key} {value_text(value)}" for key, value in own_choices(run).items()),
         run.data_digest or "",
-        ", ".join(f"{name} {value:.4g}" for name, value in run.scores.items()),
+        _scores(run),
         "" if run.seconds is None else duration_text(run.seconds),
         (run.started or "")[:16].replace("T", " "),
         git_text(run),
@@ -78,8 +78,15 @@ def own_choices(run: SavedRun) -> dict[str, Any]:
     return {**found, **{k: v for k, v in run.options.items() if k not in found}}
 
 
+def _scores(run: SavedRun) -> str:
+    text = ", ".join(f"{name} {value:.4g}" for name, value in run.scores.items())
+    return f"{text} (means over the folds)" if run.members and text else text
+
+
 def _epochs(run: SavedRun) -> str:
     """Return the epochs that were trained, and of how many if the run did not reach them."""
+    if run.members:
+        return ""
     rows = run.history.rows
     done = rows[-1].get("epoch", len(rows)) if rows else 0
     text = f"{done:.4g}" if isinstance(done, int | float) else str(done)
@@ -104,7 +111,9 @@ def git_text(run: SavedRun) -> str:
     if not commit:
         return ""
     changed = run.git.get("changed_files")
-    return str(commit)[:7] + (f" + {count_of(changed, 'changed file')}" if changed else "")
+    if not isinstance(changed, int) or not changed:  # not known, or edited by hand
+        return str(commit)[:7]
+    return f"{str(commit)[:7]} + {count_of(changed, 'changed file')}"
 
 
 def _machine(run: SavedRun) -> str:

@@ -147,11 +147,17 @@ class _Pair:
             )
         task, other_task = (run.record.get("task") for run in (one, other))
         losses = [run.values.get("loss") for run in (one, other)]
-        if (losses[0] != losses[1] or task != other_task) and "loss" not in unlike:
+        others = [each for each in (losses, [task, other_task]) if _is_other(*each)]
+        if "loss" not in unlike and others:
             unlike.add("loss")
-            names = losses if losses[0] != losses[1] else [task, other_task]
             self.notes.append(
-                f"The loss is not compared: the runs have other losses ({name_some(names)})."
+                f"The loss is not compared: the runs have other losses ({name_some(others[0])})."
+            )
+        unknown = [str(run.folder) for run in (one, other) if not run.record.get("task")]
+        if "loss" not in unlike and unknown:
+            self.notes.append(
+                f"The task is not recorded in {name_some(unknown)}: if the losses are not the same "
+                "function, do not compare their values."
             )
         return unlike
 
@@ -172,6 +178,7 @@ class _Pair:
             for each in found
             if each.name not in unlike and _is_standard(each, stored)
         ]
+        is_tested = any(each.low is not None for each in scores)
         known = {each.name for each in scores} | unlike
         scores += [
             self._unknown(name, first, second)
@@ -179,6 +186,13 @@ class _Pair:
             if name not in known
         ]
         count = len(stored[0].predictions)
+        if not is_tested:
+            why = (
+                "It is not known whether the difference is more than noise: for the scores that "
+                f"both have, there is no paired test over the {count:,} {self.part} samples. For a "
+                f"test over seeds, {self._enough()}."
+            )
+            return self._result(None, why, scores)
         unit = "samples" if groups[0] is None else "groups of samples"
         runs = f"{count_of(len(self.first), 'run')} and {count_of(len(self.second), 'run')}"
         why = (
@@ -285,9 +299,9 @@ class _Pair:
     def _unknown(
         self, name: str, first: tuple[float, ...], second: tuple[float, ...]
     ) -> ScoreResult:
-        verdict = "tie" if len({*first, *second}) == 1 else "unknown"
+        """Return a score without a test: equal means may hide differences in each sample."""
         higher = self._higher_is_better(name)
-        return ScoreResult(name, first, second, None, None, None, higher, verdict)
+        return ScoreResult(name, first, second, None, None, None, higher, "unknown")
 
     def _higher_is_better(self, name: str) -> bool | None:
         mode = self.first.first.modes.get(f"valid_{name}")
@@ -341,6 +355,11 @@ def _common(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, 
         if all(map(math.isfinite, values)):
             found[name] = tuple(values[: len(first)]), tuple(values[len(first) :])
     return found
+
+
+def _is_other(one: object, other: object) -> bool:
+    """Return whether two values are known and differ."""
+    return one is not None and other is not None and one != other
 
 
 def _word(mode: str) -> str:

@@ -1,8 +1,9 @@
-"""What was chosen otherwise in groups of runs, and why."""
+"""Choices that differ between groups of runs, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flambeau.plan import Plan
 from flambeau.plan.choice import Choice
@@ -69,13 +70,18 @@ def _of_models(groups: Sequence[RunGroup]) -> list[Difference]:
     """Return the difference of models whose plans do not tell them apart."""
     models = [each.first.model for each in groups]
     architectures = {str(each.first.values.get("architecture")) for each in groups}
-    if len({str(each.get("digest")) for each in models}) < 2 or len(architectures) > 1:
+    digests = {str(each["digest"]) for each in models if each.get("digest")}
+    if len(digests) < 2 or len(architectures) > 1:
         return []
-    values = tuple(
-        f"{each.get('class')}, {each.get('parameters', 0):,} parameters" if each else "(unknown)"
-        for each in models
-    )
+    values = tuple(map(_model_text, models))
     return [Difference("model", values, ("",) * len(values), is_of_user=True)]
+
+
+def _model_text(model: Mapping[str, Any]) -> str:
+    if not model.get("digest"):
+        return "(unknown)"
+    count = model.get("parameters")
+    return f"{model.get('class')}, {f'{count:,}' if isinstance(count, int) else '?'} parameters"
 
 
 def _of_facts(groups: Sequence[RunGroup]) -> list[Difference]:

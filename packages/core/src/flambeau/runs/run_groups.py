@@ -52,7 +52,7 @@ def group_runs(runs: Sequence[SavedRun]) -> tuple[RunGroup, ...]:
     """Return the runs in groups of one plan, in the order of the first run of each.
 
     Values that depend on the machine, and a learning rate that was measured anew for each seed, may
-    differ within a group. A run without a record is a group of its own.
+    differ within a group. A run without a record is a group alone.
 
     Args:
         runs: The runs.
@@ -72,7 +72,7 @@ def group_runs(runs: Sequence[SavedRun]) -> tuple[RunGroup, ...]:
 
 
 def single_runs(runs: Sequence[SavedRun]) -> tuple[RunGroup, ...]:
-    """Return each run as a group of its own."""
+    """Return each run as one group."""
     return tuple(RunGroup(_label(number), (run,)) for number, run in enumerate(runs))
 
 

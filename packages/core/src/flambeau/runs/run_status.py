@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flambeau.atomic_write import is_other_process_alive
 from flambeau.wording import type_and_first_line
 
 
@@ -16,7 +16,7 @@ def status_of_record(record: Mapping[str, Any]) -> str:
     """Return the status of the last fit of a record.
 
     A fit that has not ended is "running" if its process is alive on this machine, "interrupted" if
-    it is not, and "unknown" on another machine.
+    it is not, and "unknown" on another machine or on Windows.
     """
     try:
         last = record["fits"][-1]
@@ -27,7 +27,8 @@ def status_of_record(record: Mapping[str, Any]) -> str:
         return str(status)
     if status != "running" or host != socket.gethostname() or not isinstance(process, int):
         return "unknown"
-    return "running" if _is_alive(process) else "interrupted"
+    alive = is_other_process_alive(process)
+    return "unknown" if alive is None else "running" if alive else "interrupted"
 
 
 def newest_checkpoint(folder: Path, problems: list[str]) -> dict[str, Any]:
@@ -49,7 +50,8 @@ def newest_checkpoint(folder: Path, problems: list[str]) -> dict[str, Any]:
                 if last is None
                 else position["phase"] >= len(phases) - 1 and position["phase_epoch"] >= last
             )
-            return {"plan": tree["plan"], "rows": tree["history"]["rows"], "done": done}
+            rows = [dict(row) for row in tree["history"]["rows"]]
+            return {"plan": tree["plan"], "rows": rows, "done": done}
         except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             problems.append(f"{path} cannot be read ({type_and_first_line(error)})")
     return {}
@@ -59,15 +61,3 @@ def status_of_checkpoint(checkpoint: Mapping[str, Any]) -> str:
     """Return "finished" or "interrupted" by the progress in a checkpoint, else "unknown"."""
     done = checkpoint.get("done")
     return "unknown" if done is None else "finished" if done else "interrupted"
-
-
-def _is_alive(process: int) -> bool:
-    if process == os.getpid():  # a restarted container often reuses the id of a killed process
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to another user
-        return True
-    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -36,7 +36,7 @@ class SavedRun:
         history: The rows of the history; without rows if there are none.
         record: The content of ``run.json``; empty for a run of an earlier release.
         problems: What could not be read, one line each.
-        members: Number of models of ``fit_folds`` in the folder; 0 for a single run.
+        models: The models of ``fit_folds`` in the folder; empty for a single run.
     """
 
     folder: Path
@@ -45,7 +45,12 @@ class SavedRun:
     history: History
     record: Mapping[str, Any] = field(default_factory=dict[str, Any])
     problems: tuple[str, ...] = ()
-    members: int = 0
+    models: tuple[SavedRun, ...] = ()
+
+    @property
+    def members(self) -> int:
+        """Number of models of ``fit_folds``; 0 for a single run."""
+        return len(self.models)
 
     @property
     def name(self) -> str:
@@ -60,7 +65,8 @@ class SavedRun:
     @property
     def seed(self) -> int | None:
         """Seed of the run; None if it is not known."""
-        return self.record.get("seed")
+        seed: object = self.record.get("seed")
+        return seed if isinstance(seed, int) else None
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -83,7 +89,8 @@ class SavedRun:
     @property
     def options(self) -> Mapping[str, str]:
         """Training options that differ from the defaults, as text."""
-        return _mapping(self.record.get("options"))
+        options = _mapping(self.record.get("options"))
+        return {name: str(value) for name, value in options.items()}
 
     @property
     def machine(self) -> Mapping[str, Any]:
@@ -106,17 +113,22 @@ class SavedRun:
     @property
     def started(self) -> str | None:
         """When the first fit started, in ISO format; None if it is not known."""
-        return str(self.fits[0].get("started")) if self.fits else None
+        if self.models:
+            return min((each.started for each in self.models if each.started), default=None)
+        started = self.fits[0].get("started") if self.fits else None
+        return None if started is None else str(started)
 
     @property
     def reason(self) -> str | None:
         """Why the last fit ended early or failed; None if it is not known."""
-        return self.fits[-1].get("reason") if self.fits else None
+        reason = self.fits[-1].get("reason") if self.fits else None
+        return None if reason is None else str(reason)
 
     @property
     def seconds(self) -> float | None:
         """Seconds of training and evaluation over all epochs; None if they are not known."""
         found = _numbers(self.history, "seconds")
+        found += [each.seconds for each in self.models if each.seconds is not None]
         return math.fsum(found) if found else None
 
     @property
@@ -133,7 +145,14 @@ class SavedRun:
 
     @cached_property
     def scores(self) -> dict[str, float]:
-        """The validation scores of the weights that the run ended with, without "valid_"."""
+        """The validation scores of the weights that the run ended with, without "valid_".
+
+        For the models of ``fit_folds`` they are the means of their scores on the held-out folds.
+        """
+        if self.models:
+            each = [model.scores for model in self.models]
+            names = [name for name in each[0] if all(name in one for one in each)]
+            return {name: math.fsum(one[name] for one in each) / len(each) for name in names}
         rows = self.history.rows
         if not rows:
             return {}
@@ -184,12 +203,45 @@ def read_run(folder: str | Path) -> SavedRun:
     plan = _read_plan(folder, record, checkpoint, problems)
     if not history.rows and checkpoint:
         history.rows.extend(checkpoint.get("rows", ()))
-    members = len(list(folder.glob("fold-*"))) if (folder / FOLDS_NAME).is_file() else 0
     is_exported = (folder / EXPORT_OF_RUN).is_dir()
-    status = status_of_record(record) if record else status_of_checkpoint(checkpoint)
+    models: tuple[SavedRun, ...] = ()
+    if (folder / FOLDS_NAME).is_file():
+        models = _read_models(folder, problems)
+    if models:
+        status = _status_of_folds(folder, models, problems)
+        plan = plan or models[0].plan
+        record = {key: models[0].record.get(key) for key in ("machine", "git", "options", "modes")}
+    else:
+        status = status_of_record(record) if record else status_of_checkpoint(checkpoint)
     if status == "unknown" and is_exported:  # an export is written after the training
         status = "finished"
-    return SavedRun(folder, status, plan, history, record, tuple(problems), members)
+    return SavedRun(folder, status, plan, history, record, tuple(problems), models)
+
+
+def _read_models(folder: Path, problems: list[str]) -> tuple[SavedRun, ...]:
+    found: list[SavedRun] = []
+    for each in sorted(folder.glob("fold-*")):
+        try:
+            found.append(read_run(each))
+        except InputError as error:
+            problems.append(str(error).rstrip("."))
+    return tuple(found)
+
+
+def _status_of_folds(folder: Path, models: Sequence[SavedRun], problems: list[str]) -> str:
+    """Return "finished" if all models are there and finished, else what keeps it from that."""
+    statuses = [each.status for each in models]
+    for status in ("running", "failed", "interrupted", "unknown"):
+        if status in statuses:
+            return status
+    path = folder / FOLDS_NAME
+    try:
+        asked: Any = json.loads(path.read_text(encoding="utf-8"))
+        is_complete = len(models) >= len(asked["folds"]) * len(asked["seeds"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        problems.append(f"{path} cannot be read ({type_and_first_line(error)})")
+        return "unknown"
+    return "finished" if is_complete else "interrupted"
 
 
 def _read_record(folder: Path, problems: list[str]) -> dict[str, Any]:
