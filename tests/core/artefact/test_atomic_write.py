@@ -217,3 +217,21 @@ def test_a_leftover_with_our_own_process_id_is_removed(tmp_path: Path) -> None:
 
 def test_a_missing_folder_has_no_leftovers(tmp_path: Path) -> None:
     assert clean_leftovers(tmp_path / "missing") == []
+
+
+def test_two_processes_write_one_file_under_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, process = tmp_path / "folder" / "file", os.getpid()
+    with atomic_write.replaced_file(path) as part:
+        part.write_text("one")
+        monkeypatch.setattr(os, "getpid", lambda: process + 1)
+        atomic_write.replace_text(path, "other")
+        assert path.read_text() == "other"
+        assert part.read_text() == "one"
+    assert path.read_text() == "one"
+    with pytest.raises(KeyError), atomic_write.replaced_file(path) as part:
+        part.write_text("half")
+        raise KeyError
+    assert path.read_text() == "one"
+    assert [each.name for each in path.parent.iterdir()] == ["file"]

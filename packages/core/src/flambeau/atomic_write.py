@@ -79,11 +79,28 @@ def replace_text(path: Path, text: str) -> None:
     Raises:
         StorageError: The file cannot be written; an existing one is unchanged.
     """
-    part = path.with_name(f".{path.name}.part")
+    with replaced_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def replaced_file(path: Path) -> Generator[Path]:
+    """Yield a path beside ``path``; the file written to it is renamed when the block has ended.
+
+    Folders are created. The name contains the process id, so that two processes that write the same
+    file do not mix their content. After an error no temporary file remains.
+
+    Args:
+        path: The file; it is replaced.
+
+    Raises:
+        StorageError: The file cannot be written; an existing one is unchanged.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8", newline="")
+            yield part
             os.replace(part, path)
     finally:
         with suppress(OSError):  # already renamed, or the folder refuses every access

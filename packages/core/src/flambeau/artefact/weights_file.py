@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from flambeau.artefact.model_tensors import (
 from flambeau.artefact.serialization import to_storable
 from flambeau.artefact.verified_files import file_sha256, read_metadata, read_tensors, write_tensors
 from flambeau.artefact.weights_meaning import Meaning
-from flambeau.atomic_write import storage_errors
+from flambeau.atomic_write import replaced_file
 from flambeau.errors import StorageError
 
 
@@ -42,20 +41,13 @@ def save_model(model: nn.Module, path: str | Path, meaning: Meaning | None = Non
     if not target.name or target.is_dir():
         raise StorageError(f"{target} is a folder. Give the path of a file: model.safetensors.")
     target = target if target.suffix else target.with_suffix(".safetensors")
-    part = target.with_name(f".{target.name}.part")
     kept, _ = split_tied(state_tensors(model))
     metadata = meaning.metadata() if meaning else None
     weights = {name: to_storable(tensor, f"The model's {name!r}") for name, tensor in kept.items()}
-    try:
-        with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(part, weights, metadata)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(target)
-    finally:
-        with suppress(OSError):  # already renamed, or the folder refuses every access
-            part.unlink()
+    with replaced_file(target) as part:
+        write_tensors(part, weights, metadata)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
     return target
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from flambeau.atomic_write import storage_errors
+from flambeau.atomic_write import replaced_file
 from flambeau.errors import InputError, MissingDependencyError
 
 Write = Callable[[Any], None]
@@ -44,16 +43,9 @@ def table_writer(path: Path) -> Generator[Write]:
         StorageError: The file cannot be written.
         InputError: A column of a later piece has another type, for which Parquet has no place.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     writers = {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}
-    try:
-        with storage_errors(path):
-            with writers[path.suffix.lower()](part) as write:
-                yield write
-            os.replace(part, path)
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    with replaced_file(path) as part, writers[path.suffix.lower()](part) as write:
+        yield write
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flambeau.artefact.verified_files import read_metadata, write_tensors
-from flambeau.atomic_write import storage_errors
+from flambeau.atomic_write import replaced_file
 from flambeau.errors import ArtefactError
 from flambeau.report.predictions import Predictions
 from flambeau.task.batch_summary import Summary
@@ -65,16 +63,9 @@ class StoredPredictions:
             "data": dict(self.data),
         }
         text = json.dumps(record, default=str)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with storage_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                plain = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
-                write_tensors(unfinished, plain, {_KEY: text})
-                os.replace(unfinished, path)
-        finally:
-            with suppress(OSError):  # already renamed
-                unfinished.unlink()
+        plain = {name: each.detach().cpu().contiguous() for name, each in tensors.items()}
+        with replaced_file(path) as part:
+            write_tensors(part, plain, {_KEY: text})
         return path
 
 

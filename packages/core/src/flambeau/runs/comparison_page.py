@@ -16,8 +16,8 @@ from flambeau.runs.comparison_text import (
     score_rows,
 )
 from flambeau.runs.curves import curve_figures, interval_figure
-from flambeau.runs.list_table import duration_text, git_text
-from flambeau.wording import name_some
+from flambeau.runs.list_table import git_text
+from flambeau.wording import duration_text, name_some
 
 if TYPE_CHECKING:
     from flambeau.runs.comparison import Comparison, PairResult

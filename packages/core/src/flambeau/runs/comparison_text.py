@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flambeau.report.text_table import text_table
-from flambeau.runs.list_table import duration_text, run_json
+from flambeau.runs.list_table import run_json
 from flambeau.runs.run_groups import RunGroup
-from flambeau.training.history import History
-from flambeau.wording import name_some
+from flambeau.runs.saved_run import numbers_of
+from flambeau.wording import duration_text, name_some
 
 if TYPE_CHECKING:
     from flambeau.runs.comparison import Comparison, PairResult, ScoreResult
@@ -98,7 +98,7 @@ def curve_columns(found: Comparison) -> list[str]:
 def _curves(found: Comparison, width: int | None) -> str:
     blocks: list[str] = []
     for name in curve_columns(found):
-        curves = [(group, _values(group.first.history, name)) for group in found.groups]
+        curves = [(group, numbers_of(group.first.history, name)) for group in found.groups]
         shown = [(group, values) for group, values in curves if values]
         every = [v for _, values in shown for v in values if math.isfinite(v)]
         if not every:
@@ -118,11 +118,6 @@ def _curve_row(
     if mode is not None and finite:
         best = min(finite) if mode == "min" else max(finite)
     return [group.label, sparkline(values, low, high), values[0], best, values[-1], len(values)]
-
-
-def _values(history: History, name: str) -> list[float]:
-    found = [row[name] for row in history.rows if name in row]
-    return [float(value) for value in found if isinstance(value, int | float)]
 
 
 def sparkline(values: Sequence[float], low: float, high: float) -> str:

@@ -69,7 +69,7 @@ def _curves(found: Comparison, name: str) -> Figure:
 def interval_figure(pair: PairResult) -> Figure | None:
     """Return the intervals of the differences as a plot; None without two of them.
 
-    Each score has a row of its own scale, in units of its interval, so that losses and shares fit
+    The scale of each row is in units of the interval of its score, so that losses and shares fit
     beside each other.
 
     Args:

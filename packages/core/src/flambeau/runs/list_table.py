@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flambeau.plan.table import value_text
 from flambeau.report.text_table import text_table
 from flambeau.runs.saved_run import SavedRun
-from flambeau.wording import count_of, name_some
+from flambeau.wording import count_of, duration_text, name_some
 
 if TYPE_CHECKING:
     from flambeau.runs.find_runs import RunList
@@ -93,16 +93,6 @@ def _epochs(run: SavedRun) -> str:
     planned = run.values.get("epochs")
     is_short = run.status != "finished" and isinstance(planned, int) and planned != done
     return f"{text} of {planned}" if is_short else text
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration in seconds, minutes or hours."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def git_text(run: SavedRun) -> str:

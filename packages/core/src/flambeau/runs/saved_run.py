@@ -127,7 +127,7 @@ class SavedRun:
     @property
     def seconds(self) -> float | None:
         """Seconds of training and evaluation over all epochs; None if they are not known."""
-        found = _numbers(self.history, "seconds")
+        found = numbers_of(self.history, "seconds")
         found += [each.seconds for each in self.models if each.seconds is not None]
         return math.fsum(found) if found else None
 
@@ -305,6 +305,7 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _numbers(history: History, name: str) -> list[float]:
+def numbers_of(history: History, name: str) -> list[float]:
+    """Return the numbers in a column; rows without one are left out."""
     found = [row[name] for row in history.rows if name in row]
     return [float(value) for value in found if isinstance(value, int | float)]
