@@ -171,15 +171,29 @@ def sample_of(setup: TrainingSetup) -> TableSample | None:
 def _draw(rows: Rows, most: int, frame: Frame, part: str) -> Rows:
     """Return up to ``most`` of these rows, ascending; nearly as many, because none is twice."""
     if isinstance(frame.table, ParquetTable) and len(rows) > most:
-        blocks = np.searchsorted(frame.table.block_starts, rows, "right")
-        used = np.unique(blocks)
-        spread = np.linspace(0, len(used) - 1, min(len(used), _MOST_BLOCKS)).round().astype(int)
-        rows = rows[np.isin(blocks, used[spread])]
+        rows = _in_blocks(rows, frame.table)
     if len(rows) <= most:
         return np.sort(rows)
     generator = keyed.generator(0, f"doctor/rows of {part}")
     positions = torch.randint(len(rows), (most,), generator=generator).unique().numpy()
     return np.sort(rows[positions])
+
+
+def _in_blocks(rows: Rows, table: ParquetTable) -> Rows:
+    """Return the rows that are in a few blocks of the file, spread over all, ascending.
+
+    A flag per row of the file takes an eighth of the memory of the row numbers.
+    """
+    flags = np.zeros(table.num_rows, np.bool_)
+    flags[rows] = True
+    starts = table.block_starts
+    ends = np.append(starts[1:], table.num_rows)
+    used = [at for at in range(len(starts)) if flags[starts[at] : ends[at]].any()]
+    spread = np.linspace(0, len(used) - 1, min(len(used), _MOST_BLOCKS)).round().astype(int)
+    chosen = [used[at] for at in spread]
+    return np.concatenate(
+        [starts[at] + np.flatnonzero(flags[starts[at] : ends[at]]) for at in chosen]
+    )
 
 
 def _values(cells: pa.ChunkedArray, kind: ColumnKind) -> NDArray[np.float64]:
