@@ -15,6 +15,8 @@ from flambeau import Learner, Split
 from flambeau.doctor import Finding, TrainingSetup, diagnose
 from flambeau_tabular import TabularData, TabularOptions
 from flambeau_tabular.checks import CHECKS
+from flambeau_tabular.columns.parquet_files import ParquetTable
+from flambeau_tabular.leaks import sample
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables_doctor.md"
 N = 1000
@@ -401,6 +403,16 @@ def test_wide_tables_and_columns_of_any_type(recwarn: pytest.WarningsRecorder) -
     }
     assert findings(frame.assign(**more)) == []
     assert findings({name: frame.assign(**more)[name][:3] for name in [*more, "class"]})
+
+
+def test_sampled_rows_of_a_file_are_in_few_blocks_spread_over_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pd.DataFrame({"x": range(95)}).to_parquet(tmp_path / "rows.parquet", row_group_size=10)
+    monkeypatch.setattr(sample, "_MOST_BLOCKS", 2)
+    part = np.random.default_rng(0).permutation(np.r_[23:28, 31:70, 93:95])
+    found = sample._in_blocks(part, ParquetTable(tmp_path / "rows.parquet"))
+    assert found.tolist() == [23, 24, 25, 26, 27, 93, 94]
 
 
 def test_only_a_sample_of_many_rows_is_read(tmp_path: Path) -> None:
