@@ -82,6 +82,18 @@ def format_number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def named_numbers(values: Mapping[str, float]) -> str:
+    """Return numbers as text with their names; a single one without its name.
+
+    Example:
+        >>> named_numbers({"value": 0.25}), named_numbers({"low": 2019.0, "high": 2024.5})
+        ('0.25', 'low 2019, high 2024.5')
+    """
+    if len(values) == 1:
+        return f"{next(iter(values.values())):g}"
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
 def first_line(error: BaseException) -> str:
     r"""Return the first line of an error's message, or its type if it has no message.
 

@@ -17,6 +17,7 @@ from flambeau.artefact.predictor import Predictor
 from flambeau.data.attributions import Attributions
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, did_you_mean
+from flambeau.inspect.eval_gradients import eval_gradients
 from flambeau.inspect.integrated_gradients import GAP, integrated_gradients
 from flambeau.plotting import to_list
 from flambeau.task.task import StepContext
@@ -55,8 +56,8 @@ def input_gradients(predictor: Predictor, item: Any, output: str | None = None) 
         output: Name of an output of the task; None is the highest one.
 
     Raises:
-        ArgumentError: The model has no floating-point input, there is no such output, or the
-            outputs are not one row of numbers for each sample.
+        ArgumentError: The model has no floating-point input, there is no such output, the
+            outputs are not one row of numbers for each sample, or no gradient reaches the inputs.
     """
     encoded = predictor.preprocessor.encode([item]).to(predictor.device)
     batch = predictor.preprocessor.on_device(encoded)
@@ -81,7 +82,7 @@ def input_gradients(predictor: Predictor, item: Any, output: str | None = None) 
         return _rows(predictor.task.forward(predictor.model, repeated, context), rows)
 
     point = torch.cat([value[0].flatten() for value in inputs.values()])
-    with predictor.eval_mode():
+    with predictor.eval_mode(), eval_gradients(predictor.model):
         outputs = numbers(point[None])
         index = output_index(predictor, outputs, output)
         found = integrated_gradients(lambda points: numbers(points)[:, index], point)

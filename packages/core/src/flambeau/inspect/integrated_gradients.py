@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flambeau.errors import ArgumentError
+
 LEAST_STEPS, MOST_STEPS = 32, 512
 """Points of the path: so many at first, doubled up to the second number if the gap is too large."""
 
@@ -52,6 +54,9 @@ def integrated_gradients(
         baseline: Where the line starts, of the same shape; None is zero, the mean of standardised
             inputs.
 
+    Raises:
+        ArgumentError: No gradient reaches the input.
+
     Source:
         Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks" (2017), section 3;
         the sum is their axiom "completeness".
@@ -86,6 +91,14 @@ def _mean_gradient(
         with torch.enable_grad():
             # A copy, because a model may change its input in place.
             total = function(points.clone()).sum()
-        (gradient,) = torch.autograd.grad(total, points)
+        gradient = None
+        if total.requires_grad:
+            (gradient,) = torch.autograd.grad(total, points, allow_unused=True)
+        if gradient is None:
+            raise ArgumentError(
+                "The output does not depend on the input, or no gradient reaches the input because "
+                "a part of the model computes without gradients (torch.no_grad, detach). Remove "
+                "that for the explanation."
+            )
         found += gradient.sum(0)
     return found / steps

@@ -44,12 +44,13 @@ def nearest_samples(
     *,
     n: int = 5,
     exclude: int | None = None,
-) -> list[NearestSample]:
+) -> tuple[list[NearestSample], int]:
     """Return the samples with the most similar features, compared with all samples, exactly.
 
     The features are the first input of the head, which is the last parameter group of the model;
     axes of positions (of an image or a sequence) are averaged. A batch at a time is compared, so
-    the memory does not depend on the number of samples.
+    the memory does not depend on the number of samples. The second value is the number of samples
+    that are left out because their features are not finite.
 
     Args:
         model: The model, in eval mode.
@@ -60,14 +61,21 @@ def nearest_samples(
         exclude: Number of a sample that is left out: the sample itself.
 
     Raises:
-        InputError: The head is not called with one row of real numbers for each sample.
+        InputError: The head is not called with one row of real numbers for each sample, or the
+            features of the sample are not finite.
     """
     with _HeadInput(model) as head, torch.no_grad():
         own = head.features(forward, sample)[0]
+        if not own.isfinite().all():
+            raise InputError("The features of the sample are not finite (NaN or infinity).")
         found: list[NearestSample] = []
-        done = 0
+        done = left_out = 0
         for batch in batches:
-            similarities = head.features(forward, batch) @ own
+            # Rounding can give a little more than 1.
+            similarities = (head.features(forward, batch) @ own).clamp(-1, 1)
+            is_finite = similarities.isfinite()
+            left_out += len(similarities) - int(is_finite.sum())
+            similarities[~is_finite] = -torch.inf
             numbers = batch.indices
             if numbers is None:
                 numbers = torch.arange(done, done + len(batch))
@@ -82,7 +90,7 @@ def nearest_samples(
                     target = None if targets is None else float(targets[place])
                     found.append(NearestSample(int(numbers[place]), value, target))
             found = sorted(found, key=lambda each: -each.similarity)[:n]
-    return found
+    return found, left_out
 
 
 class _HeadInput:
@@ -94,6 +102,8 @@ class _HeadInput:
         # Parameters of the model itself have no module in which they are called.
         self._modules = [each for each in parts if isinstance(each, nn.Module)] or [model]
         self._found: Tensor | None = None
+        self._head: nn.Module | None = None  # the module that was called with the features
+        self._positions: int | None = None
 
     def __enter__(self) -> _HeadInput:
         self._handles = [
@@ -109,6 +119,7 @@ class _HeadInput:
         if self._found is None:
             first = next(float_tensors([arguments, named]), None)
             self._found = None if first is None else first.detach()
+            self._head = module
 
     def features(self, forward: Forward, batch: Batch) -> Tensor:
         """Return the features of a batch as rows of length 1, float32 ``(batch, features)``."""
@@ -126,8 +137,28 @@ class _HeadInput:
         if found.ndim > 3:
             found = found.flatten(2).mean(2)  # (batch, channels, height, width)
         elif found.ndim == 3:
-            found = found.mean(1)  # (batch, positions, features)
+            found = self._without_positions(found)
         return F.normalize(found, dim=1)
+
+    def _without_positions(self, found: Tensor) -> Tensor:
+        """Return the mean over the positions of a sequence; the head says which axis has them."""
+        shape, name = tuple(found.shape), type(self._head).__name__
+        if isinstance(self._head, nn.Conv1d):
+            return found.mean(2)  # (batch, channels, positions)
+        if not isinstance(self._head, nn.Linear | nn.LayerNorm):
+            raise InputError(
+                f"The head ({name}) gets a tensor {shape}, and it is not known which of its axes "
+                "has the positions. Define layer_groups() of the model so that the last group is "
+                "called with one row of features for each sample."
+            )
+        if self._positions not in (None, shape[1]):
+            raise InputError(
+                f"The head ({name}) gets sequences of different lengths, so some are padded, and "
+                "their mean would contain the padding. Define layer_groups() of the model so that "
+                "the last group is called with one row of features for each sample."
+            )
+        self._positions = shape[1]
+        return found.mean(1)  # (batch, positions, features)
 
 
 def _targets(batch: Batch) -> Tensor | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +26,11 @@ from flambeau.inspect.sample_explanation import (
 )
 from flambeau.inspect.watch.watched_layer import float_tensors
 from flambeau.learner.build import BuiltPlan
+from flambeau.learner.sample_texts import SampleTexts
 from flambeau.learner.setup import Setup
+from flambeau.learner.single_steps import refuse_processes
 from flambeau.task.task import StepContext, Task
-from flambeau.wording import format_number
+from flambeau.wording import count_of
 
 _PARTS = ("train", "valid", "test", "calibration")
 _BACKGROUND = 100
@@ -46,20 +50,21 @@ def explain(
 
     Raises:
         ArgumentError: There is no such sample or output.
-        InputError: The sample is more than one input.
+        InputError: The sample is more than one input, or several processes train together.
     """
+    refuse_processes("explain reads the train samples")
     predictor = built.predictor()
-    number, part, item = _item(setup, sample)
-    prediction = predictor.predict([item])[0]
+    number, part, raw = _found(setup, sample)
+    prediction = predictor.predict([raw])[0]
     notes: list[str] = []
     with predictor.eval_mode():
-        batch = predictor.preprocessor.encode([item]).to(predictor.device)
+        batch = predictor.preprocessor.encode([raw]).to(predictor.device)
         ready = predictor.preprocessor.on_device(batch)
         if len(ready) != 1:
             raise InputError(f"explain takes one sample, but this is {len(ready)}. Select one.")
         layers = _layers(predictor, ready)
         found = _neighbours(setup, built, predictor, ready, number, neighbours, notes)
-    attributions = _attributions(setup, predictor, item, output, notes)
+    attributions = _attributions(setup, predictor, raw, output, notes)
     preview = None if number is None else setup.data.preview(number)
     return SampleExplanation(
         "The sample" if number is None else f"sample {number} of {part}",
@@ -76,18 +81,28 @@ def explain(
     )
 
 
-def _item(setup: Setup, sample: Any) -> tuple[int | None, str, Any]:
+def _found(setup: Setup, sample: Any) -> tuple[int | None, str, Any]:
     """Return number, part and raw input of a sample; a raw input has no number."""
-    if isinstance(sample, bool) or not isinstance(sample, int):
+    number = _number(sample)
+    if number is None:
         return None, "", sample
     for part in _PARTS:
         rows = setup.data.split.part(part).tolist()
-        if sample in rows:
-            return sample, part, setup.data.raw(part)[rows.index(sample)]
+        if number in rows:
+            return number, part, setup.data.raw(part)[rows.index(number)]
     raise ArgumentError(
-        f"There is no sample {sample} in train, valid, test or calibration. Give a number of "
+        f"There is no sample {number} in train, valid, test or calibration. Give a number of "
         "data.split, such as data.split.valid[0], or a raw input as predict takes it."
     )
+
+
+def _number(sample: Any) -> int | None:
+    """Return the number of a sample, also of NumPy and torch; None for a raw input."""
+    if isinstance(sample, Tensor | np.ndarray) and sample.ndim == 0:
+        sample = sample.item()
+    if isinstance(sample, Integral) and not isinstance(sample, bool):
+        return int(sample)
+    return None
 
 
 def _forward(predictor: Predictor, batch: Batch) -> Any:
@@ -159,20 +174,31 @@ def _neighbours(
 ) -> list[ExplainedNeighbour]:
     if n < 1:
         return []
+    loader = built.loader("train", ordered=True)
+    texts = SampleTexts(setup.data, loader)
     try:
-        nearest = nearest_samples(
+        nearest, left_out = nearest_samples(
             predictor.model,
             lambda batch: _forward(predictor, batch),
             sample,
-            built.batches("train"),
+            built.batches("train", loader),
             n=n,
-            exclude=number,
+            exclude=None if texts.why_not else number,
         )
     except InputError as error:
         notes.append(f"The nearest train samples are not known: {error}")
         return []
-    numbered = "loader_batch_size" not in setup.data.facts()
-    previews = [setup.data.preview(each.number) if numbered else None for each in nearest]
+    if left_out:
+        notes.append(
+            f"{count_of(left_out, 'train sample')} are not compared: their features are not finite."
+            if left_out > 1
+            else "1 train sample is not compared: its features are not finite."
+        )
+    is_numbered = texts.contains(each.number for each in nearest)
+    if not is_numbered:
+        why_not = texts.why_not or "the batches do not number their rows as the split does"
+        notes.append(f"The nearest train samples have the numbers of their rows: {why_not}.")
+    previews = [setup.data.preview(each.number) if is_numbered else None for each in nearest]
     return [
         ExplainedNeighbour(
             each.number,
@@ -210,17 +236,17 @@ def _target_text(task: Task, target: float | None) -> str:
     if task.kind == "classification":
         index = int(target)
         return names[index] if 0 <= index < len(names) else ""
-    return format_number(target)
+    return f"{target:g}"
 
 
 def _attributions(
-    setup: Setup, predictor: Predictor, item: Any, output: str | None, notes: list[str]
+    setup: Setup, predictor: Predictor, raw: Any, output: str | None, notes: list[str]
 ) -> Attributions | None:
     function = setup.domain.attributions or input_attributions
     try:
         background = _background(setup.data.raw("train"))
         with predictor.eval_mode(), torch.enable_grad():
-            return function(predictor, item, output, background)
+            return function(predictor, raw, output, background)
     except (ArgumentError, InputError) as error:
         if output is not None:
             raise

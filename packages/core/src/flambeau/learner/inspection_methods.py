@@ -165,7 +165,7 @@ class InspectionMethods(ABC):
 
         Raises:
             ArgumentError: There is no such sample, or no such output.
-            InputError: ``sample`` cannot be read.
+            InputError: ``sample`` cannot be read, or several processes train together.
 
         Example:
             >>> import torch
@@ -200,6 +200,7 @@ class InspectionMethods(ABC):
         Raises:
             ArgumentError: ``other`` has another type, or the data have no such part.
             ArtefactError: The files of ``other`` are missing or damaged.
+            InputError: Outputs are to be compared while several processes train together.
 
         Example:
             >>> import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flambeau.data.batch import Batch
@@ -35,6 +35,15 @@ class SampleTexts:
         else:
             self._rows = frozenset(data.split.train.tolist())
 
+    @property
+    def why_not(self) -> str:
+        """Why the rows of the batches are not samples of the split; empty if they are."""
+        return self._why_not
+
+    def contains(self, numbers: Iterable[int]) -> bool:
+        """Return whether all numbers are those of train samples."""
+        return self._rows.issuperset(numbers)
+
     def numbers(self, batch: Batch) -> tuple[list[int], str]:
         """Return the numbers of the samples of a batch; if unknown, none and the reason."""
         if self._why_not:
@@ -42,7 +51,7 @@ class SampleTexts:
         if batch.indices is None:
             return [], "the batch does not say which samples it contains"
         numbers = list(map(int, batch.indices))
-        if not self._rows.issuperset(numbers):
+        if not self.contains(numbers):
             return [], "the batch does not number its rows as the split does"
         return numbers, ""
 

@@ -17,6 +17,7 @@ from flambeau.errors import ArgumentError, ArtefactError
 from flambeau.inspect.feature_similarity import feature_similarity
 from flambeau.inspect.model_difference import ModelDifference, model_difference
 from flambeau.learner.build import BuiltPlan, require_part
+from flambeau.learner.single_steps import refuse_processes
 from flambeau.task.task import StepContext
 
 _MOST_SAMPLES = 512
@@ -36,8 +37,10 @@ def difference(
     Raises:
         ArgumentError: ``other`` has another type.
         ArtefactError: The files of ``other`` are missing or damaged.
+        InputError: Outputs are to be compared while several processes train together.
     """
     if part is not None:
+        refuse_processes("difference compares the outputs")
         require_part(built.data, part)
     first, name = _other(other)
     found = model_difference(first, built.model, names=(name, "this model"))

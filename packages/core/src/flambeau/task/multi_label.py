@@ -58,6 +58,11 @@ class MultiLabelPrediction:
     labels: tuple[str, ...]
     probabilities: dict[str, float]
 
+    def __str__(self) -> str:
+        return ", ".join(f"{each} ({self.probabilities[each]:.1%})" for each in self.labels) or (
+            "no label"
+        )
+
 
 class MultiLabel(Task):
     """Binary cross entropy for each label: zero, one or several labels per sample.

@@ -23,7 +23,7 @@ from flambeau.task.numerics import HALF_DTYPES, as_real, per_sample, real_dtype,
 from flambeau.task.predicted_intervals import CONFORMAL, PredictsIntervals, checked_scores
 from flambeau.task.regression_metrics import R2, MeanAbsoluteError, RootMeanSquaredError
 from flambeau.task.sample_weights import known_weight, weight_of
-from flambeau.wording import class_name
+from flambeau.wording import class_name, named_numbers
 
 if TYPE_CHECKING:
     from flambeau.data.memory_loader import MemoryDataset
@@ -60,6 +60,9 @@ class Estimate:
     def __float__(self) -> float:
         return self.value
 
+    def __str__(self) -> str:
+        return named_numbers(self.values)
+
 
 @dataclass(frozen=True)
 class IntervalEstimate(Estimate):
@@ -71,6 +74,9 @@ class IntervalEstimate(Estimate):
     """
 
     interval: dict[str, float]
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({named_numbers(self.interval)})"
 
 
 class Regression(PredictsIntervals):
