@@ -19,7 +19,9 @@ from flambeau.cli.fit_command import _report_spikes
 from flambeau.data.batch import Batch
 from flambeau.errors import InputError
 from flambeau.inspect import LossSpike, find_spikes
-from flambeau.learner.fit_steps import FitStep, find_step, fit_of_step
+from flambeau.learner import fit_steps
+from flambeau.learner.build import BuiltPlan
+from flambeau.learner.fit_steps import FitInputs, FitStep, FitSteps, fit_of_step, inputs_of_fit
 from flambeau.training.step import train_step
 
 
@@ -108,6 +110,12 @@ def make(steps: Steps, folder: Path | None = None, **options: Any) -> Learner:
     )
 
 
+def find_step(learner: Learner, fit: FitSteps, step: int) -> FitStep | str:
+    inputs = inputs_of_fit(learner._setup(), fit)
+    assert isinstance(inputs, FitInputs)
+    return inputs.find_step(step)
+
+
 RUNS: dict[str, Callable[[Learner], object]] = {
     "epochs": lambda learner: learner.fit(3),
     "two fits": lambda learner: (learner.fit(2), learner.fit(1, lr=0.01)),
@@ -127,7 +135,7 @@ def test_the_batch_and_the_values_of_every_step_are_found(name: str, accumulate:
     for step, indices in steps.indices.items():
         fit = fit_of_step(learner._fits, step)
         assert fit is not None
-        made = find_step(learner._setup(), fit, step)
+        made = find_step(learner, fit, step)
         assert isinstance(made, FitStep)
         found = [int(i) for batch in made.micro_batches() for i in batch.indices]  # type: ignore[union-attr]
         assert found == indices, step
@@ -174,7 +182,7 @@ def test_the_samples_of_a_resumed_run_are_found(tmp_path: Path) -> None:
     other.resume(tmp_path / "run")
     assert other.history.n_steps == len(steps.indices) == 27
     for step, indices in steps.indices.items():
-        made = find_step(other._setup(), other._fits[0], step)
+        made = find_step(other, other._fits[0], step)
         assert isinstance(made, FitStep)
         [batch] = made.micro_batches()
         assert batch.indices is not None
@@ -203,6 +211,60 @@ def test_the_samples_of_a_user_defined_loader_are_unknown() -> None:
     spike = learner.loss_spikes()[0]
     assert (spike.step, spike.samples) == (30, ())
     assert spike.note.startswith("Samples unknown: ")
+
+
+def spiky(*places: int) -> Learner:
+    learner = make(Steps())
+    learner.fit(9)
+    for place in places:
+        learner.history.step_losses[place] = 50.0 + place
+    return learner
+
+
+def test_the_loader_of_a_fit_is_built_once_for_all_its_spikes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner, made = spiky(25, 45, 65), []
+    inner = fit_steps.run_inputs
+    monkeypatch.setattr(fit_steps, "run_inputs", lambda *a, **b: made.append(a) or inner(*a, **b))
+    spikes = learner.loss_spikes()
+    assert [each.step for each in spikes] == [25, 45, 65]
+    assert all(each.samples for each in spikes)
+    assert len(made) == 1
+
+
+def test_a_sample_that_cannot_be_read_again_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: FitStep) -> Any:
+        raise InputError("cat.jpg does not exist.")
+
+    learner = spiky(25)
+    monkeypatch.setattr(FitStep, "micro_batches", gone)
+    [spike] = learner.loss_spikes()
+    assert (spike.step, spike.samples) == (25, ())
+    assert spike.note == "Samples unknown: cat.jpg does not exist."
+
+
+def test_the_plan_is_applied_again_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, applied = spiky(25), []
+    spike = learner.loss_spikes()[0]
+    inner = BuiltPlan.apply
+    monkeypatch.setattr(
+        BuiltPlan, "apply", lambda self, values: applied.append(values) or inner(self, values)
+    )
+
+    def fails(*_: object, **__: object) -> Any:
+        raise RuntimeError("interrupted")
+
+    for place in (FitInputs, "find_step"), (FitStep, "micro_batches"):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="interrupted"):
+            patch.setattr(*place, fails)
+            learner.loss_spikes()
+        assert applied[-1] == learner.plan.values
+        applied.append({})
+    monkeypatch.setattr(FitInputs, "find_step", fails)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        learner.step_through(spike)
+    assert applied[-1] == learner.plan.values
 
 
 def test_losses_that_were_merged_name_no_single_step(monkeypatch: pytest.MonkeyPatch) -> None:

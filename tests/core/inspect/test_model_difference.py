@@ -164,7 +164,26 @@ def test_many_features_of_random_networks_are_not_similar() -> None:
     assert n_samples == 640
 
 
-def test_both_models_are_unchanged_and_small_batches_are_left_out() -> None:
+def test_small_batches_are_compared_together() -> None:
+    first, second = net(), net()
+    with torch.no_grad():
+        second[0].weight += 0.3 * torch.randn(16, 6)
+    x = torch.randn(24, 6)
+
+    def of(size: int) -> tuple[dict[str, float], int]:
+        batches = [Batch([part]) for part in x.split(size)]
+        return feature_similarity(first, second, batches, lambda model, batch: model(batch[0]))
+
+    whole, n_samples = of(4)
+    assert n_samples == 24
+    for size in (1, 2):
+        found, n_samples = of(size)
+        assert n_samples == 24
+        assert found == pytest.approx(whole, abs=1e-5)
+    assert of(5)[1] == 20 + 4
+
+
+def test_both_models_are_unchanged_and_fewer_than_four_samples_are_left_out() -> None:
     first, second = net().train(), net().train()
     before = state(first)
     found, n_samples = feature_similarity(
@@ -176,6 +195,33 @@ def test_both_models_are_unchanged_and_small_batches_are_left_out() -> None:
     assert first.training
     assert first[1].training
     assert not first[0]._forward_hooks
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.register_buffer("mask", torch.ones(4, 4, dtype=torch.bool))
+        self.register_buffer("positions", torch.arange(7))
+        self.register_buffer("angles", torch.randn(5))
+
+
+def test_buffers_are_no_weights() -> None:
+    first, second = Masked(), Masked()
+    second.positions += 1
+    second.mask[0] = False
+    for found in (
+        model_difference(first, second),
+        model_difference(state(first), second),
+        model_difference(first, state(second)),
+    ):
+        assert [each.name for each in found.layers] == ["linear"]
+        assert (found.added, found.missing) == ((), ())
+    # Of two mappings only the type is known.
+    layers = model_difference(state(first), state(second)).layers
+    assert {t.name for each in layers for t in each.tensors} == {
+        "linear.weight", "linear.bias", "angles",
+    }  # fmt: skip
 
 
 # The learner
@@ -221,7 +267,16 @@ def test_outputs_are_compared_on_a_part_of_the_data(tmp_path: Path) -> None:
     first = sorted((tmp_path / "run" / "checkpoints").iterdir())[0]
     found = trained.difference(first, "valid")
     assert found.n_samples == 24
-    assert 0.2 < found.similarities["0"] < 0.9999
+    before = net()
+    before.load_state_dict(dict(read_saved_weights(first)))
+    inputs = torch.stack(list(trained.data.raw("valid")))
+    expected, _ = feature_similarity(
+        before,
+        trained.model,
+        [Batch([part]) for part in inputs.split(8)],
+        lambda model, batch: model(batch[0]),
+    )
+    assert found.similarities == pytest.approx(expected, abs=1e-5)
     assert found.similarities["(model)"] < 1
     assert "CKA" in str(found)
     assert trained.difference(trained, "valid").similarities["3"] == pytest.approx(1.0)

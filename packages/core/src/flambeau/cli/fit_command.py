@@ -243,8 +243,8 @@ def _train(
         typer.echo(f"\nfit_auto: {learner.plan['auto'].reason}")
     if learner.is_inspected:
         run_on_main(lambda: _report_layers(learner, folder))
-    _report_spikes(learner)
     _finish(learner, folder)
+    _report_spikes(learner)  # last, because it reads samples again
 
 
 def _report_spikes(learner: Learner) -> None:

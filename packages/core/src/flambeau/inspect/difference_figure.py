@@ -23,7 +23,7 @@ _MOST_LAYERS = 60
 
 
 def plot_difference(difference: ModelDifference, path: Path | None = None) -> Figure:
-    """Plot the layers from top to bottom, with a panel for each figure.
+    """Plot the layers from top to bottom, with a panel for each quantity.
 
     Of more than 60 layers evenly spaced ones are drawn, and the one that changed most.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,8 @@ from flambeau.inspect.watch.watched_layer import float_tensors
 from flambeau.plotting import to_list
 from flambeau.training.run_state.preserve import preserve
 
-_LEAST = 4
-"""Samples in a batch, of which the unbiased estimate needs four."""
+LEAST_SAMPLES = 4
+"""Samples that the unbiased estimate needs."""
 
 Forward = Callable[[nn.Module, Any], Any]
 """Calls a model with a batch."""
@@ -46,8 +46,9 @@ def feature_similarity(
     1 if the outputs of a layer differ only by a rotation, a scale and an offset, near 0 if they
     have nothing in common. Both models run in eval mode and are unchanged afterwards. Only products
     between the samples of a batch are kept, so the memory does not depend on the number of samples.
-    Layers whose output does not have one row per sample, and batches of fewer than four samples,
-    are left out.
+    Batches of fewer than four samples are taken together with the next ones. Layers whose output
+    does not have one row per sample are left out; so are the last samples if they are fewer than
+    four.
 
     Args:
         first: A model.
@@ -67,19 +68,41 @@ def feature_similarity(
         for model in (first, second):
             for module in model.modules():
                 module.training = False
-        for batch in batches:
-            if len(batch) < _LEAST:
-                continue
-            n_samples += len(batch)
-            grams = [_outputs(model, batch, forward) for model in (first, second)]
-            for name, output in grams[0].items():
-                if name in grams[1]:
-                    sums.setdefault(name, _Sums()).add(output, grams[1][name])
+        for group in _groups(batches):
+            n_samples += sum(map(len, group))
+            products = [_products(model, group, forward) for model in (first, second)]
+            for name, output in products[0].items():
+                if name in products[1]:
+                    sums.setdefault(name, _Sums()).add(output, products[1][name])
     return {name: each.similarity() for name, each in sums.items()}, n_samples
 
 
-def _outputs(model: nn.Module, batch: Any, forward: Forward) -> dict[str, Tensor]:
+def _groups(batches: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield consecutive batches with at least four samples together."""
+    group: list[Any] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(map(len, group)) >= LEAST_SAMPLES:
+            yield group
+            group = []
+
+
+def _products(model: nn.Module, group: Sequence[Any], forward: Forward) -> dict[str, Tensor]:
     """Return the last output of each layer as ``(samples, samples)`` products, by name."""
+    found = [_rows(model, batch, forward) for batch in group]
+    products: dict[str, Tensor] = {}
+    for name, first in found[0].items():
+        parts = [each[name] for each in found if name in each]
+        if len(parts) < len(found) or any(part.shape[1] != first.shape[1] for part in parts):
+            continue
+        rows = torch.cat(parts)
+        rows = rows - rows.mean(0)  # the estimate ignores it; it keeps the digits
+        products[name] = (rows @ rows.T).double()
+    return products
+
+
+def _rows(model: nn.Module, batch: Any, forward: Forward) -> dict[str, Tensor]:
+    """Return the last output of each layer as ``(samples, values)``, by name."""
     found: dict[str, Tensor] = {}
     size = len(batch)
 
@@ -87,9 +110,7 @@ def _outputs(model: nn.Module, batch: Any, forward: Forward) -> dict[str, Tensor
         def keep(module: nn.Module, arguments: Any, output: Any) -> None:
             first = next(float_tensors([output]), None)
             if first is not None and first.ndim > 1 and first.shape[0] == size:
-                rows = first.detach().flatten(1).float()
-                rows = rows - rows.mean(0)  # the estimate ignores it; it keeps the digits
-                found[name] = (rows @ rows.T).double()
+                found[name] = first.detach().flatten(1).float()
 
         return keep
 

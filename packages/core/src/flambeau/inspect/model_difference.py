@@ -18,7 +18,7 @@ from flambeau.wording import count_of, format_number, name_some
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MEAN, _VARIANCE, _COUNT = "running_mean", "running_var", "num_batches_tracked"
+_MEAN, _VARIANCE = "running_mean", "running_var"
 _RIGHT = ("values", "change", "cosine", "rank of change", "CKA")
 _MODEL = "(model)"
 _MOST_NAMED = 6
@@ -138,7 +138,7 @@ class ModelDifference:
 
     @property
     def is_equal(self) -> bool:
-        """Whether all tensors of both models are equal."""
+        """Whether all parameters and statistics of both models are equal."""
         others = self.added or self.missing or self.other_shape
         return not others and all(t.moved == 0 for each in self.layers for t in each.tensors)
 
@@ -211,10 +211,13 @@ def model_difference(
 ) -> ModelDifference:
     """Return how the weights of the second model differ from those of the first, layer by layer.
 
-    The tensors are compared in float64, on the CPU.
+    Parameters and the statistics of norm layers are compared, in float64 on the CPU; other buffers,
+    such as masks, and whole numbers are not.
 
     Args:
-        first: A module, or its tensors by name as in ``state_dict()``.
+        first: A module, or its tensors by name as in ``state_dict()``, of which those of whole
+            numbers are left out; if neither model is a module, buffers of real numbers count as
+            parameters.
         second: The same for the other model.
         names: What the models are, for the table.
 
@@ -227,7 +230,8 @@ def model_difference(
         >>> round(found["2"].tensors[0].change, 3), found["0"].change
         (0.5, 0.0)
     """
-    one, other = _tensors(first), _tensors(second)
+    buffers = _buffers(first) | _buffers(second)
+    one, other = _tensors(first, buffers), _tensors(second, buffers)
     shapes = {
         name: (tuple(one[name].shape), tuple(other[name].shape))
         for name in other
@@ -235,7 +239,7 @@ def model_difference(
     }
     grouped: dict[str, list[str]] = {}
     for name in other:
-        if name in one and name not in shapes and not name.endswith(_COUNT):
+        if name in one and name not in shapes:
             grouped.setdefault(name.rpartition(".")[0] or _MODEL, []).append(name)
     return ModelDifference(
         tuple(_layer(layer, names_, one, other) for layer, names_ in grouped.items()),
@@ -247,11 +251,24 @@ def model_difference(
     )
 
 
-def _tensors(model: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _buffers(model: nn.Module | Mapping[str, Tensor]) -> set[str]:
+    """Return the names of buffers, such as masks, without the statistics of norm layers."""
     if not isinstance(model, nn.Module):
-        return model
-    state = model.state_dict()
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        return set()
+    names = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    return {name for name in names if name.rpartition(".")[2] not in (_MEAN, _VARIANCE)}
+
+
+def _tensors(model: nn.Module | Mapping[str, Tensor], buffers: set[str]) -> dict[str, Tensor]:
+    """Return parameters and statistics; tensors of whole numbers are neither."""
+    state: Mapping[str, object] = model.state_dict() if isinstance(model, nn.Module) else model
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+        and name not in buffers
+        and (value.is_floating_point() or value.is_complex())
+    }
 
 
 def _layer(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -98,11 +97,12 @@ def _found(setup: Setup, sample: Any) -> tuple[int | None, str, Any]:
 
 def _number(sample: Any) -> int | None:
     """Return the number of a sample, also of NumPy and torch; None for a raw input."""
-    if isinstance(sample, Tensor | np.ndarray) and sample.ndim == 0:
-        sample = sample.item()
-    if isinstance(sample, Integral) and not isinstance(sample, bool):
-        return int(sample)
-    return None
+    if isinstance(sample, Tensor | np.ndarray):
+        if sample.ndim:
+            return None
+        sample = sample.tolist()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    is_number = isinstance(sample, int | np.integer) and not isinstance(sample, bool)
+    return int(sample) if is_number else None  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _forward(predictor: Predictor, batch: Batch) -> Any:

@@ -5,9 +5,9 @@ The order of a loader follows from seed and epoch, so no step stores its samples
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from flambeau.data.batch import Batch
 from flambeau.data.loader import StepCounts, has_length, not_resumable_reason
@@ -18,9 +18,6 @@ from flambeau.training.accumulation import grouped_batches
 from flambeau.training.components import Components
 from flambeau.training.run import Run, RunSettings
 from flambeau.training.state import Position
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 
 @dataclass(frozen=True)
@@ -101,13 +98,37 @@ def fit_of_step(fits: Sequence[FitSteps], step: int) -> FitSteps | None:
     return next((each for each in reversed(fits) if each.first_step <= step), None)
 
 
-def find_step(setup: Setup, fit: FitSteps, step: int) -> FitStep | str:
-    """Return a step of a fit, or why its batch cannot be read again.
+@dataclass(frozen=True)
+class FitInputs:
+    """The inputs of a fit, from which each of its steps can be made again.
+
+    Attributes:
+        fit: The fit.
+        components: Objects of the run.
+        settings: Settings of the run.
+    """
+
+    fit: FitSteps
+    components: Components
+    settings: RunSettings
+
+    def find_step(self, step: int) -> FitStep | str:
+        """Return a step, as counted by the learner, or why there is none."""
+        position = _position(self.components, self.settings, self.fit, step)
+        if position is None:
+            return f"the epochs of the train loader have changed, so that there is no step {step}"
+        place = position.epoch, position.epoch_step
+        if self.settings.intervals is not None:
+            place = self.settings.intervals.place_of(*place)
+        return FitStep(self.components, self.settings, position, *place)
+
+
+def inputs_of_fit(setup: Setup, fit: FitSteps) -> FitInputs | str:
+    """Return the inputs of a fit, or why its batches cannot be read again.
 
     Args:
         setup: The learner's setup.
-        fit: The fit, whose plan is applied to the learner's objects; see ``restore_plan``.
-        step: The step, as counted by the learner.
+        fit: The fit, whose plan is applied to the learner's objects; see ``restored_plan``.
     """
     if fit.is_automatic:
         return "fit_auto decides the length of its epochs during the run"
@@ -121,18 +142,16 @@ def find_step(setup: Setup, fit: FitSteps, step: int) -> FitStep | str:
         return f"the train loader cannot repeat its batches: {why_not}"
     setup = replace(setup, plan=fit.plan)
     components, settings = run_inputs(setup, fit.plan, fit.phases, first_epoch=fit.first_epoch)
-    position = _position(components, settings, fit, step)
-    if position is None:
-        return f"the epochs of the train loader have changed, so that there is no step {step}"
-    place = position.epoch, position.epoch_step
-    if settings.intervals is not None:
-        place = settings.intervals.place_of(*place)
-    return FitStep(components, settings, position, *place)
+    return FitInputs(fit, components, settings)
 
 
-def restore_plan(setup: Setup) -> None:
-    """Apply the plan of the learner again, after ``find_step``."""
-    setup.built(setup.plan).apply(setup.plan.values)
+@contextmanager
+def restored_plan(setup: Setup) -> Generator[None]:
+    """Apply the plan of the learner again after a block that uses ``inputs_of_fit``."""
+    try:
+        yield
+    finally:
+        setup.built(setup.plan).apply(setup.plan.values)
 
 
 def _position(

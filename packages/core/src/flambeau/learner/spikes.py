@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from flambeau.errors import InputError
+from flambeau.errors import FlambeauError, InputError
 from flambeau.inspect.loss_spikes import FoundSpike, LossSpike, LossSpikes, find_spikes
 from flambeau.learner.fit_steps import (
+    FitInputs,
     FitStep,
     FitSteps,
-    find_step,
     fit_of_step,
-    restore_plan,
+    inputs_of_fit,
+    restored_plan,
     step_of_loss,
 )
 from flambeau.learner.sample_texts import SampleTexts
 from flambeau.learner.setup import Setup
 from flambeau.learner.single_steps import refuse_processes
+from flambeau.wording import first_line
 
 _MOST_READ = 10
 """Spikes whose batches are read: the largest ones."""
@@ -44,25 +47,36 @@ def loss_spikes(setup: Setup, fits: Sequence[FitSteps]) -> LossSpikes:
     found = find_spikes(losses, [start // interval for start in _starts(setup, fits)])
     order = sorted(found, key=lambda each: each.deviations, reverse=True)
     read = {each.index for each in order[:_MOST_READ]}
-    spikes = [_spike(setup, fits, each, is_read=each.index in read) for each in found]
-    if spikes:
-        restore_plan(setup)
+    spikes: list[LossSpike] = []
+    last: FitSteps | None = None
+    inputs: FitInputs | str = _OF_OTHERS
+    with restored_plan(setup) if found else nullcontext():
+        for each in found:
+            fit, step = step_of_loss(fits, each.index * interval)
+            if interval > 1:
+                inputs = _merged(interval)
+            elif fit is not last:  # the loader of a fit is built once
+                inputs = _OF_OTHERS if fit is None else inputs_of_fit(setup, fit)
+            last = fit
+            spikes.append(_spike(setup, inputs, each, step, is_read=each.index in read))
     return LossSpikes(spikes, losses, interval)
 
 
 def find_replay(setup: Setup, fits: Sequence[FitSteps], spike: LossSpike) -> FitStep:
-    """Return the step of a spike, to make it again.
+    """Return the step of a spike, to make it again; use it within ``restored_plan``.
 
     Raises:
         InputError: The batch of the step cannot be read again.
     """
-    found: FitStep | str
+    found: FitStep | FitInputs | str
     if setup.history.loss_interval > 1:
         found = _merged(setup.history.loss_interval)
     elif (fit := fit_of_step(fits, spike.step)) is None:
         found = _OF_OTHERS
     else:
-        found = find_step(setup, fit, spike.step)
+        found = inputs_of_fit(setup, fit)
+    if isinstance(found, FitInputs):
+        found = found.find_step(spike.step)
     if isinstance(found, str):
         raise InputError(
             f"Step {spike.step} cannot be made again: {found}. Pass a batch of the train loader: "
@@ -91,10 +105,9 @@ def _starts(setup: Setup, fits: Sequence[FitSteps]) -> list[int]:
 
 
 def _spike(
-    setup: Setup, fits: Sequence[FitSteps], found: FoundSpike, *, is_read: bool
+    setup: Setup, inputs: FitInputs | str, found: FoundSpike, step: int, *, is_read: bool
 ) -> LossSpike:
     losses, interval = setup.history.step_losses, setup.history.loss_interval
-    fit, step = step_of_loss(fits, found.index * interval)
     part = losses[found.index : found.last + 1]
     spike = LossSpike(
         step,
@@ -104,18 +117,17 @@ def _spike(
         (found.last + 1 - found.index) * interval,
         checkpoint=_checkpoint_before(setup, step),
     )
-    if interval > 1:
-        return replace(spike, note=f"{_UNKNOWN}{_merged(interval)}.")
-    if fit is None:
-        return replace(spike, note=f"{_UNKNOWN}{_OF_OTHERS}.")
-    made = find_step(setup, fit, step)
+    made = inputs if isinstance(inputs, str) else inputs.find_step(step)
     if isinstance(made, str):
         return replace(spike, note=f"{_UNKNOWN}{made}.")
     spike = replace(spike, epoch=made.epoch, epoch_step=made.epoch_step)
     if not is_read:
         note = f"The samples of the {_MOST_READ} largest spikes were read."
         return replace(spike, note=note)
-    return _with_samples(setup, spike, made)
+    try:
+        return _with_samples(setup, spike, made)
+    except (FlambeauError, OSError) as error:  # such as a file that was deleted since
+        return replace(spike, note=f"{_UNKNOWN}{first_line(error)}")
 
 
 def _with_samples(setup: Setup, spike: LossSpike, made: FitStep) -> LossSpike:

@@ -71,14 +71,16 @@ def step_through(
 def _replay(setup: Setup, fits: Sequence[FitSteps], spike: LossSpike) -> StepStages:
     from flambeau.inspect.stages import Stage, StepStages
     from flambeau.inspect.step_through import step_through as record
-    from flambeau.learner.fit_steps import restore_plan
+    from flambeau.learner.fit_steps import restored_plan
     from flambeau.learner.spikes import find_replay
 
-    made = find_replay(setup, fits, spike)
-    samples = SampleTexts(setup.data, made.components.train)
-    with num_threads(made.components.values["num_threads"]):
-        found = record(made.components, made.settings, made.position, show_samples=samples.stage)
-    restore_plan(setup)
+    with restored_plan(setup):
+        made = find_replay(setup, fits, spike)
+        samples = SampleTexts(setup.data, made.components.train)
+        with num_threads(made.components.values["num_threads"]):
+            found = record(
+                made.components, made.settings, made.position, show_samples=samples.stage
+            )
     note = Stage("note", "replay", None, _REPLAY.format(step=spike.step))
     return StepStages([note, *found.all], found.error)
 

@@ -8,17 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from flambeau.artefact.model_tensors import check_tensors_fit, load_weights
 from flambeau.artefact.saved_weights import read_saved_weights
 from flambeau.data.batch import Batch
 from flambeau.errors import ArgumentError, ArtefactError
-from flambeau.inspect.feature_similarity import feature_similarity
+from flambeau.inspect.feature_similarity import LEAST_SAMPLES, feature_similarity
 from flambeau.inspect.model_difference import ModelDifference, model_difference
 from flambeau.learner.build import BuiltPlan, require_part
 from flambeau.learner.single_steps import refuse_processes
 from flambeau.task.task import StepContext
+from flambeau.wording import count_of
 
 _MOST_SAMPLES = 512
 
@@ -57,8 +59,24 @@ def difference(
         return built.task.forward(model, batch, context)
 
     batches = _some(built.batches(part))
+    first = _on_device(first, built.model)
     similarities, n_samples = feature_similarity(first, built.model, batches, forward)
+    if not n_samples:
+        count = len(built.data.split.part(part))
+        note = (
+            f"The outputs are not compared: {part} has {count_of(count, 'sample')}, and at least "
+            f"{LEAST_SAMPLES} are needed."
+        )
+        return replace(found, notes=(*found.notes, note))
     return replace(found, similarities=similarities, n_samples=n_samples)
+
+
+def _on_device(model: nn.Module, like: nn.Module) -> nn.Module:
+    """Return the model, or a copy of it on the device of another one."""
+    device = next((each.device for each in like.parameters()), torch.device("cpu"))
+    if all(each.device == device for each in model.parameters()):
+        return model
+    return deepcopy(model).to(device)
 
 
 def _other(other: object) -> tuple[nn.Module | Mapping[str, Tensor], str]:
