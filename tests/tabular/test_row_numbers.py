@@ -12,6 +12,7 @@ import pytest
 from flambeau import Learner, Predictor, Split, TrainingOptions
 from flambeau.errors import InputError
 from flambeau_tabular import TabularData, TabularOptions
+from flambeau_tabular.columns import parquet_files
 
 N = 120
 LEFT_OUT = [0, 1, 2, 10]
@@ -105,10 +106,13 @@ def test_predictions_in_pieces_name_the_row_of_the_file(
         monkeypatch.setattr("flambeau_tabular.columns.csv_files._BLOCK_BYTES", 1_000)
     else:
         frame.to_parquet(file, row_group_size=40)
+        # The pieces have 40 rows: row 93 is the fourteenth of the third.
+        monkeypatch.setattr(parquet_files.iter_parquet_tables, "__defaults__", (40,))
     pieces = TabularData.tables_from_path(file)
     assert pieces is not None
     predictor = Predictor.load(tmp_path / "model")
+    done: list[object] = []
     with pytest.raises(InputError, match=f"rows.{ending}: .*row 93 has the text 'bad'"):
-        for number, piece in enumerate(pieces):
-            predictor.predict(piece)
-            assert number < 10
+        for piece in pieces:
+            done.append(predictor.predict(piece))
+    assert len(done) > 0

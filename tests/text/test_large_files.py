@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
+import os
 import pickle
 import tracemalloc
+from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +19,9 @@ from hypothesis import strategies as st
 from flambeau import Learner
 from flambeau.errors import InputError
 from flambeau_text import LanguageModelData, LanguageOptions
-from flambeau_text.language import documents, token_store
+from flambeau_text.language import documents, lazy_texts, token_store
 from flambeau_text.language.documents import read_documents
-from flambeau_text.language.lazy_texts import StoredTexts, copies_as_groups
+from flambeau_text.language.lazy_texts import StoredTexts, copies_as_groups, file_version
 from flambeau_text.tokenization import vocab_tokenizer
 
 LINES = [
@@ -164,8 +168,69 @@ def test_memory_does_not_grow_with_the_file(
 
 
 def test_a_stored_document_is_read_from_its_file(tmp_path: Path) -> None:
-    from array import array
 
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\nc\r")
-    texts = StoredTexts(tmp_path / "a.txt", array("q", [3, 6]), array("q", [6, 10]))
+    path = tmp_path / "a.txt"
+    texts = StoredTexts(path, array("q", [3, 6]), array("q", [6, 10]), file_version(path))
     assert list(texts) == ["a\n", "b\nc\n"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_process_reads_its_own_documents(tmp_path: Path, stored: None) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"line {at}\n" for at in range(400)))
+    texts = read_documents([path], "line").texts
+    assert texts[0] == "line 0\n"  # the file is open before the fork
+    rights = texts._lock  # type: ignore[attr-defined]
+    with rights:  # as if another thread of the parent was reading
+        child = os.fork()
+        if child == 0:
+            wanted = [f"line {at}\n" for at in range(400)]
+            os._exit(0 if all(list(texts) == wanted for _ in range(20)) else 1)
+    mine = [list(texts) for _ in range(20)]
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert all(each == [f"line {at}\n" for at in range(400)] for each in mine)
+
+
+def test_a_document_is_read_whole_where_a_read_returns_less(
+    tmp_path: Path, stored: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short:  # as for documents above 2 GiB
+        def __init__(self, path: Path, *_: object, **__: object) -> None:
+            self._file = io.FileIO(path)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._file, name)
+
+        def read(self, size: int) -> bytes:
+            return self._file.read(min(size, 3))
+
+    path = write(tmp_path / "a.txt")
+    whole = list(read_documents([path], "paragraph").texts)
+    monkeypatch.setattr(lazy_texts, "open", Short, raising=False)
+    assert list(read_documents([path], "paragraph").texts) == whole
+
+
+def test_a_file_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\n")
+    texts = StoredTexts(path, array("q", [0]), array("q", [9]), file_version(path))
+    with pytest.raises(InputError, match="shorter than when its documents were found"):
+        texts[0]
+
+
+def test_a_file_that_grows_while_it_is_scanned_is_an_error(
+    tmp_path: Path, stored: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.txt")
+    inner = documents.divide
+
+    def slow(*arguments: Any) -> Any:
+        yield from inner(*arguments)
+        with path.open("a") as file:
+            file.write("one more line\n")
+
+    monkeypatch.setattr(documents, "divide", slow)
+    with pytest.raises(InputError, match="was changed after its documents were found"):
+        read_documents([path], "line")

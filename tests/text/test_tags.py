@@ -14,6 +14,7 @@ from flambeau.errors import ArgumentError, FlambeauError, InputError, SplitError
 from flambeau_text import SubwordTokenizer, TagData, TagOptions
 from flambeau_text.tagging import Entity, EntityF1, entities_of
 from flambeau_text.tagging.checks import check_copies
+from flambeau_text.tagging.conll import read_words
 from flambeau_text.tagging.domain import made_sentences
 from flambeau_text.tagging.preprocess import TagPreprocessor
 
@@ -232,6 +233,21 @@ def test_a_file_of_conll_u_is_read(tmp_path: Path) -> None:
     assert TagData.from_path(file, {"target": "deprel"}).facts()["class_names"] == [
         "case", "det", "root",
     ]  # fmt: skip
+
+
+def test_words_without_tags_are_read_for_predictions(tmp_path: Path) -> None:
+    file = tmp_path / "a.conllu"
+    file.write_text(CONLL_U.replace("ADP", "_").replace("DET", "_").replace("VERB", "_"))
+    assert read_words(file) == [["de", "le", "chat 2"], ["va"]]
+    with pytest.raises(InputError, match="has no UPOS"):
+        TagData.from_conll(file, valid=file)
+    file = tmp_path / "a.conll"
+    file.write_text("The\ncat\n\nIt\n")
+    assert read_words(file) == [["The", "cat"], ["It"]]
+    for header in ("word", "Token"):
+        file.write_text(f"{header}\nThe\ncat\n")
+        with pytest.raises(InputError, match=f"begins with names of columns, '{header}'"):
+            read_words(file)
 
 
 def test_columns_of_conll_are_chosen(tmp_path: Path) -> None:

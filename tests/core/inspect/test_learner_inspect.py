@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def test_a_run_resumed_without_a_folder_continues_its_file(
 
 def test_a_file_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
     learner = make(tmp_path / "run")
-    (tmp_path / "run" / ".inspect.jsonl.part").mkdir(parents=True)
+    (tmp_path / "run" / f".inspect.jsonl.{os.getpid()}.part").mkdir(parents=True)
     watch = learner.inspect(every=1)
     with pytest.warns(FlambeauWarning, match="inspect-not-written"):
         learner.fit(1)

@@ -17,7 +17,13 @@ from flambeau.data.tables import Table
 from flambeau.errors import InputError, did_you_mean
 from flambeau_text.checked_text import checked_text, is_missing_text, refuse_names
 from flambeau_text.file_kinds import JSON_SUFFIXES, TABLE_SUFFIXES, suffix_of
-from flambeau_text.language.lazy_texts import StoredLocations, StoredTexts, chosen_of, joined
+from flambeau_text.language.lazy_texts import (
+    StoredLocations,
+    StoredTexts,
+    chosen_of,
+    file_version,
+    joined,
+)
 from flambeau_text.text_lines import lines_at, read_lines
 
 Unit = Literal["file", "paragraph", "line"]
@@ -160,16 +166,17 @@ def is_large(path: Path) -> bool:
 def _read_large(file: Path, unit: Unit | None, n_files: int) -> Documents:
     """Return the documents of a large file, of which only the positions are in memory."""
     found = Documents()
+    version = file_version(file)  # of before the scans: a file that grows meanwhile is noticed
     chosen, why = (unit, "") if unit else unit_of((line for _, line in lines_at(file)), n_files)
     if why:
         found.notes.append(_note(chosen, why))
     bounds = (array("q"), array("q"), array("q"))  # 8 bytes each, where a Python number has 32
-    size = file.stat().st_size
+    size = version[0]
     for document in divide(lines_at(file), chosen):
         for each, value in zip(bounds, document, strict=True):
             each.append(size if value is None else value)
     numbers, begins, ends = bounds
-    texts = StoredTexts(file, begins, ends)
+    texts = StoredTexts(file, begins, ends, version)
     where = StoredLocations(file, None if chosen == "file" else numbers)
     blank = [index for index, text in enumerate(texts) if not text.strip()]
     for index in blank:

@@ -25,6 +25,9 @@ PROGRESS_FROM = 10_000_000
 
 Int64Array = npt.NDArray[np.int64]
 
+FileVersion = tuple[int, int]
+"""Bytes, and time of the last change in nanoseconds."""
+
 
 class LazySequence(Sequence[str]):
     """A sequence whose entries are made in ``entry``; a slice is a list of them."""
@@ -56,13 +59,17 @@ class StoredTexts(LazySequence):
         path: The file, which is not compressed.
         begins: Position of the first byte of each document.
         ends: Position after its last byte.
+        version: ``file_version`` of the file before the positions were found in it.
     """
 
-    def __init__(self, path: Path, begins: array[int], ends: array[int]) -> None:
+    def __init__(
+        self, path: Path, begins: array[int], ends: array[int], version: FileVersion
+    ) -> None:
         self._path = path.absolute()
         self._begins, self._ends = begins, ends
-        self._version = _version(os.stat(self._path))
+        self._version = version
         self._file: IO[bytes] | None = None
+        self._process = os.getpid()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -74,13 +81,28 @@ class StoredTexts(LazySequence):
         Raises:
             InputError: The file was changed or removed.
         """
-        begin = self._begins[index]
+        begin, end = self._begins[index], self._ends[index]
+        if self._process != os.getpid():
+            # A process that was forked shares the position in an open file with its parent, and
+            # another thread of the parent may have held the lock.
+            self._file, self._process, self._lock = None, os.getpid(), Lock()
         with self._lock:
             file = self._opened()
             file.seek(begin)
-            content = file.read(self._ends[index] - begin)
+            content = self._read(file, end - begin)
         text = content.decode("utf-8").replace("\r\n", "\n").removeprefix("\ufeff")
         return text if text.endswith("\n") else text.removesuffix("\r") + "\n"
+
+    def _read(self, file: IO[bytes], size: int) -> bytes:
+        """Return the next bytes; one read returns at most 2 GiB."""
+        parts: list[bytes] = []
+        while size:
+            part = file.read(size)
+            if not part:
+                raise InputError(f"{self._path} is shorter than when its documents were found.")
+            parts.append(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:
@@ -91,7 +113,7 @@ class StoredTexts(LazySequence):
                 raise InputError(f"{self._path} cannot be read any more: {error}") from error
             weakref.finalize(self, self._file.close)
         # A file that was replaced is still the old one here; one that was written to is not.
-        if _version(os.fstat(self._file.fileno())) != self._version:
+        if _version_of(os.fstat(self._file.fileno())) != self._version:
             raise InputError(
                 f"{self._path} was changed after its documents were found in it. Large files are "
                 "read while they are used: leave them as they are, and read the data again."
@@ -102,7 +124,7 @@ class StoredTexts(LazySequence):
         return {name: each for name, each in vars(self).items() if name not in ("_file", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _file=None, _lock=Lock())
+        vars(self).update(state, _file=None, _process=os.getpid(), _lock=Lock())
 
 
 class StoredLocations(LazySequence):
@@ -231,5 +253,10 @@ def copies_as_groups(texts: Sequence[str]) -> Int64Array:
     return found
 
 
-def _version(found: os.stat_result) -> tuple[int, int]:
+def file_version(path: Path) -> FileVersion:
+    """Return size and time of the last change of a file, which differ after a change."""
+    return _version_of(path.stat())
+
+
+def _version_of(found: os.stat_result) -> FileVersion:
     return found.st_size, found.st_mtime_ns

@@ -168,7 +168,7 @@ def read_words(path: Path) -> list[list[str]]:
     lines = read_lines(path)
     columns = Columns.of(lines, TagOptions(), path)
     _refuse_header(lines, columns, path)
-    return [words for words, _, _ in _sentences(lines, columns, path, tagged=columns.count > 1)]
+    return [words for words, _, _ in _sentences(lines, columns, path, tagged=False)]
 
 
 def fields_of(line: str, separator: str) -> list[str]:
@@ -269,7 +269,7 @@ def _check(fields: list[str], columns: Columns, tagged: bool, where: str) -> Non
         )
     if not fields[columns.words]:
         raise InputError(f"{where} has no word before the tab. Write it, or remove the line.")
-    name = columns.names[columns.tags] if columns.names else ""
+    name = columns.names[columns.tags] if tagged and columns.names else ""
     if name and name not in _MAY_BE_EMPTY and fields[columns.tags] == "_":
         raise InputError(f"{where} has no {name.upper()} ('_'). Name another column: tags=….")
 
@@ -278,14 +278,10 @@ def _refuse_header(lines: Sequence[str], columns: Columns, path: Path) -> None:
     """Raise an InputError if the first line has usual names of the columns, as a table has."""
     first = next((line for line in lines if _is_word(line)), "")
     fields = fields_of(first, columns.separator)
-    if (
-        fields
-        and len(fields) == columns.count
-        and (
-            fields[columns.words].lower() in WORD_NAMES
-            and fields[columns.tags].lower() in TAG_NAMES
-        )
-    ):
+    if not fields or len(fields) != columns.count:
+        return
+    has_tag_name = columns.count == 1 or fields[columns.tags].lower() in TAG_NAMES
+    if fields[columns.words].lower() in WORD_NAMES and has_tag_name:
         raise InputError(f"{path} begins with names of columns, {first!r:.60}. Remove that line.")
 
 
