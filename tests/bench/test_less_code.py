@@ -61,9 +61,11 @@ def test_only_rows_whose_programs_all_reached_the_score_have_a_bold_one() -> Non
             }
             for peer, score in scores.items()
         }
-        return [
-            line.split(" | ")[0] for line in results.table(records).splitlines() if "**" in line
-        ]
+        first, *lines = results.table(records).splitlines()
+        assert first.startswith(
+            f"**Provisional: {sum(v >= 0.84 for v in scores.values())} of the 25"
+        )
+        return [line.split(" | ")[0] for line in lines if "**" in line]
 
     assert bold(dict.fromkeys(PEERS, 0.9)) == ["| Table with mixed columns"]
     assert bold({**dict.fromkeys(PEERS, 0.9), "keras": 0.5}) == []
@@ -183,6 +185,21 @@ def test_the_packages_of_the_programs_must_be_installed(
         assert programs.interpreter("keras") == python
         return
     with pytest.raises(AbsentError, match="Not installed: no-such-package"):
+        programs.interpreter("keras")
+
+
+def test_an_environment_that_does_not_work_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch, tmp_path, "print(1.0)")
+    folder = tmp_path / "baselines" / "keras"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text("[dependency-groups]\nprograms = ['keras']\n")
+    python = Path(environment.python_of(Peer("keras", folder)))
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho no such module: encodings >&2\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(AbsentError, match="does not work: no such module: encodings"):
         programs.interpreter("keras")
 
 

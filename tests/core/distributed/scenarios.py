@@ -556,7 +556,7 @@ def resumed(folder: Path) -> dict[str, Any]:
     return outcome(run)
 
 
-class CountsOwnSamples(Classification):
+class CountsRankSamples(Classification):
     """A task with state that differs between the ranks: its own samples, and a generator."""
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -588,7 +588,7 @@ class CountsEpochs(Callback):
 
 
 def with_rank_states(folder: Path | None, *callbacks: Callback) -> tuple[Learner, Any, Any]:
-    task, counts = CountsOwnSamples(["a", "b", "c"]), CountsEpochs()
+    task, counts = CountsRankSamples(["a", "b", "c"]), CountsEpochs()
     run = learner(task=task, callbacks=[counts, *callbacks], folder=folder, training=RESUMABLE)
     return run, task, counts
 

@@ -158,7 +158,7 @@ def _without_floats(cells: pa.ChunkedArray) -> tuple[pa.ChunkedArray, tuple[Read
     """Return whole numbers that were stored as floats as integers, with a reading.
 
     So pandas stores a column of integers of which some are missing. The same column without missing
-    cells, or in a file, has integers, and they are read alike.
+    cells, or in a file, has integers, and they are read the same way.
     """
     if not pa.types.is_floating(cells.type):
         return cells, ()

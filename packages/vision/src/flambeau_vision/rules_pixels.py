@@ -51,7 +51,7 @@ def _white(facts: ImageFacts, values: Values) -> Choice:
     if white is None or largest is None:
         reason = (
             "No train image is an array of floats. In predictions such arrays are in 0..1 if their "
-            "largest value is at most 1, else in 0..255, each by itself."
+            "largest value is at most 1, else in 0..255, separately for each image."
         )
     else:
         evidence = {"float_max": largest}

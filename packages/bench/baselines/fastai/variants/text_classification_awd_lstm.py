@@ -1,6 +1,6 @@
 """Train an AWD-LSTM from published weights.
 
-Shorter, but it needs published weights, and hours of one core.
+Shorter, but it needs published weights.
 """
 
 from fastai.text.all import *

@@ -66,7 +66,7 @@ def run(
                 typer.echo(str(error), err=True)
                 absent = True
                 continue
-            except RuntimeError as error:  # the other programs run all the same
+            except RuntimeError as error:  # the other programs continue
                 typer.echo(str(error), err=True)
                 missed = True
                 continue

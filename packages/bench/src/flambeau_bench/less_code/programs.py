@@ -91,7 +91,16 @@ def _missing_packages(python: Path, folder: Path) -> str:
         "found = {d.metadata['Name'].lower().replace('_', '-') for d in distributions()}\n"
         "print(*[name for name in sys.argv[1:] if name.lower().replace('_', '-') not in found])"
     )
-    done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
+    try:
+        done = subprocess.run(
+            [python, "-c", code, *names], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1:]
+        raise AbsentError(
+            f"The environment {python.parent.parent} does not work: {' '.join(why)}. Remove it and "
+            "install it again."
+        ) from error
     return done.stdout.strip()
 
 

@@ -18,7 +18,7 @@ class TextEncoder(nn.Module):
 
     Attributes:
         width: Size of the vectors.
-        parts: Number of equal parts of the vectors with scales of their own, such as the mean and
+        parts: Number of equal parts of the vectors with different scales, such as the mean and
             the maximum over the positions; the head normalises each part.
         token_embedding: The embedding of tokens, if the encoder has other embeddings, too.
     """
