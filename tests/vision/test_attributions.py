@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flambeau import Learner, TrainingOptions
+from flambeau.errors import ArgumentError
 from flambeau_vision import ImageData
 
 
@@ -60,7 +61,7 @@ def test_outputs_of_several_positions_have_no_map() -> None:
             return super().forward(x)[:, :, None].expand(-1, -1, 3)
 
     learner = make(Map())
-    with pytest.raises(Exception, match="one row of numbers for each sample"):
+    with pytest.raises(ArgumentError, match="one row of numbers for each sample"):
         learner.domain.attributions(  # type: ignore[misc]
             learner.predictor(), learner.data.raw("valid")[0], None, []
         )

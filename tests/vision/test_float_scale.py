@@ -127,6 +127,37 @@ def test_images_of_two_scales_are_refused(read: Callable[..., ImageData]) -> Non
 WHITE_1, WHITE_255 = ImageOptions(white=1), ImageOptions(white=255)
 
 
+@pytest.mark.parametrize("read", [from_items, from_tensors])
+def test_values_slightly_above_1_are_not_taken_for_black(read: Callable[..., ImageData]) -> None:
+    """Bicubic resizing of 0..1 exceeds 1 slightly; in 0..255 such an image would be black."""
+    images = list(FULL)
+    images[3] = UNIT[3] * 1.02
+    with pytest.raises(InputError, match=r"values up to 1\.02, but those of the train images"):
+        read(images)
+    assert read(images, options=ImageOptions(white=255)).facts()["white"] == 255
+    parts = {"valid": (UNIT[:4] * 1.02, LABELS[:4])}
+    with pytest.raises(InputError, match=r"array of valid images has float values up to 1\.02"):
+        ImageData.from_arrays(FULL, LABELS, layout="HWC", **parts)
+    learner = Learner(read(FULL), "small_cnn", quiet=True)
+    with pytest.warns(FlambeauWarning, match="1 of 2 images .*are almost black"):
+        learner.predict([FULL[0], UNIT[1] * 1.02])
+
+
+@pytest.mark.parametrize("images", [UNIT, FULL])
+def test_floats_of_another_part_than_train_set_the_scale(images: Any) -> None:
+    data = ImageData.from_arrays(
+        PIXELS, LABELS, layout="HWC", valid=(images[:4], LABELS[:4]), test=(images[4:6], [0, 1])
+    )
+    assert data.facts()["white"] == (1 if images is UNIT else 255)
+    assert Learner(data, "small_cnn", quiet=True).plan["white"].value == data.facts()["white"]
+    for row, item in enumerate(data.raw("valid")):
+        assert np.array_equal(np.asarray(item), np.asarray(data.raw("train")[row]))
+    with pytest.raises(InputError, match=r"those of valid in 0..1, those of test in"):
+        ImageData.from_arrays(
+            PIXELS, LABELS, layout="HWC", valid=(UNIT[:4], LABELS[:4]), test=(FULL[4:6], [0, 1])
+        )
+
+
 @pytest.mark.parametrize("read", SOURCES)
 def test_the_user_sets_the_scale(read: Callable[..., ImageData]) -> None:
     for images in (UNIT, PIXELS):  # also without an image of floats in train

@@ -17,7 +17,7 @@ from flambeau_vision.decode import (
     sixteen_bits_to_uint8,
     used_bits,
 )
-from flambeau_vision.float_scale import LEAST_BRIGHT, White, float_factor
+from flambeau_vision.float_scale import LEAST_BRIGHT, White, float_factor, refuse_unclear_range
 from flambeau_vision.resize import Layout
 
 
@@ -54,6 +54,30 @@ def white_of_arrays(images: Any) -> White | None:
     """Return the value of white in images of floats, by their largest; None for other images."""
     largest = largest_of_floats(images)
     return None if largest is None else 1 if largest <= 1.0 else 255
+
+
+def white_of_parts(images: Mapping[str, Any], given: White | None) -> White | None:
+    """Return the value of white in images of floats, by train, or by the other parts without any.
+
+    Args:
+        images: Part → array or tensor of images.
+        given: The value that the user chose; None decides by the values.
+
+    Raises:
+        InputError: Train has no floats, and the other parts have different ranges.
+    """
+    if given is not None:
+        return given
+    found = {
+        part: white for part, each in images.items() if (white := white_of_arrays(each)) is not None
+    }
+    if "train" not in found and len(set(found.values())) > 1:
+        ranges = ", ".join(f"those of {part} in 0..{white}" for part, white in found.items())
+        raise InputError(
+            f"Images of floats have different ranges: {ranges}. Scale all parts by one factor, or "
+            "give uint8 pixels."
+        )
+    return found.get("train", next(iter(found.values()), None))
 
 
 def largest_of_rows(images: Mapping[str, Any]) -> dict[int, float]:
@@ -110,11 +134,15 @@ def check_same_range(images: Mapping[str, Any]) -> None:
     ranges = {part: largest_of_floats(each) for part, each in images.items()}
     train = ranges["train"]
     for part, largest in ranges.items():
-        if train is None or largest is None or (largest <= 1.0) == (train <= 1.0):
+        if train is None or largest is None:
+            continue
+        if 1.0 < largest < LEAST_BRIGHT:  # an overshoot of 1
+            if not _is_whole(images[part]):
+                refuse_unclear_range(f"The array of {part} images", largest)
+            continue
+        if (largest <= 1.0) == (train <= 1.0):
             continue
         if largest <= 1.0 and _is_whole(images[part]):
-            continue
-        if 1.0 < largest < LEAST_BRIGHT:  # an overshoot of 1, which is reported as such
             continue
         raise InputError(
             f"The {part} images have float values up to {largest:g}, but those of train up to "

@@ -68,7 +68,7 @@ def white_of(
     for row, found in ranges.items():
         if white == 1:
             refuse_above(names[row], found.largest, white)
-        elif given is None and found.largest <= 1.0 and not found.is_whole:
+        elif given is None and _looks_unscaled(found):
             raise InputError(
                 f"{names[row]} has float values up to {found.largest:g}, but those of the "
                 f"train images are up to {high:g}, so one of them is in 0..1 and the "
@@ -134,7 +134,12 @@ def looks_unscaled(array: NDArray[Any], white: White | None) -> bool:
     """Return whether an image of floats is in 0..1 by its values, but is read in 0..255."""
     if white != 255 or (found := float_range(array)) is None:
         return False
-    return found.largest <= 1.0 and not found.is_whole
+    return _looks_unscaled(found)
+
+
+def _looks_unscaled(found: FloatRange) -> bool:
+    """Return whether values are in 0..1, or slightly above 1 as after bicubic resizing."""
+    return found.largest < LEAST_BRIGHT and not found.is_whole
 
 
 def to_levels(values: Any) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.preprocess import Preprocessor
 from flambeau.errors import FlambeauWarning, InputError
 from flambeau_vision.decode import as_array, channel_counts
-from flambeau_vision.float_scale import White, looks_unscaled
+from flambeau_vision.float_scale import LEAST_BRIGHT, White, looks_unscaled
 from flambeau_vision.image_files import list_images
 from flambeau_vision.load_images import load_all
 from flambeau_vision.pixel_format import PixelFormat
@@ -221,8 +221,8 @@ def _warn_about_unscaled(items: Sequence[Any], white: White | None) -> None:
     if found:
         warnings.warn(
             f"{len(found):,} of {len(items):,} images (the first: item {found[0]}) have float "
-            "values up to 1 only, and are almost black in 0..255, the range of the train images "
-            "(white=255). If their values are in 0..1, multiply them by 255.",
+            f"values below {LEAST_BRIGHT:g} only, and are almost black in 0..255, the range of the "
+            "train images (white=255). If their values are in 0..1, multiply them by 255.",
             FlambeauWarning,
             stacklevel=2,
         )

@@ -34,7 +34,7 @@ from flambeau_vision.arrays import (
     largest_of_rows,
     layout_of,
     to_uint8_images,
-    white_of_arrays,
+    white_of_parts,
 )
 from flambeau_vision.assemble import (
     BITS,
@@ -193,13 +193,13 @@ def _pixels_of_parts(
     images: Mapping[str, Any], layout: str | None, channels: int, given: White | None
 ) -> dict[str, Tensor]:
     """Return the pixels of each part; floats are scaled as those of train."""
-    white = white_of_arrays(images["train"])
+    white = white_of_parts(images, given)
     if given is None:
         check_same_range(images)
     tensors = {
         # None for train raises if its range is not clear.
         part: to_uint8_images(
-            each, layout, channels, part, white=given if part == "train" else given or white
+            each, layout, channels, part, white=given if part == "train" else white
         )
         for part, each in images.items()
     }
@@ -290,7 +290,7 @@ def read_arrays(
     layout = options.layout if layout is None else layout
     images_of = {part: pair[0] for part, pair in pairs.items()}
     tensors = _pixels_of_parts(images_of, layout, channels or 1, options.white)
-    white = options.white or white_of_arrays(images)
+    white = white_of_parts(images_of, options.white)
     options = options.updated({"layout": layout_of(images, tensors["train"])})
     found = {part: list_labels(pair[1]) for part, pair in pairs.items()}
     labels_of = {part: labels for part, (labels, _) in found.items()}
