@@ -114,6 +114,20 @@ def test_a_record_that_cannot_be_written_costs_only_the_record(tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "history.csv", "checkpoints"}
 
 
+def test_a_run_that_cannot_be_described_costs_only_the_record(tmp_path: Path) -> None:
+    class NoText(nn.Linear):
+        def __repr__(self) -> str:
+            raise RuntimeError("no text")
+
+    learner = Learner(
+        DATA, NoText(4, 2), choices={"batch_size": 20, "probe": "off"}, folder=tmp_path, quiet=True
+    )
+    with pytest.warns(FlambeauWarning, match="run-not-recorded.*RuntimeError: no text"):
+        learner.fit(1)
+    assert len(learner.history.rows) == 1
+    assert not (tmp_path / "run.json").exists()
+
+
 def test_models_with_one_plan_have_other_digests(tmp_path: Path) -> None:
     nets = [nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 2)) for act in (nn.ReLU(), nn.Tanh())]
     for name, net in zip("ab", nets, strict=True):

@@ -60,8 +60,14 @@ class RunRecord(Callback):
             "process": os.getpid(),
             "first_step": state.position.step,
         }
-        self._record = {**_facts(state), "fits": [*earlier, fit]}
         self._warns = True
+        try:
+            facts = _facts(state)
+        except Exception as error:  # noqa: BLE001 - such as the repr of a user's model
+            self._record = {}
+            self._warn(f"The run cannot be described ({type_and_first_line(error)}).")
+            return
+        self._record = {**facts, "fits": [*earlier, fit]}
         self._write(state)
 
     def on_fit_end(self, state: TrainState) -> None:
@@ -90,15 +96,18 @@ class RunRecord(Callback):
         try:
             replace_text(path, text)
         except StorageError as error:
-            if not self._warns:
-                return
-            self._warns = False  # once per fit
-            warnings.warn(
-                f"[run-not-recorded] {error} Training continues; `flambeau runs` will lack this "
-                "run's data, machine and commit.",
-                FlambeauWarning,
-                stacklevel=2,
-            )
+            self._warn(str(error))
+
+    def _warn(self, what: str) -> None:
+        if not self._warns:
+            return
+        self._warns = False  # once per fit
+        warnings.warn(
+            f"[run-not-recorded] {what} Training continues; `flambeau runs` will lack this run's "
+            "data, machine and commit.",
+            FlambeauWarning,
+            stacklevel=3,
+        )
 
 
 def _facts(state: TrainState) -> dict[str, Any]:
