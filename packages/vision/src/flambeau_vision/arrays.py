@@ -68,16 +68,15 @@ def white_of_parts(images: Mapping[str, Any], given: White | None) -> White | No
     """
     if given is not None:
         return given
-    found = {
-        part: white for part, each in images.items() if (white := white_of_arrays(each)) is not None
-    }
+    known: dict[str, White | None] = {part: white_of_arrays(each) for part, each in images.items()}
+    found: dict[str, White] = {part: white for part, white in known.items() if white is not None}
     if "train" not in found and len(set(found.values())) > 1:
         ranges = ", ".join(f"those of {part} in 0..{white}" for part, white in found.items())
         raise InputError(
             f"Images of floats have different ranges: {ranges}. Scale all parts by one factor, or "
             "give uint8 pixels."
         )
-    return found.get("train", next(iter(found.values()), None))
+    return found["train"] if "train" in found else next(iter(found.values()), None)
 
 
 def largest_of_rows(images: Mapping[str, Any]) -> dict[int, float]:
