@@ -54,6 +54,18 @@ def test_a_limit_is_met_or_missed(toy: Any) -> None:
     assert outcome_of(toy(10.5)).verdict == "MISSED"
 
 
+def test_one_pair_of_a_figure_with_noise_is_not_compared_with_its_limit(toy: Any) -> None:
+    for overhead in (5.0, 10.5):
+        case = toy(overhead)
+        [comparison] = case.comparisons(SIZE)
+        once = replace(SIZE, pairs=1, floor_pairs=1)
+        [outcome] = judge(case, measure_pairs(case, comparison, once))
+        assert outcome.verdict == "one pair"
+        # A count has no noise, and no floor.
+        [outcome] = judge(case, measure_pairs(case, comparison, replace(once, floor_pairs=0)))
+        assert outcome.verdict == ("met" if overhead == 5.0 else "MISSED")
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [

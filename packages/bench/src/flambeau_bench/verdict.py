@@ -9,7 +9,7 @@ from flambeau_bench.case import Case, Criterion, Gate
 from flambeau_bench.interval import Interval, median_interval
 from flambeau_bench.pairing import MeasuredPairs, Pair
 
-VERDICTS = ("met", "MISSED", "no limit", "GATE FAILED", "INVALID")
+VERDICTS = ("met", "MISSED", "no limit", "one pair", "GATE FAILED", "INVALID")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def judge(case: Case, measured: MeasuredPairs) -> list[Outcome]:
         interval = median_interval([criterion.value(p.baseline, p.candidate) for p in valid])
         floor = _floor(criterion, valid_pairs(measured.floor))
         verdict = compare_with_limit(criterion, interval, floor)
+        if measured.floor and len(valid) == 1 and verdict != "no limit":
+            verdict = "one pair"  # of a figure with noise: it has no interval
         outcomes.append(Outcome(criterion, gate, interval, floor, verdict, invalid))
     return outcomes
 

@@ -99,7 +99,7 @@ class CallbackScaling(Case):
     name: ClassVar = "callback-scaling"
     question: ClassVar = "What does a callback cost per event, whether it uses the event or not?"
     sizes: ClassVar = {
-        "quick": Size("quick", {"steps": 1_000}),
+        "quick": Size("quick", {"steps": 1_000}, pairs=1, floor_pairs=1),
         "cpu": Size("cpu", {"steps": 2_000}, pairs=21, floor_pairs=21),
         "gpu": Size("gpu", {"steps": 2_000}, pairs=21, floor_pairs=21, device="cuda"),
     }

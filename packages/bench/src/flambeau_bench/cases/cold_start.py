@@ -37,7 +37,7 @@ class ColdStart(Case):
     name: ClassVar = "cold-start"
     question: ClassVar = "How long does a new process take to import, and to its first step?"
     sizes: ClassVar = {
-        "quick": Size("quick", {}, pairs=5, floor_pairs=5),
+        "quick": Size("quick", {}, pairs=1, floor_pairs=1),
         "cpu": Size("cpu", {}, pairs=15, floor_pairs=15),
         "gpu": Size("gpu", {}, pairs=11, floor_pairs=11, device="cuda"),
     }

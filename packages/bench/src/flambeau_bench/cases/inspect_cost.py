@@ -39,7 +39,7 @@ class InspectCost(Case):
             "quick",
             {"train": 64, "valid": 16, "batch_size": 16, "every": 2, "steps": 4},
             pairs=1,
-            floor_pairs=0,
+            floor_pairs=1,
         ),
         "cpu": Size(
             "cpu",

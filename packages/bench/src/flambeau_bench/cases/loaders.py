@@ -78,7 +78,7 @@ class Loaders(Case):
     name: ClassVar = "loaders"
     question: ClassVar = "How much faster is an epoch from memory than with a DataLoader?"
     sizes: ClassVar = {
-        "quick": Size("quick", {"table_rows": 20_480, "images": 10_240}),
+        "quick": Size("quick", {"table_rows": 20_480, "images": 10_240}, pairs=1, floor_pairs=1),
         "cpu": Size("cpu", {"table_rows": 200_000, "images": 50_000}),
     }
 

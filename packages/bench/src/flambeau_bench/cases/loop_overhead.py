@@ -110,7 +110,7 @@ class LoopOverhead(Case):
     name: ClassVar = "loop-overhead"
     question: ClassVar = "How much longer does a step take than in a hand-written loop?"
     sizes: ClassVar = {
-        "quick": Size("quick", {"steps": 40}),
+        "quick": Size("quick", {"steps": 20}, pairs=1, floor_pairs=1),
         # Short runs and many pairs: the speed of a shared machine changes by a tenth within a
         # second; 11 pairs of 1,000 steps gave ±40 µs, 201 pairs of 100 steps ±2.
         "cpu": Size("cpu", {"steps": 20}, pairs=201, floor_pairs=201),

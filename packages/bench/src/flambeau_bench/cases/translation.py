@@ -75,7 +75,7 @@ class Translation(Case):
                 "smallest": 8,
                 "largest": 32,
             },
-            pairs=3,
+            pairs=1,
             floor_pairs=1,
         ),
         "cpu": Size(

@@ -52,7 +52,7 @@ class VisionFit(Case):
         "quick": Size(
             "quick",
             {"train": 6_000, "valid": 2_000, "epochs": 1, "batch_size": 128, "thousandths": 100},
-            pairs=3,
+            pairs=1,
             floor_pairs=1,
         ),
         "cpu": Size(
