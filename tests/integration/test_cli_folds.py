@@ -133,6 +133,7 @@ def test_images_too(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--seeds", 2), "--seeds 2 is the number of models for each fold"),
+        (("--fold-workers", 2), "--fold-workers 2 is the number of processes"),
         (("--folds", 2, "--minutes", 1), "--minutes 1 cannot be used with --folds"),
         (("--folds", 1), "k=1 folds are too few"),
         (("--folds", 2, "--seeds", 0), "number of models for each fold"),

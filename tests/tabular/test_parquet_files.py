@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from flambeau.errors import InputError
+from flambeau_tabular import TabularData
 from flambeau_tabular.columns import (
     TableSpec,
     infer_kinds,
@@ -128,3 +130,12 @@ def test_take_reads_only_the_blocks_with_the_rows(tmp_path: Path) -> None:
     )
     source.take([260, 261, 999])
     assert read == [[2, 7], [2, 7]]
+
+
+def test_data_of_a_file_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": range(30), "y": [0, 1, 1] * 10})
+    frame.to_parquet(tmp_path / "rows.parquet")
+    data = TabularData.from_parquet(tmp_path / "rows.parquet", "y", valid=0.2)
+    again = pickle.loads(pickle.dumps(data))
+    assert again.facts() == data.facts()
+    assert list(again.raw("valid")) == list(data.raw("valid"))

@@ -23,6 +23,7 @@ from flambeau.cli.data_arguments import (
 )
 from flambeau.cli.fold_fit import (
     FoldCount,
+    FoldWorkers,
     SeedCount,
     fit_folds,
     fold_arguments,
@@ -85,6 +86,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     minutes: Minutes = None,
     folds: FoldCount = None,
     seeds: SeedCount = None,
+    fold_workers: FoldWorkers = None,
     inspect_every: InspectEvery = None,
     out: OutputFolder = None,
     start: StartExport = None,
@@ -116,8 +118,10 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     own = {"task": task, "lr": lr, "epochs": epochs, "steps": steps}
     own["evaluate_every"] = evaluate_every
     choices = parse_choices(settings or []) | without_none(own)
-    of_folds = fold_arguments(folds, seeds, recipe, minutes)
-    of_folds = of_folds if resume is None else saved_arguments(resume)
+    if resume is None:
+        of_folds = fold_arguments(folds, seeds, recipe, minutes, fold_workers)
+    else:
+        of_folds = saved_arguments(resume, fold_workers)
     _check_inspect(inspect_every, of_folds)
     if resume is not None:
         folder = run_of(resume) if of_folds is None else resume

@@ -25,12 +25,22 @@ SeedCount = Annotated[
 ]
 """The option ``--seeds``."""
 
+FoldWorkers = Annotated[
+    int | None,
+    typer.Option(help="With --folds: processes that train models at the same time; 0 by default."),
+]
+"""The option ``--fold-workers``."""
+
 OUT_OF_FOLD = "out_of_fold.csv"
 """The file with the predictions for held-out rows, in the folder of a run."""
 
 
 def fold_arguments(
-    folds: int | None, seeds: int | None, recipe: str | None, minutes: float | None
+    folds: int | None,
+    seeds: int | None,
+    recipe: str | None,
+    minutes: float | None,
+    workers: int | None = None,
 ) -> dict[str, Any] | None:
     """Return the arguments of ``learner.fit_folds``; None to train one model.
 
@@ -42,23 +52,30 @@ def fold_arguments(
             raise ArgumentError(
                 f"--seeds {seeds} is the number of models for each fold. Give --folds too."
             )
+        if workers is not None:
+            raise ArgumentError(
+                f"--fold-workers {workers} is the number of processes that train the models of "
+                "folds. Give --folds too."
+            )
         return None
     if minutes is not None:
         raise ArgumentError(
             f"--minutes {minutes:g} cannot be used with --folds, because all models are trained "
             "alike. Give --epochs or --steps."
         )
-    return {"k": folds, "seeds": 1 if seeds is None else seeds, "recipe": recipe or "fit"}
+    found = {"k": folds, "seeds": 1 if seeds is None else seeds, "recipe": recipe or "fit"}
+    return {**found, "num_workers": workers or 0}
 
 
-def saved_arguments(folder: Path) -> dict[str, Any] | None:
+def saved_arguments(folder: Path, workers: int | None = None) -> dict[str, Any] | None:
     """Return the arguments with which ``fit_folds`` wrote to ``folder``; None if it did not."""
     from flambeau.learner.fold_record import read_record
 
     saved = read_record(folder)
     if saved is None:
         return None
-    return {"k": saved["k"], "seeds": saved["seeds"], "recipe": saved["recipe"], "resume": True}
+    found = {"k": saved["k"], "seeds": saved["seeds"], "recipe": saved["recipe"], "resume": True}
+    return {**found, "num_workers": workers or 0}
 
 
 def fit_folds(learner: Learner, folder: Path, arguments: Mapping[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -24,6 +26,12 @@ from flambeau.global_rng import TemporarySeed
 from flambeau.learner.build import BuiltPlan
 from flambeau.learner.fold_record import check_folder
 from flambeau.learner.fold_result import FoldMember, FoldResult, HeldOut, targets_of
+from flambeau.learner.fold_workers import (
+    FoldJob,
+    check_num_workers,
+    plan_of_workers,
+    train_in_workers,
+)
 from flambeau.learner.recipe_methods import RECIPES
 from flambeau.learner.setup import Setup
 from flambeau.plan import Plan
@@ -51,6 +59,7 @@ class FoldRequest:
         recipe: A name in ``RECIPES``.
         arguments: Arguments of that method, those that were given.
         resume: Whether to continue what is in the learner's folder.
+        num_workers: Number of processes that train models at the same time; 0 for none.
     """
 
     k: int | Sequence[Split]
@@ -58,6 +67,7 @@ class FoldRequest:
     recipe: str = "fit"
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     resume: bool = False
+    num_workers: int = 0
 
 
 def seeds_of(seeds: object, first: int) -> tuple[int, ...]:
@@ -81,7 +91,7 @@ def seeds_of(seeds: object, first: int) -> tuple[int, ...]:
 
 
 def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> FoldResult:
-    """Train the models one after another and return their held-out predictions.
+    """Train the models, one after another or in workers, and return held-out predictions.
 
     Args:
         setup: The setup of the learner.
@@ -90,7 +100,8 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
 
     Raises:
         ArgumentError: The recipe is unknown, or the folder contains something else.
-        InputError: Several processes run, or the data cannot be split anew.
+        InputError: Several processes run, or the data cannot be split anew, or cannot be sent to
+            worker processes.
     """
     if request.recipe not in RECIPES:
         known = did_you_mean(request.recipe, RECIPES)
@@ -100,13 +111,37 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
             "fit_folds runs in one process, but several were launched. Launch one, or train each "
             "of data.folds(k) with a learner of its own."
         )
+    check_num_workers(request.num_workers, setup.plan)
     folds = setup.data.folds(request.k, seed=setup.seed)
     keys = {key: getattr(request, key) for key in ("seeds", "recipe", "arguments")}
     k = None if isinstance(request.k, Sequence) else request.k
     check_folder(setup, folds, {"k": k, **keys}, resume=request.resume)
+    with _root_of(setup, request) as root:
+        training = _Training(setup, new_member, request, len(folds), root)
+        if request.num_workers:
+            try:
+                training.train_in_workers(folds)
+            except BaseException as error:
+                _add_resume_note(error, setup)
+                raise
+        return _result(setup, request, folds, training)
+
+
+@contextmanager
+def _root_of(setup: Setup, request: FoldRequest) -> Generator[Path | None]:
+    """Yield the folder of the models; for workers without one a temporary folder."""
+    if setup.folder is None and request.num_workers:
+        with TemporaryDirectory(prefix="flambeau-folds-") as name:
+            yield Path(name)
+    else:
+        yield setup.folder
+
+
+def _result(
+    setup: Setup, request: FoldRequest, folds: Sequence[Data], training: _Training
+) -> FoldResult:
     members: list[FoldMember] = []
     held_out: list[HeldOut] = []
-    training = _Training(setup, new_member, request, len(folds))
     for number, data in enumerate(folds, start=1):
         try:
             own, rows = training.fit_fold(number, data)
@@ -114,11 +149,7 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
             error.add_note(
                 f"This was a model of fold {number}; the learner's own model is not trained."
             )
-            if setup.folder is not None:
-                error.add_note(
-                    "The models that were finished are kept. Continue with the same call and "
-                    f"resume=True; the folder is {setup.folder}."
-                )
+            _add_resume_note(error, setup)
             raise
         members += own
         held_out.append(rows)
@@ -132,6 +163,14 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
     )
 
 
+def _add_resume_note(error: BaseException, setup: Setup) -> None:
+    if setup.folder is not None:
+        error.add_note(
+            "The models that were finished are kept. Continue with the same call and resume=True; "
+            f"the folder is {setup.folder}."
+        )
+
+
 class _Training:
     """Trains the models of the folds.
 
@@ -140,14 +179,65 @@ class _Training:
         new_member: Returns the learner of one model.
         request: What to train.
         n_folds: Number of folds.
+        root: Folder of the folders of the models; None writes nothing.
     """
 
     def __init__(
-        self, setup: Setup, new_member: NewMember, request: FoldRequest, n_folds: int
+        self,
+        setup: Setup,
+        new_member: NewMember,
+        request: FoldRequest,
+        n_folds: int,
+        root: Path | None,
     ) -> None:
         self.setup, self.new_member = setup, new_member
-        self.request, self.n_folds = request, n_folds
+        self.request, self.n_folds, self.root = request, n_folds, root
         self.plan: Plan | None = None
+        self._trained: set[Path] = set()  # by workers
+
+    def train_in_workers(self, folds: Sequence[Data]) -> None:
+        """Train all models whose folders lack their weights, several at the same time."""
+        workers = self.request.num_workers
+        self.plan = plan_of_workers(self.setup.plan, workers)
+        jobs: list[FoldJob] = []
+        for fold, data in enumerate(folds, start=1):
+            for seed in self.request.seeds:
+                folder = self._folder(fold, seed)
+                if folder is None or (folder / WEIGHTS).is_file():
+                    continue
+                jobs.append(self._job(fold, data, seed, folder, is_examined=bool(jobs)))
+        count = 0
+
+        def done(job: FoldJob) -> None:
+            nonlocal count
+            count += 1
+            self._trained.add(job.folder)
+            if not self.setup.quiet:
+                where = f"fold {job.fold} of {self.n_folds}, seed {job.seed}"
+                ProgressBar.write_line(f"Trained {where} ({count} of {len(jobs)})")
+
+        if jobs:
+            train_in_workers(jobs, workers, done)
+
+    def _job(self, fold: int, data: Data, seed: int, folder: Path, *, is_examined: bool) -> FoldJob:
+        member = self.new_member(data, self.plan, seed, None, None)
+        given = member._given  # pyright: ignore[reportPrivateUsage]
+        return FoldJob(
+            fold=fold,
+            data=data,
+            plan=member.plan.to_json(),
+            seed=seed,
+            folder=folder,
+            model=given.model,
+            task=given.task,
+            training=member.training,
+            callbacks=tuple(member.callbacks),
+            request=self.request,
+            is_examined=is_examined,
+        )
+
+    def _folder(self, fold: int, seed: int) -> Path | None:
+        return None if self.root is None else self.root / f"fold-{fold}-seed-{seed}"
 
     def fit_fold(self, fold: int, data: Data) -> tuple[list[FoldMember], HeldOut]:
         """Train the models of one fold, and return them and their held-out predictions.
@@ -161,12 +251,12 @@ class _Training:
         targets: list[Batch] = []
         shared: BuiltPlan | None = None
         for seed in self.request.seeds:
-            name, root = f"fold-{fold}-seed-{seed}", self.setup.folder
-            folder = None if root is None else root / name
+            folder = self._folder(fold, seed)
             learner = self.new_member(data, self.plan, seed, folder, shared)
-            if not self.setup.quiet:
+            quiet = self.setup.quiet or folder in self._trained
+            if not quiet:
                 ProgressBar.write_line(f"Fold {fold} of {self.n_folds}, seed {seed}")
-            _train(learner, self.request, folder, quiet=self.setup.quiet)
+            train_member(learner, self.request, folder, quiet=quiet)
             found, targets, scores = _held_out(learner)
             averages.append(found)
             members.append(_member_of(learner, fold, folder, scores))
@@ -188,8 +278,17 @@ def with_measured(plan: Plan, measured: Plan) -> Plan:
     return plan.with_choice(measured["probe"])
 
 
-def _train(learner: Learner, request: FoldRequest, folder: Path | None, *, quiet: bool) -> None:
-    """Train one model; a finished one is loaded, an interrupted one continued."""
+def train_member(
+    learner: Learner, request: FoldRequest, folder: Path | None, *, quiet: bool
+) -> None:
+    """Train one model; a finished one is loaded, an interrupted one continued.
+
+    Args:
+        learner: The untrained learner of the model.
+        request: What to train.
+        folder: Folder of the model; None writes nothing.
+        quiet: Whether to print nothing.
+    """
     averages_of(learner.task)  # refuses a task without averages before anything is trained
     if folder is not None and (folder / WEIGHTS).is_file():
         learner.load(folder / WEIGHTS)

@@ -235,6 +235,7 @@ class Learner(RecipeMethods, InspectionMethods):
         steps: int | None = None,
         lr: float | None = None,
         resume: bool = False,
+        num_workers: int = 0,
     ) -> FoldResult:
         """Train a new model on each fold of the train and valid samples, and with each seed.
 
@@ -251,19 +252,23 @@ class Learner(RecipeMethods, InspectionMethods):
             lr: As for this method.
             resume: Continue what an interrupted call with the same arguments left in the folder of
                 the learner. Without a folder nothing is written.
+            num_workers: Processes that train models at the same time, on a CPU; they share its
+                cores. 0 trains one model after another.
 
         Returns:
             Predictions for the samples that were held out, their scores with intervals, and the
             ensemble of the models.
 
         Raises:
-            InputError: The data cannot be split anew, or the learner's module is already trained.
+            InputError: The data cannot be split anew or sent to workers, or the learner's module
+                is already trained.
         """
         from flambeau.learner.fold_runs import FoldRequest, fit_folds, seeds_of
 
         given = {"epochs": epochs, "steps": steps, "lr": lr}
         arguments = {name: value for name, value in given.items() if value is not None}
-        request = FoldRequest(k, seeds_of(seeds, self.seed), recipe, arguments, resume)
+        found = seeds_of(seeds, self.seed)
+        request = FoldRequest(k, found, recipe, arguments, resume, num_workers)
         return fit_folds(self._setup(), self._member, request)
 
     def _member(

@@ -83,6 +83,9 @@ class ParquetTable:
         self._path = path
         self._names = names or [each for each in schema.names if each not in index]
 
+    def __reduce__(self) -> tuple[type[ParquetTable], tuple[Path, list[str]]]:
+        return ParquetTable, (self._path.absolute(), self._names)  # an open file is not copied
+
     @property
     def column_names(self) -> list[str]:
         """Names of the columns in their order."""

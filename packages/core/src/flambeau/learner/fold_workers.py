@@ -1,0 +1,166 @@
+"""``train_in_workers``: train models of folds in several processes at the same time.
+
+Each process trains whole models with the code of a single fit and leaves the weights in the folder
+of the model, from which the calling process reads them as after an interruption.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from flambeau.data.data import Data
+from flambeau.device import usable_cores
+from flambeau.errors import ArgumentError, InputError
+from flambeau.plan import Plan
+from flambeau.task.task import Task
+from flambeau.training.events import Callback
+from flambeau.training.options import TrainingOptions
+from flambeau.wording import count_of, first_line
+
+if TYPE_CHECKING:
+    from flambeau.learner.fold_runs import FoldRequest
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """A model of ``fit_folds``, as a worker process receives it.
+
+    Attributes:
+        fold: Number of the fold, from 1.
+        data: The data of the fold.
+        plan: The plan as JSON values.
+        seed: Seed of the model.
+        folder: Folder of its run.
+        model: Untrained module of the user; None if the plan names it.
+        task: Task of the user; None if the plan names it.
+        training: Training options.
+        callbacks: Callbacks of the user.
+        request: What to train.
+        is_examined: Whether the data were examined for another model.
+    """
+
+    fold: int
+    data: Data
+    plan: Mapping[str, Any]
+    seed: int
+    folder: Path
+    model: nn.Module | None
+    task: Task | None
+    training: TrainingOptions
+    callbacks: Sequence[Callback]
+    request: FoldRequest
+    is_examined: bool
+
+
+def check_num_workers(num_workers: object, plan: Plan) -> None:
+    """Check the number of worker processes.
+
+    Raises:
+        ArgumentError: It is not a whole number, or negative.
+        InputError: The models train on an accelerator, which they would share.
+    """
+    if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
+        raise ArgumentError(
+            f"num_workers is {num_workers!r:.60}, but must be a whole number of processes; 0 "
+            "trains one model after another."
+        )
+    device = plan.values.get("device", "cpu")
+    if num_workers and not str(device).startswith("cpu"):
+        raise InputError(
+            f"num_workers={num_workers} trains several models at the same time, but they would "
+            f"share one device ({device}). Use num_workers=0, or choices={{'device': 'cpu'}}."
+        )
+
+
+def plan_of_workers(plan: Plan, num_workers: int) -> Plan:
+    """Return the plan of models that train at the same time.
+
+    They share the cores, and what would be measured of the machine says little meanwhile.
+    """
+    threads = max(1, usable_cores() // num_workers)
+    why = f"{count_of(num_workers, 'worker')} of fit_folds share the cores of this process."
+    for key, value in (("num_threads", threads), ("probe", "off")):
+        if key in plan and plan[key].source != "user":
+            plan = plan.with_choice(replace(plan[key], value=value, reason=why, source="rule"))
+    return plan
+
+
+def train_in_workers(
+    jobs: Sequence[FoldJob], num_workers: int, done: Callable[[FoldJob], None]
+) -> None:
+    """Train the models; afterwards the folder of each has its weights.
+
+    Args:
+        jobs: The models.
+        num_workers: Number of processes.
+        done: Called with each model that has been trained.
+
+    Raises:
+        InputError: Data, model, task, options or callbacks cannot be sent to another process, or a
+            worker process ended.
+    """
+    contents = [_pickled(job) for job in jobs]
+    # Not forked: a forked process cannot compute gradients if its parent has.
+    executor = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=get_context("spawn"))
+    try:
+        futures: dict[Future[None], FoldJob] = {
+            executor.submit(_train_job, content): job
+            for content, job in zip(contents, jobs, strict=True)
+        }
+        for future in as_completed(futures):
+            job = futures[future]
+            try:
+                future.result()
+            except BrokenProcessPool as error:
+                raise InputError(
+                    "A worker process of fit_folds ended unexpectedly. In a script, call fit_folds "
+                    "under `if __name__ == '__main__':`, because each worker imports the script; "
+                    "or the memory was not enough for several models: use a lower num_workers."
+                ) from error
+            except BaseException as error:
+                error.add_note(f"This was a model of fold {job.fold}, with seed {job.seed}.")
+                raise
+            done(job)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _pickled(job: FoldJob) -> bytes:
+    try:
+        return pickle.dumps(job)
+    except Exception as error:
+        raise InputError(
+            f"The model of fold {job.fold} cannot be sent to a worker process: {first_line(error)} "
+            "Functions and classes of data, model, task and callbacks must be importable by name, "
+            "not lambdas or local ones. Or train one model after another: num_workers=0."
+        ) from error
+
+
+def _train_job(content: bytes) -> None:
+    """Train one model in a worker process."""
+    from flambeau.learner.fold_runs import train_member
+    from flambeau.learner.learner import Learner
+
+    job: FoldJob = pickle.loads(content)
+    learner = Learner(
+        job.data,
+        job.model,
+        task=job.task,
+        plan=Plan.from_json(job.plan),
+        training=job.training,
+        callbacks=job.callbacks,
+        seed=job.seed,
+        folder=job.folder,
+        quiet=True,
+    )
+    learner._examined = job.is_examined  # pyright: ignore[reportPrivateUsage]
+    train_member(learner, job.request, job.folder, quiet=True)
