@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flambeau import Learner, Predictor, Split
 from flambeau.errors import FlambeauWarning, InputError, PlanError
@@ -177,6 +178,30 @@ def test_the_user_sets_the_scale(read: Callable[..., ImageData]) -> None:
     for value in (2, "1", True, 0):
         with pytest.raises(InputError, match=r"white=.* is invalid"):
             ImageOptions(white=value)  # pyright: ignore[reportArgumentType]
+
+
+def test_pillow_images_of_floats_have_the_scale_of_train() -> None:
+    def pillow(images: Any) -> list[Any]:
+        return [Image.fromarray(image[:, :, 0]) for image in images]
+
+    assert pillow(UNIT)[0].mode == "F"
+    dark = Image.fromarray(DARK[:, :, 0])
+    for images, white in ((UNIT, 1), (FULL, 255)):
+        data = from_items(pillow(images))
+        assert data.facts()["white"] == white
+        learner = learner_of(data)
+        expected = DARK[:, :, :1] * (255 if white == 1 else 1)
+        assert np.array_equal(encoded(learner, dark), expected)
+        item = np.asarray(data.raw("train")[0]).squeeze()
+        assert item.max() > 200
+    with pytest.raises(InputError, match=r"one of them is in 0..1 and the other in 0..255"):
+        from_items([*pillow(FULL[:19]), *pillow(UNIT[19:])])
+    upright = from_items(pillow(FULL))
+    turned = pillow(FULL[:1])[0]
+    turned.getexif()[0x0112] = 6  # a quarter turn
+    assert np.array_equal(
+        encoded(learner_of(upright), turned)[:, :, 0], np.rot90(FULL[0, :, :, 0], -1)
+    )
 
 
 def test_unscaled_floats_are_named_in_a_warning() -> None:

@@ -79,12 +79,21 @@ def decode(
         pixels = array_pixels(item, channels, bits, white)
         return _convert_channels(pixels, channels, item_name(item))
     if hasattr(item, "getbands"):
-        load_opened(item)  # before its orientation is read
-        return image_pixels(item, channels, item_name(item), bits)
+        name = item_name(item)
+        item = floats_as_array(item)
+        if isinstance(item, np.ndarray):
+            return _convert_channels(array_pixels(item, channels, bits, white), channels, name)
+        return image_pixels(item, channels, name, bits)
     raise InputError(
         f"An image cannot be read from a {type(item).__name__}. Give a path, the bytes of a file, "
         "an open file, a Pillow image, an array (H, W) or (H, W, C), or a tensor (C, H, W)."
     )
+
+
+def floats_as_array(item: Any) -> Any:
+    """Return a Pillow image of floats (mode F) as an upright array; others loaded, as they are."""
+    load_opened(item)  # before its orientation is read
+    return np.array(_apply_orientation(item)) if item.mode == "F" else item
 
 
 def check_decodes(item: Any) -> int:
@@ -243,12 +252,14 @@ def array_pixels(
 
 
 def in_levels(item: Any, white: White | None) -> Any:
-    """Return an array or tensor of floats as uint8 with the same axes; see `decode`.
+    """Return floats (array, tensor, Pillow image of mode F) as uint8 with the same axes.
 
     An image of a data set remains there, and is scaled when it is read.
     """
     if hasattr(item, "load_image"):
         return replace(item, white=white)
+    if hasattr(item, "getbands"):
+        item = floats_as_array(item)
     levels = _scale_to_uint8(as_array(item), item_name(item), white=white)
     return torch.from_numpy(levels) if hasattr(item, "detach") else levels
 

@@ -16,7 +16,7 @@ import numpy as np
 from flambeau.data.samples import Problem
 from flambeau.device import usable_cores
 from flambeau.errors import InputError
-from flambeau_vision.decode import as_array, check_decodes, decode, used_bits
+from flambeau_vision.decode import as_array, check_decodes, decode, floats_as_array, used_bits
 from flambeau_vision.float_scale import FloatRange, float_range
 from flambeau_vision.load_images import with_progress
 from flambeau_vision.open_image import (
@@ -25,7 +25,6 @@ from flambeau_vision.open_image import (
     file_content,
     is_file,
     item_name,
-    load_opened,
     loaded,
     register_plugins,
 )
@@ -137,8 +136,9 @@ def _read_header(item: Any) -> ImageHeader:
         with Image.open(io.BytesIO(item)) as image:
             return _with_bits(_image_header(image), bits)
     if hasattr(item, "getbands"):
-        load_opened(item)
-        return _with_bits(_image_header(item), used_bits(item))
+        item = floats_as_array(item)
+        if not isinstance(item, np.ndarray):
+            return _with_bits(_image_header(item), used_bits(item))
     height, width, channels = decode(item, white=255).shape  # the range is checked with all images
     mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
     array = as_array(item)
