@@ -69,7 +69,6 @@ class StoredTexts(LazySequence):
         self._begins, self._ends = begins, ends
         self._version = version
         self._file: IO[bytes] | None = None
-        self._process = os.getpid()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -82,27 +81,29 @@ class StoredTexts(LazySequence):
             InputError: The file was changed or removed.
         """
         begin, end = self._begins[index], self._ends[index]
-        if self._process != os.getpid():
-            # A process that was forked shares the position in an open file with its parent, and
-            # another thread of the parent may have held the lock.
-            self._file, self._process, self._lock = None, os.getpid(), Lock()
-        with self._lock:
-            file = self._opened()
-            file.seek(begin)
-            content = self._read(file, end - begin)
+        content = self._read(self._opened(), begin, end - begin)
         text = content.decode("utf-8").replace("\r\n", "\n").removeprefix("\ufeff")
         return text if text.endswith("\n") else text.removesuffix("\r") + "\n"
 
-    def _read(self, file: IO[bytes], size: int) -> bytes:
-        """Return the next bytes; one read returns at most 2 GiB."""
+    def _read(self, file: IO[bytes], begin: int, size: int) -> bytes:
+        """Return bytes of the file; one read returns at most 2 GiB."""
         parts: list[bytes] = []
         while size:
-            part = file.read(size)
+            part = self._read_at(file, begin, size)
             if not part:
                 raise InputError(f"{self._path} is shorter than when its documents were found.")
             parts.append(part)
+            begin += len(part)
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_at(self, file: IO[bytes], begin: int, size: int) -> bytes:
+        # Threads, and processes that were forked, share the position in an open file.
+        if hasattr(os, "pread"):
+            return os.pread(file.fileno(), size, begin)
+        with self._lock:  # Windows, which does not fork
+            file.seek(begin)
+            return file.read(size)
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:
@@ -124,7 +125,7 @@ class StoredTexts(LazySequence):
         return {name: each for name, each in vars(self).items() if name not in ("_file", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _file=None, _process=os.getpid(), _lock=Lock())
+        vars(self).update(state, _file=None, _lock=Lock())
 
 
 class StoredLocations(LazySequence):
