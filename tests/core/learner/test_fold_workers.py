@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from flambeau.device import usable_cores
 from flambeau.errors import ArgumentError, InputError
 from flambeau.learner import fold_workers
 from flambeau.learner.fold_result import FoldResult
-from flambeau.learner.fold_workers import check_num_workers, plan_of_workers
+from flambeau.learner.fold_workers import TorchSettings, check_num_workers, plan_of_workers
 from flambeau.training.events import Callback
 
 X = torch.randn(97, 4, generator=torch.Generator().manual_seed(0))
@@ -109,6 +110,23 @@ def test_what_a_worker_receives_gives_the_same_models(
     assert_equal(result, made.fit_folds(3, 2, epochs=2, num_workers=2))
     assert not made.history.rows
     assert not list(tmp_path.glob("flambeau-folds-*"))  # the temporary folder is gone
+
+
+def test_a_worker_has_the_settings_of_torch(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TorchSettings] = []
+    monkeypatch.setattr(TorchSettings, "apply", lambda self: seen.append(self))
+    before = TorchSettings.of_this_process()
+    torch.set_default_dtype(torch.float64)  # noqa: PLW0108 - binds self
+    try:
+        learner().fit_folds(2, epochs=1, num_workers=2)
+    finally:
+        torch.set_default_dtype(before.dtype)
+    assert seen == [replace(before, dtype=torch.float64)] * 2
+    monkeypatch.undo()
+    seen[0].apply()
+    assert TorchSettings.of_this_process() == seen[0]
+    before.apply()
+    assert TorchSettings.of_this_process() == before
 
 
 def test_finished_models_are_not_trained_again(

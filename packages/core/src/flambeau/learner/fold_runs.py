@@ -28,6 +28,7 @@ from flambeau.learner.fold_record import check_folder
 from flambeau.learner.fold_result import FoldMember, FoldResult, HeldOut, targets_of
 from flambeau.learner.fold_workers import (
     FoldJob,
+    TorchSettings,
     check_num_workers,
     plan_of_workers,
     train_in_workers,
@@ -234,6 +235,7 @@ class _Training:
             callbacks=tuple(member.callbacks),
             request=self.request,
             is_examined=is_examined,
+            settings=TorchSettings.of_this_process(),
         )
 
     def _folder(self, fold: int, seed: int) -> Path | None:

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from flambeau.data.data import Data
@@ -46,6 +47,7 @@ class FoldJob:
         callbacks: Callbacks of the user.
         request: What to train.
         is_examined: Whether the data were examined for another model.
+        settings: Settings of torch for the whole process, which a new process does not have.
     """
 
     fold: int
@@ -59,6 +61,37 @@ class FoldJob:
     callbacks: Sequence[Callback]
     request: FoldRequest
     is_examined: bool
+    settings: TorchSettings
+
+
+@dataclass(frozen=True)
+class TorchSettings:
+    """Settings of torch that change the numbers of a model.
+
+    Attributes:
+        dtype: The default of floating-point tensors.
+        matmul_precision: "highest", "high" or "medium".
+        is_deterministic: Whether operators must be deterministic.
+    """
+
+    dtype: torch.dtype
+    matmul_precision: str
+    is_deterministic: bool
+
+    @classmethod
+    def of_this_process(cls) -> TorchSettings:
+        """Return the present settings."""
+        return cls(
+            torch.get_default_dtype(),
+            torch.get_float32_matmul_precision(),
+            torch.are_deterministic_algorithms_enabled(),
+        )
+
+    def apply(self) -> None:
+        """Use them in this process."""
+        torch.set_default_dtype(self.dtype)
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        torch.use_deterministic_algorithms(self.is_deterministic)
 
 
 def check_num_workers(num_workers: object, plan: Plan) -> None:
@@ -151,6 +184,7 @@ def _train_job(content: bytes) -> None:
     from flambeau.learner.learner import Learner
 
     job: FoldJob = pickle.loads(content)
+    job.settings.apply()
     learner = Learner(
         job.data,
         job.model,
