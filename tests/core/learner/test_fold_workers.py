@@ -114,9 +114,13 @@ def test_what_a_worker_receives_gives_the_same_models(
 
 def test_a_worker_has_the_settings_of_torch(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[TorchSettings] = []
-    monkeypatch.setattr(TorchSettings, "apply", lambda self: seen.append(self))
+
+    def keep(self: TorchSettings) -> None:
+        seen.append(self)
+
+    monkeypatch.setattr(TorchSettings, "apply", keep)
     before = TorchSettings.of_this_process()
-    torch.set_default_dtype(torch.float64)  # noqa: PLW0108 - binds self
+    torch.set_default_dtype(torch.float64)
     try:
         learner().fit_folds(2, epochs=1, num_workers=2)
     finally:

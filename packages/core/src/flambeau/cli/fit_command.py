@@ -28,7 +28,6 @@ from flambeau.cli.fold_fit import (
     fit_folds,
     fold_arguments,
     remove_if_nothing_trained,
-    saved_arguments,
 )
 from flambeau.cli.output_folder import OutputFolder, make_run_folder
 from flambeau.cli.plan_arguments import (
@@ -118,10 +117,7 @@ def fit(  # noqa: PLR0913, PLR0917 a command's options are its arguments
     own = {"task": task, "lr": lr, "epochs": epochs, "steps": steps}
     own["evaluate_every"] = evaluate_every
     choices = parse_choices(settings or []) | without_none(own)
-    if resume is None:
-        of_folds = fold_arguments(folds, seeds, recipe, minutes, fold_workers)
-    else:
-        of_folds = saved_arguments(resume, fold_workers)
+    of_folds = fold_arguments(folds, seeds, recipe, minutes, fold_workers, resume)
     _check_inspect(inspect_every, of_folds)
     if resume is not None:
         folder = run_of(resume) if of_folds is None else resume

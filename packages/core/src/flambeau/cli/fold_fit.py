@@ -41,12 +41,15 @@ def fold_arguments(
     recipe: str | None,
     minutes: float | None,
     workers: int | None = None,
+    resume: Path | None = None,
 ) -> dict[str, Any] | None:
-    """Return the arguments of ``learner.fit_folds``; None to train one model.
+    """Return the arguments of ``learner.fit_folds``, saved ones to resume; None for one model.
 
     Raises:
         ArgumentError: Another option cannot be combined with ``--folds``.
     """
+    if resume is not None:
+        return _saved_arguments(resume, workers)
     if folds is None:
         if seeds is not None:
             raise ArgumentError(
@@ -67,7 +70,7 @@ def fold_arguments(
     return {**found, "num_workers": workers or 0}
 
 
-def saved_arguments(folder: Path, workers: int | None = None) -> dict[str, Any] | None:
+def _saved_arguments(folder: Path, workers: int | None) -> dict[str, Any] | None:
     """Return the arguments with which ``fit_folds`` wrote to ``folder``; None if it did not."""
     from flambeau.learner.fold_record import read_record
 

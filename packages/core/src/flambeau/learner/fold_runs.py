@@ -225,6 +225,8 @@ class _Training:
         given = member._given  # pyright: ignore[reportPrivateUsage]
         return FoldJob(
             fold=fold,
+            learner=type(member),
+            train=train_member,
             data=data,
             plan=member.plan.to_json(),
             seed=seed,
@@ -258,7 +260,7 @@ class _Training:
             quiet = self.setup.quiet or folder in self._trained
             if not quiet:
                 ProgressBar.write_line(f"Fold {fold} of {self.n_folds}, seed {seed}")
-            train_member(learner, self.request, folder, quiet=quiet)
+            train_member(learner, self.request, folder, quiet)
             found, targets, scores = _held_out(learner)
             averages.append(found)
             members.append(_member_of(learner, fold, folder, scores))
@@ -280,9 +282,7 @@ def with_measured(plan: Plan, measured: Plan) -> Plan:
     return plan.with_choice(measured["probe"])
 
 
-def train_member(
-    learner: Learner, request: FoldRequest, folder: Path | None, *, quiet: bool
-) -> None:
+def train_member(learner: Learner, request: FoldRequest, folder: Path | None, quiet: bool) -> None:
     """Train one model; a finished one is loaded, an interrupted one continued.
 
     Args:

@@ -29,6 +29,7 @@ from flambeau.wording import count_of, first_line
 
 if TYPE_CHECKING:
     from flambeau.learner.fold_runs import FoldRequest
+    from flambeau.learner.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class FoldJob:
 
     Attributes:
         fold: Number of the fold, from 1.
+        learner: The class of the learner.
+        train: Trains a learner: see ``fold_runs.train_member``.
         data: The data of the fold.
         plan: The plan as JSON values.
         seed: Seed of the model.
@@ -51,6 +54,8 @@ class FoldJob:
     """
 
     fold: int
+    learner: type[Learner]
+    train: Callable[[Learner, FoldRequest, Path, bool], None]
     data: Data
     plan: Mapping[str, Any]
     seed: int
@@ -180,12 +185,9 @@ def _pickled(job: FoldJob) -> bytes:
 
 def _train_job(content: bytes) -> None:
     """Train one model in a worker process."""
-    from flambeau.learner.fold_runs import train_member
-    from flambeau.learner.learner import Learner
-
     job: FoldJob = pickle.loads(content)
     job.settings.apply()
-    learner = Learner(
+    learner = job.learner(
         job.data,
         job.model,
         task=job.task,
@@ -197,4 +199,4 @@ def _train_job(content: bytes) -> None:
         quiet=True,
     )
     learner._examined = job.is_examined  # pyright: ignore[reportPrivateUsage]
-    train_member(learner, job.request, job.folder, quiet=True)
+    job.train(learner, job.request, job.folder, True)
