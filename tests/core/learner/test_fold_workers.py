@@ -88,7 +88,6 @@ class InThisProcess:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold_workers, "ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr(fold_workers, "as_completed", lambda futures: iter(list(futures)))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +143,7 @@ def test_finished_models_are_not_trained_again(
     assert "This was a model of fold" in notes
     assert "Continue with the same call and resume=True" in notes
     trained = [path.parent.name for path in folder.glob("*/weights.safetensors")]
-    assert len(trained) == 5  # all others, as those of other processes
+    assert len(trained) == 3  # those before it
     sent: list[str] = []
     inner = fold_workers._pickled
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -146,30 +146,38 @@ def train_in_workers(
         InputError: Data, model, task, options or callbacks cannot be sent to another process, or a
             worker process ended.
     """
-    contents = [_pickled(job) for job in jobs]
+    count = min(num_workers, len(jobs))
     # Not forked: a forked process cannot compute gradients if its parent has.
-    executor = ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=get_context("spawn"))
+    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    running: dict[Future[None], FoldJob] = {}
     try:
-        futures: dict[Future[None], FoldJob] = {
-            executor.submit(_train_job, content): job
-            for content, job in zip(contents, jobs, strict=True)
-        }
-        for future in as_completed(futures):
-            job = futures[future]
-            try:
-                future.result()
-            except BrokenProcessPool as error:
-                raise InputError(
-                    "A worker process of fit_folds ended unexpectedly. In a script, call fit_folds "
-                    "under `if __name__ == '__main__':`, because each worker imports the script; "
-                    "or the memory was not enough for several models: use a lower num_workers."
-                ) from error
-            except BaseException as error:
-                error.add_note(f"This was a model of fold {job.fold}, with seed {job.seed}.")
-                raise
-            done(job)
+        for job in jobs:
+            if len(running) == count:  # the data of as many jobs are in memory
+                _finish_some(running, done)
+            running[executor.submit(_train_job, _pickled(job))] = job
+        while running:
+            _finish_some(running, done)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _finish_some(running: dict[Future[None], FoldJob], done: Callable[[FoldJob], None]) -> None:
+    """Wait for a job that runs, and remove those that have finished."""
+    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in finished:
+        job = running.pop(future)
+        try:
+            future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "A worker process of fit_folds ended unexpectedly. In a script, call fit_folds "
+                "under `if __name__ == '__main__':`, because each worker imports the script; or "
+                "the memory was not enough for several models: use a lower num_workers."
+            ) from error
+        except BaseException as error:
+            error.add_note(f"This was a model of fold {job.fold}, with seed {job.seed}.")
+            raise
+        done(job)
 
 
 def _pickled(job: FoldJob) -> bytes:
