@@ -57,6 +57,9 @@ def test_the_page_has_an_ngram_model_and_generated_text(tmp_path: Path) -> None:
     assert table.rows[0][1] == predictor.predict(prompts[0]).text
     page = found.report(tmp_path / "report.html").read_text()
     assert "5-gram (Kneser-Ney)" in page
+    assert f"{len(found):,} valid chunk" in page
+    assert f"{len(found):,} valid chunk" in str(found)
+    assert "valid sample" not in str(found)
     assert "Generated text" in page
     assert learner.interpret("train").baselines == {}
 

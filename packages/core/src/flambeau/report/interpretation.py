@@ -41,6 +41,7 @@ from flambeau.report.text_table import text_table
 from flambeau.report.top_losses import TopLoss
 from flambeau.task.task import StepContext, Task
 from flambeau.training.history import History
+from flambeau.wording import count_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,7 +188,7 @@ class Interpretation:
             for name, value in self.scores.items()
         ]
         lines = [
-            f"{len(self):,} {self.part} sample{'' if len(self) == 1 else 's'}",
+            count_of(len(self), f"{self.part} {self.task.sample_name}"),
             text_table(["score", "value", "95% interval"], rows),
         ]
         if self.predictions.kind == "classification":

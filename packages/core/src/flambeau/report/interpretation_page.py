@@ -36,7 +36,7 @@ from flambeau.report.plots_predictions import (
     scores_between_0_and_1,
 )
 from flambeau.report.top_losses import TopLoss
-from flambeau.wording import name_some
+from flambeau.wording import count_of, name_some
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,8 +92,8 @@ def make_page(found: Interpretation) -> Page:
 
 
 def _subtitle(found: Interpretation) -> str:
-    samples = "sample" if len(found) == 1 else "samples"
-    return f"{len(found):,} {found.part} {samples}, {found.created:%d %B %Y, %H:%M}"
+    samples = count_of(len(found), f"{found.part} {found.task.sample_name}")
+    return f"{samples}, {found.created:%d %B %Y, %H:%M}"
 
 
 # ---------------------------------------------------------------- scores

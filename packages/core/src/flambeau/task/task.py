@@ -86,6 +86,7 @@ class Task:
             "regression": values and targets ``(batch, values)``. Domains use further names
             ("translation"). Empty if the kind is unknown.
         ignore_index: Targets with this value do not count; None counts all.
+        sample_name: What reports call a sample.
         threshold: A label of the kind "multi_label" is predicted from this probability on: one for
             all labels, or one for each.
         ignores_sample_weight: Whether ``loss`` ignores the sample weights on purpose. Otherwise a
@@ -107,6 +108,7 @@ class Task:
     builder: str = ""
     loss_name: str = ""
     kind: str = ""
+    sample_name: str = "sample"
     ignore_index: int | None = None
     threshold: float | tuple[float, ...] = 0.5
     calibration: Mapping[str, Any] = MappingProxyType({})

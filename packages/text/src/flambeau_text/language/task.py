@@ -92,6 +92,7 @@ class LanguageModelTask(Task):
 
     builder = "language_model"
     kind = "language_model"
+    sample_name = "chunk"
     loss_name = "cross-entropy of the next token"
 
     def __init__(
