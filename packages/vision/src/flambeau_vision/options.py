@@ -13,6 +13,7 @@ from flambeau.data.ordered_names import ordered_names
 from flambeau.data.targets import Kind
 from flambeau.errors import InputError, explains_arguments
 from flambeau_vision.float_scale import White
+from flambeau_vision.pixel_format import PixelFormat
 from flambeau_vision.resize import Geometry, Interpolation, Layout, Resize, Size, parse_size
 
 Cache = Literal["memory", "disk", "files"]
@@ -113,12 +114,8 @@ class ImageOptions:
             )
         if self.size is not None:
             object.__setattr__(self, "size", parse_size(self.size))
-        if self.bits is not None and (type(self.bits) is not int or not 8 <= self.bits <= 16):
-            raise InputError(f"bits={self.bits!r} is invalid. Give a number of bits from 8 to 16.")
-        if self.white is not None and (self.white not in (1, 255) or self.white is True):
-            raise InputError(f"white={self.white!r} is invalid. Give 1 or 255.")
-        if self.layout not in (None, *get_args(Layout)):
-            raise InputError(f"Unknown layout={self.layout!r}. Choose 'HW', 'HWC' or 'CHW'.")
+        # Raises an error for a wrong value.
+        PixelFormat(16 if self.bits is None else self.bits, self.white, self.layout)
         if self.suffix is not None and "." not in self.suffix:
             raise InputError(
                 f"suffix={self.suffix!r} has no dot. Give an extension: suffix='.jpg', on the "

@@ -31,6 +31,8 @@ class PixelFormat:
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
+        if type(self.bits) is not int or not 8 <= self.bits <= 16:
+            raise InputError(f"bits={self.bits!r} is invalid. Give a number of bits from 8 to 16.")
         if self.white not in (None, *get_args(White)) or self.white is True:
             raise InputError(f"white={self.white!r} is invalid. Give 1, 255 or None.")
         if self.layout not in (None, *get_args(Layout)):
@@ -41,7 +43,7 @@ class PixelFormat:
         """Return ``given``, also from the JSON object in an export; None is the default format.
 
         Raises:
-            InputError: The object has an unknown name.
+            InputError: The object has an unknown name, or a value is invalid.
         """
         if given is None or isinstance(given, PixelFormat):
             return given or cls()

@@ -45,7 +45,7 @@ def _bits_accept(value: Any, facts: ImageFacts, values: Values) -> str | None:
 
 
 def _white(facts: ImageFacts, values: Values) -> Choice:
-    white, n = facts.get("white"), facts["n_train"]
+    white = facts.get("white")
     evidence: dict[str, Any] = {}
     largest = facts.get("float_max")
     if white is None or largest is None:
@@ -56,8 +56,9 @@ def _white(facts: ImageFacts, values: Values) -> Choice:
     else:
         evidence = {"float_max": largest}
         reason = (
-            f"The largest value of the images of floats in {n:,} train images is {largest:g}: all "
-            f"are in 0..{white}, and predictions read them in the same way."
+            "The largest value of the images of floats in train, or in the other parts if train "
+            f"has none, is {largest:g}: all are in 0..{white}, and predictions read them in the "
+            "same way."
         )
     return Choice(
         "white",
