@@ -49,9 +49,13 @@ def test_a_missed_limit_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: type
 ) -> None:
     monkeypatch.setitem(CASES, "toy", toy(11.0))
-    result = call("run", "toy", "--pairs", 1, "--out", tmp_path)
+    result = call("run", "toy", "--pairs", 2, "--out", tmp_path)
     assert result.exit_code == 1
     assert "MISSED" in result.output
+    # One pair has no interval.
+    result = call("run", "toy", "--pairs", 1, "--out", tmp_path)
+    assert result.exit_code == 0
+    assert "one pair" in result.output
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
