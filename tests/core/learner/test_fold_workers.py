@@ -78,7 +78,7 @@ class InThisProcess:
         future: Future[None] = Future()
         try:
             future.set_result(function(content))
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001 - as an executor does
             future.set_exception(error)
         return future
 

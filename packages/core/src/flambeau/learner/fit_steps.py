@@ -113,7 +113,7 @@ class FitInputs:
     settings: RunSettings
 
     def find_step(self, step: int) -> FitStep | str:
-        """Return a step, as counted by the learner, or why there is none."""
+        """Return a step, as counted by the learner, or why it cannot be found."""
         position = _position(self.components, self.settings, self.fit, step)
         if position is None:
             return f"the epochs of the train loader have changed, so that there is no step {step}"
