@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -14,8 +20,9 @@ import torch
 from torch import nn
 
 from flambeau import Learner, TensorData
+from flambeau.artefact.checkpoint_files import checkpoints_of
 from flambeau.device import usable_cores
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, TrainingError
 from flambeau.learner import fold_workers
 from flambeau.learner.fold_result import FoldResult
 from flambeau.learner.fold_workers import TorchSettings, check_num_workers, plan_of_workers
@@ -126,8 +133,9 @@ def test_a_worker_has_the_settings_of_torch(here: None, monkeypatch: pytest.Monk
         torch.set_default_dtype(before.dtype)
     assert seen == [replace(before, dtype=torch.float64)] * 2
     monkeypatch.undo()
-    seen[0].apply()
-    assert TorchSettings.of_this_process() == seen[0]
+    other = replace(seen[0], matmul_precision="high", is_deterministic=True, only_warns=True)
+    other.apply()
+    assert TorchSettings.of_this_process() == other
     before.apply()
     assert TorchSettings.of_this_process() == before
 
@@ -168,6 +176,94 @@ def test_a_worker_that_ends_is_explained(here: None, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(fold_workers, "_train_job", ends)
     with pytest.raises(InputError, match="if __name__ == '__main__'"):
         learner().fit_folds(3, num_workers=2)
+
+
+class TwoArguments(Exception):
+    """Can be pickled, but not be unpickled."""
+
+    def __init__(self, layer: str, step: int) -> None:
+        super().__init__(f"{layer} failed in step {step}")
+
+
+class Raises(Callback):
+    def on_step_end(self, state: Any) -> None:
+        raise TwoArguments("conv1", 7)
+
+
+def test_an_error_that_cannot_be_sent_is_described(here: None) -> None:
+    with pytest.raises(TrainingError, match=r"TwoArguments: conv1 failed in step 7") as caught:
+        learner(None, Raises()).fit_folds(3, num_workers=2)
+    assert isinstance(caught.value.__cause__, TwoArguments)
+
+
+def test_classes_of_a_notebook_are_refused() -> None:
+    with pytest.raises(InputError, match=r"No module named 'cell_1'.*move them to a module"):
+        fold_workers._train_job(b"ccell_1\nNet\n.")
+
+
+def test_a_process_that_may_not_start_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold_workers, "current_process", lambda: SimpleNamespace(daemon=True))
+    with pytest.raises(InputError, match="is a worker of a pool"):
+        learner().fit_folds(3, num_workers=2)
+    learner().fit_folds(2, epochs=1)
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+import torch
+from flambeau import Learner, TensorData
+from flambeau.training.events import Callback
+
+class Slow(Callback):
+    def on_step_end(self, state):
+        Path(sys.argv[1], f"pid-{os.getpid()}").touch()
+        time.sleep(0.2)
+
+if __name__ == "__main__":
+    X = torch.randn(60, 4)
+    data = TensorData.from_tensors(X, X[:, :1], valid=0.2)
+    choices = {"batch_size": 4, "lr": 0.01, "num_threads": 1, "probe": "off"}
+    learner = Learner(data, torch.nn.Linear(4, 1), choices=choices, callbacks=[Slow()],
+                      folder=sys.argv[1] + "/folds", quiet=True)
+    learner.fit_folds(2, epochs=100, num_workers=2)
+"""
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_calling_process(tmp_path: Path, sent: signal.Signals) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    parent = subprocess.Popen([sys.executable, script, tmp_path], stderr=subprocess.PIPE, text=True)
+    assert wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2)
+    parent.send_signal(sent)
+    _, said = parent.communicate(timeout=60)
+    pids = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+    assert wait_until(lambda: not any(is_running(pid) for pid in pids))
+    if sent == signal.SIGINT:  # each model has written where it was
+        assert "KeyboardInterrupt" in said
+        assert "Continue with the same call and resume=True" in said
+        folders = list(tmp_path.glob("folds/fold-*"))
+        assert len(folders) == 2
+        assert all(checkpoints_of(folder) for folder in folders)
 
 
 @pytest.mark.parametrize("given", [-1, True, 1.0, "2"])

@@ -6,12 +6,15 @@ of the model, from which the calling process reads them as after an interruption
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, current_process, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +23,7 @@ from torch import nn
 
 from flambeau.data.data import Data
 from flambeau.device import usable_cores
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, InputError, TrainingError
 from flambeau.plan import Plan
 from flambeau.task.task import Task
 from flambeau.training.events import Callback
@@ -77,11 +80,13 @@ class TorchSettings:
         dtype: The default of floating-point tensors.
         matmul_precision: "highest", "high" or "medium".
         is_deterministic: Whether operators must be deterministic.
+        only_warns: Whether one that is not gives a warning instead of an error.
     """
 
     dtype: torch.dtype
     matmul_precision: str
     is_deterministic: bool
+    only_warns: bool = False
 
     @classmethod
     def of_this_process(cls) -> TorchSettings:
@@ -90,13 +95,14 @@ class TorchSettings:
             torch.get_default_dtype(),
             torch.get_float32_matmul_precision(),
             torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
         )
 
     def apply(self) -> None:
         """Use them in this process."""
         torch.set_default_dtype(self.dtype)
         torch.set_float32_matmul_precision(self.matmul_precision)
-        torch.use_deterministic_algorithms(self.is_deterministic)
+        torch.use_deterministic_algorithms(self.is_deterministic, warn_only=self.only_warns)
 
 
 def check_num_workers(num_workers: object, plan: Plan) -> None:
@@ -104,7 +110,8 @@ def check_num_workers(num_workers: object, plan: Plan) -> None:
 
     Raises:
         ArgumentError: It is not a whole number, or negative.
-        InputError: The models train on an accelerator, which they would share.
+        InputError: The models train on an accelerator, which they would share, or this process may
+            not start others.
     """
     if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
         raise ArgumentError(
@@ -116,6 +123,11 @@ def check_num_workers(num_workers: object, plan: Plan) -> None:
         raise InputError(
             f"num_workers={num_workers} trains several models at the same time, but they would "
             f"share one device ({device}). Use num_workers=0, or choices={{'device': 'cpu'}}."
+        )
+    if num_workers and current_process().daemon:
+        raise InputError(
+            f"num_workers={num_workers} starts processes, but this one is a worker of a pool and "
+            "may not start any. Use num_workers=0."
         )
 
 
@@ -137,6 +149,8 @@ def train_in_workers(
 ) -> None:
     """Train the models; afterwards the folder of each has its weights.
 
+    At an error or Ctrl-C the models in training end after their step and write a checkpoint.
+
     Args:
         jobs: The models.
         num_workers: Number of processes.
@@ -147,8 +161,11 @@ def train_in_workers(
             worker process ended.
     """
     count = min(num_workers, len(jobs))
+    others = set(active_children())
     # Not forked: a forked process cannot compute gradients if its parent has.
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    executor = ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=_start_worker
+    )
     running: dict[Future[None], FoldJob] = {}
     try:
         for job in jobs:
@@ -157,6 +174,10 @@ def train_in_workers(
             running[executor.submit(_train_job, _pickled(job))] = job
         while running:
             _finish_some(running, done)
+    except BaseException:
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -191,10 +212,52 @@ def _pickled(job: FoldJob) -> bytes:
         ) from error
 
 
+def _start_worker() -> None:
+    """Let the calling process alone decide on Ctrl-C, and end with it, also if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
 def _train_job(content: bytes) -> None:
     """Train one model in a worker process."""
-    job: FoldJob = pickle.loads(content)
+    job = _unpickled(content)
     job.settings.apply()
+    try:
+        _train_model(job)
+    except Exception as error:
+        if _can_be_sent(error):
+            raise
+        raise TrainingError(f"{type(error).__qualname__}: {error}") from error
+
+
+def _unpickled(content: bytes) -> FoldJob:
+    try:
+        return pickle.loads(content)
+    except (AttributeError, ImportError) as error:
+        raise InputError(
+            f"A worker process cannot import what the model needs: {first_line(error)} Functions "
+            "and classes of a notebook or an interactive session exist only there: move them to a "
+            "module. Or train one model after another: num_workers=0."
+        ) from error
+
+
+def _can_be_sent(error: Exception) -> bool:
+    """Return whether the calling process can receive the error; the pool would break otherwise."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
+
+
+def _train_model(job: FoldJob) -> None:
     learner = job.learner(
         job.data,
         job.model,
