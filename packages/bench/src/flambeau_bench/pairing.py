@@ -43,13 +43,15 @@ class MeasuredPairs:
     Attributes:
         comparison: What was compared.
         floor: Pairs of the baseline with itself, measured first; they show the noise of the
-            machine.
+            machine. A single pair is compared with no limit, so it needs none.
         pairs: Pairs of the baseline with the candidate.
+        has_noise: Whether the figures vary from run to run; counts do not.
     """
 
     comparison: Comparison
     floor: tuple[Pair, ...]
     pairs: tuple[Pair, ...]
+    has_noise: bool
 
 
 def measure_pairs(
@@ -69,7 +71,8 @@ def measure_pairs(
         if not case.fresh:
             # The first run of a side fills caches and causes page faults that later runs avoid.
             measure(sides, 0)
-        progress = Progress(log, size.floor_pairs + size.pairs)
+        floor_pairs = size.floor_pairs if size.pairs > 1 else 0
+        progress = Progress(log, floor_pairs + size.pairs)
 
         def run(sides: Sequence[str], count: int) -> tuple[Pair, ...]:
             found: list[Pair] = []
@@ -78,9 +81,9 @@ def measure_pairs(
                 progress.pair_done()
             return tuple(found)
 
-        floor = run(sides[:1] * 2, size.floor_pairs)
+        floor = run(sides[:1] * 2, floor_pairs)
         pairs = run(sides, size.pairs)
-    return MeasuredPairs(comparison, floor, pairs)
+    return MeasuredPairs(comparison, floor, pairs, has_noise=size.floor_pairs > 0)
 
 
 def _pair(

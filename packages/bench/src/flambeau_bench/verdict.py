@@ -52,8 +52,8 @@ def judge(case: Case, measured: MeasuredPairs) -> list[Outcome]:
         interval = median_interval([criterion.value(p.baseline, p.candidate) for p in valid])
         floor = _floor(criterion, valid_pairs(measured.floor))
         verdict = compare_with_limit(criterion, interval, floor)
-        if measured.floor and len(valid) == 1 and verdict != "no limit":
-            verdict = "one pair"  # of a figure with noise: it has no interval
+        if measured.has_noise and len(valid) == 1 and verdict != "no limit":
+            verdict = "one pair"  # it has no interval
         outcomes.append(Outcome(criterion, gate, interval, floor, verdict, invalid))
     return outcomes
 

@@ -313,6 +313,7 @@ def tiny_learner(
     training: TrainingOptions,
     callbacks: Sequence[Callback] = (),
     device: str = "cpu",
+    bar_every_s: float = 0.5,
 ) -> Learner:
     """Return a learner with the default callbacks; its progress bar draws on a fake terminal."""
     return Learner(
@@ -334,5 +335,5 @@ def tiny_learner(
         },
         # The doctor reads a batch before the first fit, but both sides must read the same ones.
         training=replace(training, doctor=False),
-        callbacks=[ProgressBar(stream=FakeTerminal()), *callbacks],
+        callbacks=[ProgressBar(FakeTerminal(), bar_every_s), *callbacks],
     )

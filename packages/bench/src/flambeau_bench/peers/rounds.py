@@ -76,11 +76,13 @@ def measure_row(
     measured: list[MeasuredPairs] = []
     if row.overhead:
         overhead = overhead_comparison(row, peer.name)
-        measured.append(MeasuredPairs(overhead, floor, _compared(rounds, names, overhead)))
+        pairs = _compared(rounds, names, overhead)
+        measured.append(MeasuredPairs(overhead, floor, pairs, has_noise=bool(floor)))
     if peer.name != FLAMBEAU:
         against = against_comparison(row, peer.name)
         noise = () if row.overhead else floor
-        measured.append(MeasuredPairs(against, noise, _compared(rounds, names, against)))
+        pairs = _compared(rounds, names, against)
+        measured.append(MeasuredPairs(against, noise, pairs, has_noise=bool(noise)))
     return measured
 
 
