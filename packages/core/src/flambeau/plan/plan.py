@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from flambeau.atomic_write import replace_text
 from flambeau.errors import PlanError, did_you_mean, explains_arguments
 from flambeau.plan import table
 from flambeau.plan.choice import Choice
@@ -287,12 +287,13 @@ class Plan:
         return cls([from_json(entry) for entry in cast("list[object]", entries)])
 
     def save(self, path: str | Path) -> None:
-        """Write the plan to a JSON file, atomically."""
-        path = Path(path)
-        unfinished = path.with_name(f"{path.name}.unfinished")
+        """Write the plan to a JSON file, atomically.
+
+        Raises:
+            StorageError: The file cannot be written; an existing one is unchanged.
+        """
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        replace_text(Path(path), text + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -59,7 +59,7 @@ def _row(found: RunList, run: SavedRun) -> list[object]:
         "" if lr is None else value_text(lr),
         "" if batch is None else value_text(batch),
         _epochs(run),
-        ", ".join(f"{key} {value_text(value)}" for key, value in own_choices(run).items()),
+        ", ".join(f"{key} {value_text(value)}" for key, value in user_choices(run).items()),
         run.data_digest or "",
         _scores(run),
         "" if run.seconds is None else duration_text(run.seconds),
@@ -69,7 +69,7 @@ def _row(found: RunList, run: SavedRun) -> list[object]:
     ]
 
 
-def own_choices(run: SavedRun) -> dict[str, Any]:
+def user_choices(run: SavedRun) -> dict[str, Any]:
     """Return the values that the user chose, beyond those with a column of their own."""
     if run.plan is None:
         return dict(run.options)
@@ -134,7 +134,7 @@ def run_json(run: SavedRun) -> dict[str, Any]:
         "epochs": len(run.history.rows),
         "models": run.members or 1,
         "plan": dict(run.values),
-        "chosen_by_user": own_choices(run),
+        "chosen_by_user": user_choices(run),
         "options": dict(run.options),
         "data": dict(run.data),
         "data_digest": run.data_digest,

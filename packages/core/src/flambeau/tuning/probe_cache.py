@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +16,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from flambeau.atomic_write import replace_text
 from flambeau.cache_folder import default_folder
 from flambeau.data.batch import Batch
 from flambeau.device import usable_cores
+from flambeau.machine import processor
 from flambeau.tuning.probe import ProbeResult
 
 _VERSION = 1
@@ -38,7 +38,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": usable_cores(),
         "device": device.type,
     }
@@ -91,15 +91,7 @@ def store(key: str, outcome: ProbeResult, folder: Path | None = None) -> None:
     kept[key] = outcome.as_json()
     content = json.dumps({"version": _VERSION, "outcomes": kept}, indent=1)
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix="probes-", suffix=".json")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(content)
-            os.replace(unfinished, path)
-        except OSError:
-            Path(unfinished).unlink(missing_ok=True)
-            raise
+        replace_text(path, content)
 
 
 def _entries(path: Path) -> dict[str, Any]:
@@ -114,11 +106,3 @@ def _entries(path: Path) -> dict[str, Any]:
     if made.get("version") != _VERSION or not isinstance(outcomes, dict):
         return {}
     return cast("dict[str, Any]", outcomes)
-
-
-def _processor() -> str:
-    with suppress(OSError), open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
