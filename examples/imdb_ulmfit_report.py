@@ -23,8 +23,11 @@ def write_report(results: Path, page: Path) -> None:
     Args:
         results: Folder with the results of the stages.
         page: The Markdown file.
+
+    ``remarks.md`` in ``results``, which is written by hand, becomes a part of the page.
     """
-    looks = last_version(read_log(results / "looks.jsonl"))
+    every_look = read_log(results / "looks.jsonl")
+    looks = last_version(every_look)
     text = [INTRODUCTION]
     prepared = results / "prepare.json"
     if prepared.exists():
@@ -36,7 +39,11 @@ def write_report(results: Path, page: Path) -> None:
         plot(looks, page.with_suffix(".svg"))
         text += ["## Classifiers\n", table(looks) + "\n", CLASSIFIERS]
         text += [f"![Accuracy by the number of labelled reviews]({page.stem}.svg)\n"]
-        text += ["## Every look at the test reviews\n", _all_looks(looks)]
+    remarks = results / "remarks.md"
+    if remarks.exists():
+        text += [remarks.read_text()]
+    if every_look:
+        text += ["## Every look at the test reviews\n", _all_looks(every_look, looks)]
     page.write_text("\n".join(text).rstrip() + "\n")
 
 
@@ -101,6 +108,9 @@ def plot(looks: Entries, path: Path) -> None:
             axis.plot(sizes, means, f"C{color}{style}", label=name)
             axis.plot(*zip(*points, strict=True), f"C{color}.")
     axis.set(xlabel="labelled reviews", ylabel="accuracy", xscale="log")
+    numbers = sorted({entry["train_reviews"] for entry in looks})
+    axis.set_xticks(numbers, [f"{number:,}" for number in numbers])
+    axis.set_xticks([], minor=True)
     axis.grid(alpha=0.3)
     axis.legend()
     figure.savefig(path)
@@ -130,12 +140,21 @@ def _language_models(runs: Entries) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
-def _all_looks(looks: Entries) -> str:
-    rows = [["when (UTC)", "labels", "net", "seed", "commit of the recipe", "accuracy"]]
-    rows.append(["---"] * len(rows[0]))
-    for entry in looks:
+def _all_looks(every_look: Entries, looks: Entries) -> str:
+    head = [
+        "when (UTC)",
+        "labels",
+        "net",
+        "seed",
+        "commit of the recipe",
+        "accuracy",
+        "in the table",
+    ]
+    rows = [head, ["---"] * len(head)]
+    for entry in every_look:
         net, score = NETS[entry["net"]], f"{entry['accuracy']:.4f}"
         row = [entry["when"], entry["labels"], net, entry["seed"], entry["commit"], score]
+        row.append("yes" if entry in looks else "no, an earlier recipe")
         rows.append([str(each) for each in row])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
@@ -146,7 +165,7 @@ INTRODUCTION = """\
 Written by `python examples/imdb_ulmfit.py report`. An AWD-LSTM is trained on WikiText-2, then on
 train reviews of IMDb without their labels, and becomes a classifier with concat pooling, trained by
 gradual unfreezing. It is compared with the same network from random weights, which trains for the
-same time with a learning rate of its own, and with linear models of words. The settings are in
+same time with its own learning rate, and with linear models of words. The settings are in
 [`imdb_ulmfit.json`](../../examples/text_recipes/imdb_ulmfit.json), chosen on 1,000 train reviews
 ([`trials.jsonl`](ulmfit/trials.jsonl)) that no model is trained on.
 """
