@@ -417,7 +417,7 @@ def test_inspected_fits_train_the_same_weights(variant: str) -> None:
 @pytest.mark.parametrize("variant", ["import", "first step"])
 def test_cold_start_measures_new_processes(variant: str) -> None:
     case = ColdStart()
-    comparison, baseline, candidate = both(case, case.sizes["quick"], variant)
+    comparison, baseline, candidate = both(case, case.sizes["cpu"], variant)
     assert invalid_reasons(baseline, candidate, comparison.may_differ) == ""
     gate = case.gate(comparison, [(baseline, candidate)])
     assert gate.passed, gate.reason

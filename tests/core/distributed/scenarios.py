@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,10 @@ from torch import Tensor, nn
 from flambeau import Batch, Callback, Data, Learner, Task, TensorData, TrainingOptions
 from flambeau.data.split import Split
 from flambeau.distributed import processes
-from flambeau.errors import FlambeauError, InputError
+from flambeau.errors import FlambeauError, InputError, TrainingError
+from flambeau.inspect.watch.layer_statistics import GRADIENT_COLUMNS, OUTPUT_COLUMNS
+from flambeau.inspect.watch.layer_watch import LayerWatch
+from flambeau.inspect.watch.weight_watch import WEIGHT_COLUMNS
 from flambeau.task import Classification, Regression
 from flambeau.task.combined import CombinedTask
 from flambeau.training import EMA
@@ -806,6 +810,111 @@ def images(folder: Path) -> dict[str, Any]:
             changed += not torch.equal(augmented.input.float(), batch.input.float())
             seen |= dict(zip(batch.indices.tolist(), augmented.input, strict=True))
     return {"pictures": seen, "changed": changed}
+
+
+# ---------------------------------------------------------------- inspect and profile
+
+
+class Watched(Callback):
+    """Watches every step, on every rank; ``learner.inspect`` does it on rank 0."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+
+    def on_fit_start(self, state: Any) -> None:
+        self.watch = LayerWatch(state.model, n_ranks=WORLD_SIZE)
+
+    def on_step_start(self, state: Any) -> None:
+        self.watch.start_step(state.position.step)
+
+    def on_gradients_ready(self, state: Any) -> None:
+        self.watch.gradients_ready()
+
+    def on_step_end(self, state: Any) -> None:
+        self.watch.end_step(state.optimizers.values())
+
+    def on_epoch_end(self, state: Any) -> None:
+        at = GRADIENT_COLUMNS.index("gradient_rms") + len(OUTPUT_COLUMNS)
+        norm = WEIGHT_COLUMNS.index("gradient_norm")
+        for each in self.watch.read():
+            rows = {name: float(row[at]) for name, row in each.layers.items()}
+            norms = {name: float(row[norm]) for name, row in each.weights.items()}
+            self.found.append({"outputs": rows, "weights": norms, "noise": each.noise})
+
+
+def watched(folder: Path) -> dict[str, Any]:
+    """Gradients of outputs and weights in each step, and what the noise scale is computed from."""
+    watch, accumulated = Watched(), Watched()
+    learner(table(n_train=40), Net(seed=2), callbacks=[watch]).fit(1)
+    run = learner(
+        table(n_train=40),
+        Net(seed=2),
+        callbacks=[accumulated],
+        training=TrainingOptions(accumulate=2),
+    )
+    first = next(iter(run.built.components().train.batches(0)))
+    model = Net(seed=2)
+    nn.functional.cross_entropy(model(first.input), first.target).backward()
+    own = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
+    run.fit(1)
+    return {"steps": watch.found, "accumulated": accumulated.found, "own_square": own}
+
+
+def inspected(folder: Path) -> dict[str, Any]:
+    run = learner(table(n_train=40), Net(seed=2))
+    watch = run.inspect(every=1)
+    run.fit(1)
+    record = watch.record
+    steps = record.weight_series("stem.weight", "update_norm") if record.steps else {}
+    return outcome(run) | {"steps": record.steps, "updates": list(steps.values())}
+
+
+class SlowLast(Classification):
+    """The last rank takes 20 ms longer for each loss."""
+
+    def loss(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        if WORLD_SIZE > 1 and RANK == WORLD_SIZE - 1:
+            time.sleep(0.02)
+        return super().loss(outputs, batch)
+
+
+def profiled(folder: Path) -> dict[str, Any]:
+    """A profile, and a fit after it."""
+    run = learner(task=SlowLast(["a", "b", "c"]), choices={"optimizer": "adamw"})
+    found = run.profile(8, trace=folder / "trace.json")
+    run.fit_one_cycle(2)
+    return outcome(run) | {"text": str(found), "found": found}
+
+
+def exchanging(folder: Path) -> dict[str, Any]:
+    """The ranks wait 20 ms for each exchange of the sums of a step."""
+    exchange = processes.ProcessGroup.sum_over_ranks
+
+    def slow(group: Any, numbers: Sequence[float]) -> list[float]:
+        time.sleep(0.02)
+        return exchange(group, numbers)
+
+    processes.ProcessGroup.sum_over_ranks = slow
+    try:
+        found = learner(model=Net(seed=2)).profile(8)
+    finally:
+        processes.ProcessGroup.sum_over_ranks = exchange
+    return {"found": found}
+
+
+def profile_fails(folder: Path) -> dict[str, Any]:
+    """The slowest rank cannot make a profile of what it has measured."""
+    from flambeau.inspect import profile as module
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("planted")
+
+    module.changes_for = fails
+    try:
+        learner(model=Net(seed=2)).profile(4)
+    except (TrainingError, RuntimeError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {}
 
 
 def raises(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 
 HERE = Path(__file__).parent
 TOLERANCE = 1e-12
+BATCH_SIZE = 8
 
 STEPS = (
     "sgd",
@@ -336,6 +337,66 @@ def test_a_state_of_ranks_that_are_absent_is_named(tmp_path: Path) -> None:
     [warned] = resumed[0]["warned"]
     assert "task, callbacks[0] (CountsEpochs) differ between the ranks" in warned
     assert "was written by 2 ranks" in warned
+
+
+@pytest.mark.slow
+def test_layers_are_watched_as_in_one_process(tmp_path: Path) -> None:
+    one = alone("watched", tmp_path)
+    shared = runner.run(tmp_path, "watched", "inspected")
+    ranks = shared["watched"]
+    assert len(one["steps"]) == 5
+    for number, step in enumerate(one["steps"]):
+        of_ranks = [rank["steps"][number] for rank in ranks]
+        assert step["outputs"].keys() >= {"stem", "head"}
+        for name, rms in step["outputs"].items():
+            if math.isnan(rms):  # the input has no gradient
+                continue
+            # Each rank has half of the samples, with their part in the loss of the step.
+            both = math.sqrt(sum(each["outputs"][name] ** 2 for each in of_ranks) / 2)
+            assert both == pytest.approx(rms, rel=1e-5), name
+        for each in of_ranks:
+            assert each["weights"] == pytest.approx(step["weights"], rel=1e-5)
+    whole = sum(norm**2 for norm in one["accumulated"][0]["weights"].values() if norm > 0)
+    for rank in ranks:
+        small, n = rank["own_square"], 4  # two micro-batches on each of two ranks
+        expected = (n * whole - small) / (n - 1), (small - whole) / (1 - 1 / n)
+        assert rank["accumulated"][0]["noise"] == pytest.approx(expected, rel=1e-4)
+    first, second = shared["inspected"]
+    assert (first["steps"], second["steps"]) == ([0, 1, 2, 3, 4], [])  # rank 0 keeps the record
+    assert differences(first["weights"], second["weights"]) == []
+    assert first["updates"] == pytest.approx(alone("inspected", tmp_path)["updates"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_profile_is_that_of_the_slowest_rank(tmp_path: Path) -> None:
+    names = ("profiled", "exchanging", "profile_fails", "adamw")
+    shared = runner.run(tmp_path, *names)
+    first, second = shared["profiled"]
+    assert first["text"] == second["text"]
+    found = first["found"]
+    assert "This is rank 1 of 2, which works longest: " in found.notes[0]
+    assert sum(part.share for part in found.parts) == pytest.approx(100)
+    assert found.bottleneck != "communication"  # rank 0 waits, rank 1 does not
+    assert BATCH_SIZE - 1 < found.samples <= BATCH_SIZE  # of both ranks; the last batch is smaller
+    assert found.trace == tmp_path / "trace.json"
+    assert found.trace.exists()
+    for each in (first, second):  # the profile has changed nothing
+        trained = {name: each[name] for name in ("weights", "losses", "rows")}
+        assert differences(trained, shared["adamw"][0]) == []
+    for each in shared["exchanging"]:
+        found = each["found"]
+        assert found.bottleneck == "communication"
+        assert found.part("communication").seconds > 0.015
+        [change] = found.changes
+        assert (change.what, change.choices) == ("accumulate 1 → 4", {"accumulate": 4})
+        assert 2 < change.expected < 4
+        assert change.measured is None
+    assert sorted(each["error"] for each in shared["profile_fails"])[0] == "RuntimeError: planted"
+    others = [
+        each["error"] for each in shared["profile_fails"] if "Runtime" not in each["error"][:7]
+    ]
+    assert len(others) == 1
+    assert "failed: RuntimeError: planted" in others[0]
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from flambeau.inspect.watch.layer_statistics import (
     OUTPUT_COLUMNS,
     active_units,
     gradient_row,
+    norm_of,
     output_row,
 )
 from flambeau.inspect.watch.log_bins import GRADIENT_BINS, N_BINS, OUTPUT_BINS, LogBins
@@ -252,3 +253,11 @@ def test_layers_without_units_have_those_of_the_layer_before() -> None:
     assert axis.after(nn.GELU(), image) == 3
     assert axis.after(nn.ReLU(), torch.zeros(3, 4)) == 1
     assert axis.after(nn.ReLU(), torch.zeros(3)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+def test_the_norm_of_any_precision_is_float32(dtype: torch.dtype) -> None:
+    values = torch.full((300, 300), 3.0).to(dtype)
+    found = norm_of(values)
+    assert found.dtype == torch.float32
+    assert float(found) == pytest.approx(900.0, rel=1e-6)  # 65,504 is the largest square in half

@@ -122,6 +122,45 @@ def test_what_runs_side_by_side_on_the_device_counts_once() -> None:
     assert found == DeviceTimes(busy_s=6.0, copy_s=3.0, wait_s=2.0, kernels=2)
 
 
+def test_an_exchange_that_nothing_hides_is_communication() -> None:
+    found = device_times(
+        [
+            event("CUDA", "gemm", 0, 4e6),
+            event("CUDA", "ncclDevKernel_AllReduce_Sum_f32_RING_LL", 3e6, 6e6),
+            event("CUDA", "Memcpy HtoD (Pinned -> Device)", 5e6, 7e6),
+        ]
+    )
+    # Alone are the exchange from 4 to 5 and the copy from 6 to 7.
+    assert found == DeviceTimes(busy_s=7.0, copy_s=1.0, wait_s=0.0, kernels=1, exchange_s=1.0)
+    device = Accelerator(host_s=1.0, busy_s=7.0, copy_s=1.0, exchange_s=1.0)
+    measured = Measured(NO_LOADING, 7.0, 8, accelerator=device, communication_s=1.0, n_ranks=2)
+    assert seconds(measured) == pytest.approx(
+        {"transfer": 1.0, "communication": 1.0, "compute": 5.0}
+    )
+
+
+def test_communication_is_a_part_of_several_processes() -> None:
+    figures: dict[str, Any] = {"operators": 100, "operator_s": 0.001, "fixed_s": 0.5}
+    measured = Measured(
+        NO_LOADING, 2.0, 8, CodeTimes(python=0.1), communication_s=0.75, n_ranks=2, **figures
+    )
+    found = seconds(measured)
+    assert found == pytest.approx(
+        {"communication": 0.75, "Python": 0.2, "launch": 0.5, "compute": 0.55}
+    )
+    [part] = [part for part in parts_of(measured) if part.name == "communication"]
+    assert part.evidence == "gradients of 2 processes"
+    assert "communication" not in {part.name for part in parts_of(Measured(NO_LOADING, 2.0, 8))}
+
+
+def test_accumulation_shares_an_exchange() -> None:
+    """3 s per step, of which 2 s are communication: 4 × 1 s + 2 s for four times the samples."""
+    measured = Measured(NO_LOADING, 3.0, 8, communication_s=2.0, n_ranks=2)
+    change = promises.with_accumulation(measured, 2, 4)
+    assert change.expected == pytest.approx(4 * 3 / 6)
+    assert change.choices == {"accumulate": 8}
+
+
 def test_steps_that_lost_the_core_do_not_count() -> None:
     assert typical([1.0, 9.0, 1.2, 1.1, 8.0], [0, 2, 0, 0, 1]) == 1.1
     assert typical([9.0, 1.0, 8.0, 2.0, 7.0], [1, 1, 1, 1, 0]) == 2.0

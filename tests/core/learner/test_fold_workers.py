@@ -178,7 +178,7 @@ def test_a_worker_that_ends_is_explained(here: None, monkeypatch: pytest.MonkeyP
         learner().fit_folds(3, num_workers=2)
 
 
-class TwoArguments(Exception):
+class TwoArgumentsError(Exception):
     """Can be pickled, but not be unpickled."""
 
     def __init__(self, layer: str, step: int) -> None:
@@ -187,13 +187,13 @@ class TwoArguments(Exception):
 
 class Raises(Callback):
     def on_step_end(self, state: Any) -> None:
-        raise TwoArguments("conv1", 7)
+        raise TwoArgumentsError("conv1", 7)
 
 
 def test_an_error_that_cannot_be_sent_is_described(here: None) -> None:
-    with pytest.raises(TrainingError, match=r"TwoArguments: conv1 failed in step 7") as caught:
+    with pytest.raises(TrainingError, match=r"TwoArgumentsError: conv1 failed in step 7") as caught:
         learner(None, Raises()).fit_folds(3, num_workers=2)
-    assert isinstance(caught.value.__cause__, TwoArguments)
+    assert isinstance(caught.value.__cause__, TwoArgumentsError)
 
 
 def test_classes_of_a_notebook_are_refused() -> None:

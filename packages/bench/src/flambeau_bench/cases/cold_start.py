@@ -31,7 +31,8 @@ class ColdStart(Case):
     """Compare imports and first steps in new processes; an untimed run fills the file cache first.
 
     "import" compares ``import flambeau`` with ``import torch``. "first step" compares building a
-    learner and making its first step with building an optimizer and making a step by hand.
+    learner and making its first step with building an optimizer and making a step by hand, whose
+    import of torch's compiler takes seconds; the suite "quick" leaves it out.
     """
 
     name: ClassVar = "cold-start"
@@ -43,7 +44,7 @@ class ColdStart(Case):
     }
 
     def comparisons(self, size: Size) -> Sequence[Comparison]:
-        return [
+        variants = [
             Comparison(
                 "import",
                 TORCH,
@@ -71,6 +72,7 @@ class ColdStart(Case):
                 {"order_hash": "one batch"},
             ),
         ]
+        return variants[:1] if size.name == "quick" else variants
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
         if comparison.variant == "import":

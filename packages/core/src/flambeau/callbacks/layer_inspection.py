@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flambeau.callbacks.progress_bar import ProgressBar
+from flambeau.distributed import processes
 from flambeau.errors import FlambeauWarning, StorageError
 from flambeau.inspect.watch.inspection import Inspection
 from flambeau.inspect.watch.layer_record import FILE_NAME
@@ -44,7 +45,9 @@ class LayerInspection(Callback):
         self._stale = True
 
     def on_fit_start(self, state: TrainState) -> None:
-        self._watch = LayerWatch(state.model, trained_module(state.model, state.task))
+        group = processes.current()
+        n_ranks = 1 if group is None else group.world_size
+        self._watch = LayerWatch(state.model, trained_module(state.model, state.task), n_ranks)
         self.inspection.use(self._watch)
         self._stale = True
 

@@ -74,31 +74,35 @@ class ProcessGroup:
             raise self.translate_error(error) from error
         return values
 
-    def broadcast(self, value: T) -> T:
-        """Return the value of rank 0."""
+    def broadcast(self, value: T, rank: int = 0) -> T:
+        """Return the value of one rank."""
         holder: list[Any] = [value]
         try:
-            _dist.broadcast_object_list(holder, src=0)
+            _dist.broadcast_object_list(holder, src=rank)
         except RuntimeError as error:
             raise self.translate_error(error) from error
         return holder[0]
 
     def run_on_main(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on rank 0 and return its result on every rank.
+        """Run ``work`` on rank 0 and return its result on every rank; see ``run_on``."""
+        return self.run_on(0, work)
+
+    def run_on(self, rank: int, work: Callable[[], T]) -> T:
+        """Run ``work`` on one rank and return its result on every rank.
 
         Raises:
-            TrainingError: ``work`` failed; rank 0 raises the original error instead.
+            TrainingError: ``work`` failed; ``rank`` raises the original error instead.
         """
         result: tuple[T | None, str] = None, ""
-        if self.is_main:
+        if self.rank == rank:
             try:
                 result = work(), ""
             except BaseException as error:
-                self.broadcast((None, f"{type(error).__name__}: {error}"))
+                self.broadcast((None, f"{type(error).__name__}: {error}"), rank)
                 raise
-        value, failure = self.broadcast(result)
+        value, failure = self.broadcast(result, rank)
         if failure:
-            raise TrainingError(f"Process 0 failed: {failure}")
+            raise TrainingError(f"Process {rank} failed: {failure}")
         return cast("T", value)
 
     def leave(self, error: BaseException | None) -> None:

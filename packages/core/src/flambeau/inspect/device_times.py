@@ -27,12 +27,14 @@ class DeviceTimes:
         copy_s: Only copies between host and device run.
         wait_s: The host waits for the device.
         kernels: Number of kernels.
+        exchange_s: Only an exchange with other processes (NCCL) runs.
     """
 
     busy_s: float = 0.0
     copy_s: float = 0.0
     wait_s: float = 0.0
     kernels: int = 0
+    exchange_s: float = 0.0
 
 
 class DeviceTimer:
@@ -79,6 +81,7 @@ def device_times(events: Iterable[Any]) -> DeviceTimes:
     """Return the times of profiler events (``torch.autograd.profiler_util.FunctionEvent``)."""
     kernels: list[Interval] = []
     copies: list[Interval] = []
+    exchanges: list[Interval] = []
     wait_us = 0.0
     for event in events:
         interval = event.time_range.start, event.time_range.end
@@ -87,10 +90,15 @@ def device_times(events: Iterable[Any]) -> DeviceTimes:
                 wait_us += interval[1] - interval[0]
         elif not event.is_user_annotation:  # the range of a block of the host, gaps included
             between_host = "HtoD" in event.name or "DtoH" in event.name
-            (copies if between_host else kernels).append(interval)
-    busy_us = _covered(kernels + copies)
-    copy_us = busy_us - _covered(kernels)
-    return DeviceTimes(busy_us * 1e-6, copy_us * 1e-6, wait_us * 1e-6, len(kernels))
+            if event.name.startswith("nccl"):
+                exchanges.append(interval)
+            else:
+                (copies if between_host else kernels).append(interval)
+    busy_us = _covered(kernels + copies + exchanges)
+    copy_us = busy_us - _covered(kernels + exchanges)
+    exchange_us = busy_us - _covered(kernels + copies)
+    seconds = (each * 1e-6 for each in (busy_us, copy_us, wait_us))
+    return DeviceTimes(*seconds, kernels=len(kernels), exchange_s=exchange_us * 1e-6)
 
 
 def _covered(intervals: Sequence[Interval]) -> float:

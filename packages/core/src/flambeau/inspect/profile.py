@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flambeau.atomic_write import check_writable
 from flambeau.device import num_threads
+from flambeau.distributed.processes import run_on_main
 from flambeau.errors import FlambeauError
 from flambeau.inspect.profile_changes import changes_for
 from flambeau.inspect.profile_parts import parts_of
@@ -29,18 +32,32 @@ def profile(
         try_changes: Whether the changes are tried.
         trace: File for the trace of torch.profiler; None writes none.
 
+    With several processes all ranks call it and get the profile of the slowest one; changes are
+    not tried.
+
     Raises:
         InputError: The train loader returned no batch.
         StorageError: ``trace`` cannot be written; checked before the measurement.
     """
+    group = profiled.group
     if trace is not None:
-        check_writable(trace)
+        run_on_main(partial(check_writable, trace))
     with num_threads(profiled.plan.values["num_threads"]):
         found = measure_steps(profiled, steps, traced=trace is not None)
-        parts = parts_of(found.measured)
-        changes = changes_for(profiled, found, parts, try_changes=try_changes)
-    if trace is not None and not _is_written(trace, found):
-        trace = None
+        if group is None:
+            made = _profile_of(profiled, found, try_changes=try_changes)
+        else:
+            from flambeau.inspect.ranked_profile import profile_ranks
+
+            of_rank = partial(_profile_of, profiled, found, try_changes=False)
+            made = profile_ranks(group, found.measured, of_rank)
+    return made if trace is None else run_on_main(partial(_with_trace, made, trace, found))
+
+
+def _profile_of(profiled: Profiled, found: Found, *, try_changes: bool) -> Profile:
+    """Return the profile of this process."""
+    parts = parts_of(found.measured)
+    changes = changes_for(profiled, found, parts, try_changes=try_changes)
     return Profile(
         parts=parts,
         advice=ADVICE[parts[0].name],
@@ -50,20 +67,19 @@ def profile(
         samples=found.measured.samples,
         setting=_describe(profiled),
         notes=tuple(found.notes),
-        trace=trace,
     )
 
 
-def _is_written(trace: Path, found: Found) -> bool:
+def _with_trace(made: Profile, trace: Path, found: Found) -> Profile:
     """Write the trace; a note says why it could not be written, as the profile is still of use."""
     if found.timer is None:
-        return False
+        return made
     try:
         found.timer.write(trace)
     except (FlambeauError, RuntimeError) as error:
-        found.notes.append(f"The trace is not written: {first_line(error)}")
-        return False
-    return True
+        note = f"The trace is not written: {first_line(error)}"
+        return replace(made, notes=(*made.notes, note))
+    return replace(made, trace=trace)
 
 
 def _describe(profiled: Profiled) -> str:

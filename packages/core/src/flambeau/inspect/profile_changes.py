@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 from flambeau.data.worker_loader import WorkerLoader
-from flambeau.device import usable_cores
 from flambeau.errors import FlambeauError
 from flambeau.inspect import profile_promises as promises
 from flambeau.inspect.profile_result import ProfileChange, ProfilePart
@@ -57,6 +56,9 @@ def changes_for(
         return work.settings(("precision", "memory_format", "compile")) + work.threads()
     if part.name == "transfer":
         return work.data_device()
+    if part.name == "communication":
+        accumulate = profiled.settings.options.accumulate
+        return [promises.with_accumulation(found.measured, accumulate, 4)]
     if part.name == "evaluation":
         return [promises.fewer_evaluations(found.measured)]
     return [promises.code_change(found.measured, part)]
@@ -76,7 +78,7 @@ class _Changes:
 
     def workers(self) -> list[ProfileChange]:
         """Return the change to more workers that read ahead."""
-        loader, cores = self.profiled.components.train, usable_cores()
+        loader, cores = self.profiled.components.train, self.profiled.cores
         threads = self.profiled.plan.values["num_threads"]
         if not isinstance(loader, WorkerLoader) or self.profiled.changed_loader is None:
             self.found.notes.append(
@@ -116,14 +118,14 @@ class _Changes:
     def _larger_batches(self) -> list[ProfileChange]:
         """Return the change to larger batches, as far as memory and train samples allow."""
         trial, options = self.profiled.trial, self.profiled.settings.options
-        size: int = self.profiled.plan.values["batch_size"]
+        size, n_ranks = self.profiled.batch_size, self.profiled.n_ranks
         if trial is None or self.profiled.changed_loader is None or options.accumulate > 1:
             self.found.notes.append(
                 "Larger batches are not tried: "
                 + (self.profiled.why_no_trial or "the step accumulates micro-batches.")
             )
             return []
-        most = min(self.profiled.train_samples, self._fitting(trial, size))
+        most = min(self.profiled.train_samples // n_ranks, self._fitting(trial, size))
         larger = next((size * f for f in (8, 4, 2) if size * f <= most), 0)
         if not larger:
             self.found.notes.append(f"A batch larger than {size} does not fit into memory or data.")
@@ -137,12 +139,12 @@ class _Changes:
         reading_s = self._read_per_sample_s(size)
         expected = promises.with_batch_size(self.measured, size, larger, per_sample_s, reading_s)
         change = ProfileChange(
-            f"batch_size {size} → {larger}",
+            f"batch_size {size * n_ranks} → {larger * n_ranks}",
             expected,
             note="fewer, larger steps per epoch: choose lr again",
-            choices={"batch_size": larger},
+            choices={"batch_size": larger * n_ranks},
         )
-        return [self._with_loader(change, {"batch_size": larger, "drop_last": True})]
+        return [self._with_loader(change, {"batch_size": larger * n_ranks, "drop_last": True})]
 
     def _read_per_sample_s(self, size: int) -> float:
         """Return the seconds that a further sample adds to the time of loading a batch."""
@@ -150,7 +152,10 @@ class _Changes:
         if changed is None or not loading.in_memory:
             return loading.wait_s / size
         times = {
-            each: read_s(self.profiled, changed({"batch_size": each, "drop_last": True}))
+            each: read_s(
+                self.profiled,
+                changed({"batch_size": each * self.profiled.n_ranks, "drop_last": True}),
+            )
             for each in (size, 2 * size)
         }
         _, per_sample_s = promises.line_through(times)
@@ -185,7 +190,7 @@ class _Changes:
     def threads(self) -> list[ProfileChange]:
         """Return the change to as many threads as this process may use."""
         now: int = self.profiled.setting.num_threads
-        cores = usable_cores()
+        cores = self.profiled.cores
         if self.profiled.device.type != "cpu" or cores <= now:
             return []
         change = promises.with_threads(self.measured, self.parts, now, cores)
@@ -238,7 +243,7 @@ class _Changes:
             return promises.tried(change, None, f"not tried: {self.profiled.why_no_trial}")
         self._promised(change)
         setting = self.profiled.setting
-        size: int = self.profiled.plan.values["batch_size"]
+        size = self.profiled.batch_size
         try:
             result = compare(
                 key,

@@ -42,12 +42,14 @@ class Accelerator:
         busy_s: Seconds in which a kernel or a copy runs.
         copy_s: Seconds in which only copies between host and device run.
         wait_s: Seconds in which the host waits for the device.
+        exchange_s: Seconds in which only an exchange with other processes runs.
     """
 
     host_s: float
     busy_s: float
     copy_s: float = 0.0
     wait_s: float = 0.0
+    exchange_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class Measured:
         evaluation_s: Seconds of an evaluation, divided by the steps between two evaluations.
         steps_per_evaluation: Steps between two evaluations.
         accelerator: Figures of the device; None where the step runs on the CPU.
+        communication_s: Seconds in which the step exchanges gradients with other processes, or
+            waits for them, and computes nothing.
+        n_ranks: Number of processes that train together.
     """
 
     loading: Loading
@@ -85,6 +90,8 @@ class Measured:
     evaluation_s: float = 0.0
     steps_per_evaluation: int = 0
     accelerator: Accelerator | None = None
+    communication_s: float = 0.0
+    n_ranks: int = 1
 
     @property
     def whole_s(self) -> float:
@@ -112,6 +119,8 @@ def parts_of(measured: Measured) -> tuple[ProfilePart, ...]:
         found = _on_accelerator(measured, measured.accelerator, loading)
         python = found["Python"]
     found["Python"], found["evaluation"] = python, measured.evaluation_s
+    if measured.n_ranks == 1:
+        del found["communication"]
     whole_s = sum(found.values()) or 1.0
     evidence = _evidence(measured, found["launch"] + found["memory"])
     parts = [
@@ -133,9 +142,10 @@ def _loading_seconds(loading: Loading) -> Seconds:
 
 
 def _on_cpu(measured: Measured) -> Seconds:
-    python_s = measured.step_s * measured.code.python
-    wait_s = min(measured.read_wait_s, measured.step_s - python_s)
-    rest_s = measured.step_s - python_s - wait_s
+    own_s = measured.step_s - measured.communication_s
+    python_s = min(own_s, measured.step_s * measured.code.python)
+    wait_s = min(measured.read_wait_s, own_s - python_s)
+    rest_s = own_s - python_s - wait_s
     launch_s, memory_s = _fixed_costs(measured)
     if measured.fixed_s is not None:
         fixed_s = min(rest_s, max(0.0, measured.fixed_s - wait_s))
@@ -149,6 +159,7 @@ def _on_cpu(measured: Measured) -> Seconds:
         "compute": max(0.0, rest_s - launch_s - memory_s),
         "memory": memory_s,
         "synchronisation": wait_s,
+        "communication": measured.communication_s,
         "Python": python_s,
     }
 
@@ -166,15 +177,17 @@ def _on_accelerator(measured: Measured, device: Accelerator, loading: Seconds) -
     if measured.fixed_s is not None:
         memory_s = min(memory_s, measured.fixed_s)
     copy_s = min(device.copy_s, busy_s)
-    memory_s = min(memory_s, busy_s - copy_s)
+    exchange_s = min(device.exchange_s, busy_s - copy_s)
+    memory_s = min(memory_s, busy_s - copy_s - exchange_s)
     return {
         "reading": loading["reading"] * scale,
         "decoding": loading["decoding"] * scale,
         "transfer": copy_s,
         "launch": (host_s - python_s) * scale,
-        "compute": busy_s - copy_s - memory_s,
+        "compute": busy_s - copy_s - exchange_s - memory_s,
         "memory": memory_s,
         "synchronisation": sync_s,
+        "communication": exchange_s,
         "Python": (python_s + loading["Python"]) * scale,
     }
 
@@ -214,6 +227,8 @@ def _evidence(measured: Measured, fixed_s: float) -> dict[PartName, str]:
     if measured.reads:
         places = [f"{count:g}× {place}" for place, count in measured.reads.items()]
         found["synchronisation"] = f"the host reads values: {name_some(places, most=3)}"
+    if measured.n_ranks > 1:
+        found["communication"] = f"gradients of {measured.n_ranks} processes"
     if measured.steps_per_evaluation:
         each_s = measured.evaluation_s * measured.steps_per_evaluation
         steps = measured.steps_per_evaluation

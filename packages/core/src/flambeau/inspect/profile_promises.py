@@ -42,6 +42,9 @@ ADVICE: Mapping[PartName, str] = {
     "synchronisation": "The host waits for a value from the device, so it cannot prepare the next "
     "operators meanwhile. Keep the value on the device (task.log takes tensors), or read it "
     "rarely.",
+    "communication": "The processes exchange gradients for longer than anything else, or wait for "
+    "a slower one. More samples per step share that cost: accumulate gradients, or use larger "
+    "batches.",
     "Python": "A user-defined Python function limits the speed. Replace its loop by operations on "
     "whole tensors.",
     "evaluation": "Evaluations take longer than the training between them. Evaluate less often, or "
@@ -66,6 +69,18 @@ def gain(measured: Measured, changed_s: float, samples: float | None = None) -> 
 def without(measured: Measured, seconds: float) -> float:
     """Return the gain if ``seconds`` of each step are saved."""
     return gain(measured, measured.loading.wait_s + measured.step_s - seconds)
+
+
+def with_accumulation(measured: Measured, accumulate: int, factor: int) -> ProfileChange:
+    """Return the change to ``factor`` times as many micro-batches per exchange of gradients."""
+    once_s = measured.loading.wait_s + measured.step_s - measured.communication_s
+    changed_s = factor * once_s + measured.communication_s
+    return ProfileChange(
+        f"accumulate {accumulate} → {factor * accumulate}",
+        gain(measured, changed_s, factor * measured.samples),
+        note="fewer, larger steps per epoch: choose lr again",
+        choices={"accumulate": factor * accumulate},
+    )
 
 
 def workers_for(measured: Measured, cores: int) -> int:

@@ -19,6 +19,7 @@ PartName = Literal[
     "compute",
     "memory",
     "synchronisation",
+    "communication",
     "Python",
     "evaluation",
 ]
@@ -35,7 +36,8 @@ class ProfilePart:
             "launch" (fixed cost of calling operators, whatever their size), "compute" (arithmetic,
             grows with the batch), "memory" (weights, gradients and optimizer state that move
             through memory in each step, whatever the batch), "synchronisation" (the device waits
-            because the host reads a value), "Python" (user-defined functions), "evaluation" (its
+            because the host reads a value), "communication" (exchange of gradients with other
+            processes, and waiting for them), "Python" (user-defined functions), "evaluation" (its
             share of each training step).
         seconds: Seconds per step.
         share: Percent of the step's time; all parts together have 100.

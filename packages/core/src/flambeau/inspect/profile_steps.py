@@ -14,6 +14,8 @@ import torch
 from flambeau.data.loader import Loader, StepCounts
 from flambeau.data.memory_loader import MemoryLoader
 from flambeau.data.worker_loader import WorkerLoader
+from flambeau.device import usable_cores
+from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import InputError
 from flambeau.global_rng import preserve_generators
 from flambeau.inspect.code_times import CodeTimer
@@ -63,6 +65,7 @@ class Profiled:
         train_samples: Number of train samples.
         log: Shows a line of text before a change is tried.
         clock: Returns seconds from any starting point.
+        group: The ranks that train together, all of which profile; None for one process.
     """
 
     components: Components
@@ -75,6 +78,22 @@ class Profiled:
     train_samples: int
     log: Callable[[str], None]
     clock: Clock
+    group: ProcessGroup | None = None
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of processes that train together."""
+        return 1 if self.group is None else self.group.world_size
+
+    @property
+    def cores(self) -> int:
+        """Number of cores that this process may use, if all processes of the machine share them."""
+        return max(1, usable_cores() // (1 if self.group is None else self.group.local_world_size))
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a full batch in this process."""
+        return max(1, self.plan.values["batch_size"] // self.n_ranks)
 
     @property
     def device(self) -> torch.device:
@@ -176,7 +195,10 @@ def measure_steps(profiled: Profiled, steps: int, *, traced: bool) -> Found:
         evaluation_s=evaluation_s / every if every else 0.0,
         steps_per_evaluation=every,
         accelerator=_accelerator(run),
+        n_ranks=profiled.n_ranks,
     )
+    if measured.accelerator is not None:
+        measured = replace(measured, communication_s=measured.accelerator.exchange_s)
     found = Found(recorded, measured, run.timer)
     _measure_fixed(profiled, found)
     return found
@@ -200,17 +222,33 @@ def _steps(profiled: Profiled, segments: Sequence[Segment]) -> Generator[Profile
             options, optimizer=factory, nonfinite=nonfinite, controllers=(), keep_best=None
         )
         settings = replace(settings, options=options)
-        position = replace(profiled.position)
-        run = ProfiledRun(components, settings, position, segments, profiled.clock)
+        run = _new_run(profiled, components, settings, segments)
         try:
-            run.start_phase()
-            with collecting(run.state.task, run.logged), torch.enable_grad():
-                train_epoch(run)
-            run.close()
-            yield run
+            with run.propagate_errors():
+                run.start_phase()
+                with collecting(run.state.task, run.logged), torch.enable_grad():
+                    train_epoch(run)
+                run.close()
+                yield run
         finally:
             run.close()
             run.release()
+
+
+def _new_run(
+    profiled: Profiled,
+    components: Components,
+    settings: RunSettings,
+    segments: Sequence[Segment],
+) -> ProfiledRun:
+    position = replace(profiled.position)
+    if profiled.group is None:
+        return ProfiledRun(components, settings, position, segments, profiled.clock)
+    from flambeau.inspect.ranked_profile import RankedProfiledRun
+
+    return RankedProfiledRun(
+        components, settings, position, segments, profiled.clock, profiled.group
+    )
 
 
 def workers_of(loader: Loader) -> int:
@@ -289,8 +327,8 @@ def _accelerator(run: ProfiledRun) -> Accelerator | None:
     times = timer.times()
     if not times.kernels:
         return None
-    each = [value / found.traced for value in (times.busy_s, times.copy_s, times.wait_s)]
-    return Accelerator(found.host_s, *each)
+    seconds = times.busy_s, times.copy_s, times.wait_s, times.exchange_s
+    return Accelerator(found.host_s, *(value / found.traced for value in seconds))
 
 
 def _weight_bytes(run: Run) -> float:
@@ -309,11 +347,16 @@ def _weight_bytes(run: Run) -> float:
 
 
 def _measure_fixed(profiled: Profiled, found: Found) -> None:
-    """Measure the seconds of a step that do not depend on the batch size, from two sizes."""
+    """Measure the seconds of a step that do not depend on the batch size, from two sizes.
+
+    What a step of several processes takes longer than a trial step of this one is communication.
+    """
     if profiled.trial is None:
         found.notes.append(f"launch, memory and compute are estimated: {profiled.why_no_trial}")
+        if profiled.n_ranks > 1 and found.measured.accelerator is None:
+            found.notes.append("compute includes communication with the other processes.")
         return
-    size = profiled.plan.values["batch_size"]
+    size = profiled.batch_size
     # Not one sample: products of matrices with a single row have kernels of their own.
     sizes = (size, size // 4) if size >= _DIVIDED else (4 * size, size)
     try:
@@ -324,9 +367,13 @@ def _measure_fixed(profiled: Profiled, found: Found) -> None:
     slope = (times[sizes[0]] - times[sizes[1]]) / (sizes[0] - sizes[1])
     smaller_s = times[sizes[1]]
     fixed_s = min(smaller_s, max(0.0, smaller_s - slope * sizes[1]))
+    measured = found.measured
+    if profiled.n_ranks > 1 and measured.accelerator is None:
+        communication_s = max(0.0, measured.step_s - times[size])
+        measured = replace(measured, communication_s=communication_s)
     # As a share: on a machine with other load all steps are longer than the shortest trial.
-    fixed_s *= found.measured.step_s / times[size]
-    found.measured = replace(found.measured, fixed_s=fixed_s)
+    fixed_s *= (measured.step_s - measured.communication_s) / times[size]
+    found.measured = replace(measured, fixed_s=fixed_s)
 
 
 def step_times(profiled: Profiled, trial: Trial, sizes: Sequence[int]) -> dict[int, float]:

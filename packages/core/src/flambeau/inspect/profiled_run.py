@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from flambeau.data.batch import Batch
-from flambeau.data.loader import Loader, is_stream, not_resumable_reason
+from flambeau.data.loader import Loader, is_stream, loader_world_size, not_resumable_reason
 from flambeau.device import finish_queue
 from flambeau.inspect.code_times import CodeTimer, CodeTimes
 from flambeau.inspect.device_times import DeviceTimer
@@ -127,6 +127,7 @@ class FirstSteps(Loader):
 
     def __init__(self, loader: Loader, batches: int, epoch: int = 0) -> None:
         self.loader, self.is_stream = loader, is_stream(loader)
+        self.world_size = loader_world_size(loader)
         self.not_resumable_reason = not_resumable_reason(loader)
         self._batches, self._epoch = batches, epoch
 
@@ -167,11 +168,12 @@ class ProfiledRun(Run):
         segments: Sequence[Segment],
         clock: Clock = time.perf_counter,
     ) -> None:
-        count = settings.options.accumulate * sum(segment.steps for segment in segments)
-        components = replace(components, train=FirstSteps(components.train, count, position.epoch))
-        phase = replace(settings.phases[0], epochs=1, steps=None, evaluate_every=None)
-        settings = replace(settings, callbacks=(), phases=(phase,), intervals=None, planner=None)
+        components, settings = profiled_inputs(components, settings, position, segments)
         super().__init__(components, settings, History(), position)
+        self.prepare(segments, clock)
+
+    def prepare(self, segments: Sequence[Segment], clock: Clock) -> None:
+        """Record nothing yet; see the class for the arguments."""
         self.recorded = Recorded()
         self.timer: DeviceTimer | None = None
         self._segments, self._clock = iter(segments), clock
@@ -250,8 +252,11 @@ class ProfiledRun(Run):
     def _is_over(self) -> bool:
         if self._done >= self._segment.steps:
             return True
-        is_late = self._clock() - self._started_s >= self._segment.limit_s
-        return is_late and self._done >= self._segment.least
+        return self._done >= self._segment.least and self.is_late()
+
+    def is_late(self) -> bool:
+        """Return whether the time of the segment is over."""
+        return self._clock() - self._started_s >= self._segment.limit_s
 
     def _enter_segment(self) -> None:
         device = self.components.device
@@ -281,6 +286,20 @@ class ProfiledRun(Run):
 
     def start_update_check(self) -> None:
         """Check nothing: a fit checks custom train steps over a whole epoch."""
+
+
+def profiled_inputs(
+    components: Components,
+    settings: RunSettings,
+    position: Position,
+    segments: Sequence[Segment],
+) -> tuple[Components, RunSettings]:
+    """Return components and settings of a run with the steps of the segments and no callbacks."""
+    count = settings.options.accumulate * sum(segment.steps for segment in segments)
+    components = replace(components, train=FirstSteps(components.train, count, position.epoch))
+    phase = replace(settings.phases[0], epochs=1, steps=None, evaluate_every=None)
+    settings = replace(settings, callbacks=(), phases=(phase,), intervals=None, planner=None)
+    return components, settings
 
 
 def _without_compilation(model: nn.Module) -> AbstractContextManager[object]:

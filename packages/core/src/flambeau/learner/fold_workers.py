@@ -252,7 +252,7 @@ def _can_be_sent(error: Exception) -> bool:
     """Return whether the calling process can receive the error; the pool would break otherwise."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever the class of the user raises
         return False
     return True
 

@@ -266,7 +266,8 @@ class InspectionMethods(ABC):
         Python and evaluation (``flambeau.inspect.ProfilePart`` defines them); ``print`` shows the
         shares, the bottleneck and the changes for it. The gain of a change is computed first, from
         what was measured, and then the change is tried. Before this method returns, everything is
-        as it was before the call.
+        as it was before the call. If several processes train together, all must call it: they get
+        the profile of the slowest rank, with the part "communication", and no change is tried.
 
         Args:
             steps: Largest number of timed steps; fewer are timed if they take more than 20 seconds
@@ -276,7 +277,7 @@ class InspectionMethods(ABC):
 
         Raises:
             ArgumentError: ``steps`` is not positive.
-            InputError: Several processes train together, or the train loader returns no batch.
+            InputError: The train loader returns no batch.
             StorageError: ``trace`` cannot be written; checked before the measurement.
 
         Warns:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambeau.callbacks import ProgressBar
+from flambeau.distributed import processes
 from flambeau.errors import ArgumentError
 from flambeau.learner.setup import Setup
-from flambeau.learner.single_steps import refuse_processes, step_inputs, warn_if_moved
+from flambeau.learner.single_steps import step_inputs, warn_if_moved
 
 if TYPE_CHECKING:
     from flambeau.inspect.profile_result import Profile
@@ -37,24 +38,24 @@ def profile(
 
     Raises:
         ArgumentError: ``steps`` is not positive.
-        InputError: Several processes train together.
+        InputError: The train loader returned no batch.
 
     Warns:
         FlambeauWarning: [loader-moved] The position of the train loader cannot be restored.
     """
     from flambeau.inspect.profile import profile as measure
     from flambeau.inspect.profile_steps import Profiled
-    from flambeau.tuning.step_settings import why_not_measured
+    from flambeau.tuning.step_settings import why_no_trial
     from flambeau.tuning.trial import Trial
 
     if steps < 1:
         raise ArgumentError(f"steps is {steps}, but must be at least 1.")
-    refuse_processes("profile times the steps")
+    group = processes.initialize()
     inputs = step_inputs(setup, trainable)
     plan, components, settings = inputs.plan, inputs.components, inputs.settings
     warn_if_moved(components.train, "profile")
     built, facts = setup.built(plan), setup.data.facts()
-    why_no_trial = why_not_measured(components, settings.options, facts)
+    why_not = why_no_trial(components, settings.options, facts)
     trial = Trial(components, settings.options, inputs.phases[0], built.sample_batch, clock)
     profiled = Profiled(
         components=components,
@@ -62,11 +63,12 @@ def profile(
         position=setup.position,
         plan=plan,
         changed_loader=None if "loader_batch_size" in facts else built.changed_loader,
-        trial=None if why_no_trial else trial,
-        why_no_trial=why_no_trial,
+        trial=None if why_not else trial,
+        why_no_trial=why_not,
         train_samples=len(setup.data.split.train),
         log=(lambda line: None) if setup.quiet else ProgressBar.write_line,
         clock=clock,
+        group=group,
     )
     path = None if trace is None else Path(trace)
     return measure(profiled, steps, try_changes=try_changes, trace=path)

@@ -299,6 +299,11 @@ def why_not_measured(components: Components, options: TrainingOptions, facts: Fa
     """Return why no trial step is possible for these components; empty if it is."""
     if processes.current() is not None:
         return "The run has several processes, for which steps are not measured."
+    return why_no_trial(components, options, facts)
+
+
+def why_no_trial(components: Components, options: TrainingOptions, facts: Facts) -> str:
+    """Return why this process can make no trial step of its own; empty if it can."""
     if "loader_batch_size" in facts:
         return "Trial steps would take batches from your loader."
     return why_not_testable(components, options, free_bytes_of(components.device))

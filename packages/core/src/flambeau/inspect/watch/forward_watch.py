@@ -53,16 +53,19 @@ class ForwardWatch:
     Args:
         model: Any module.
         on_pass: Called before each pass through the model in a watched step.
+        n_ranks: Number of processes over which the gradients of a step are averaged.
 
     Attributes:
         layers: The layers by name, in the order of their first call.
         hidden: Notes on what cannot be seen.
     """
 
-    def __init__(self, model: nn.Module, on_pass: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, model: nn.Module, on_pass: Callable[[], None] = lambda: None, n_ranks: int = 1
+    ) -> None:
         self.layers: dict[str, WatchedLayer] = {}
         self.hidden: list[str] = []
-        self._model, self._on_pass = model, on_pass
+        self._model, self._on_pass, self._n_ranks = model, on_pass, n_ranks
         self._steps: dict[str, LayerStep] = {}
         self._handles: list[RemovableHandle] = []
         self._names: dict[nn.Module, str] = {}
@@ -335,6 +338,8 @@ class ForwardWatch:
         def hook(gradient: Tensor) -> None:
             if self._steps and gradient.layout is torch.strided:  # not after the step
                 with self._guarded(f"the gradients of {name}", gradient):
+                    if self._n_ranks > 1:  # the part of these samples in the loss of the step
+                        gradient = gradient / self._n_ranks
                     row = layer_statistics.gradient_row(gradient, axis)
                     histogram = layer_statistics.gradient_histogram(gradient, axis)
                     step.gradients.append(row)

@@ -156,10 +156,11 @@ def root_mean_square(values: Tensor) -> Tensor:
 
 def norm_of(value: Tensor) -> Tensor:
     """Return the Euclidean norm of all values, float32, 0-d."""
+    value = value.detach()
+    # The squares of half precision are summed in float32.
+    wide = torch.float32 if value.dtype.itemsize < 4 else None
     # vector_norm has no types.
-    return cast(
-        "Tensor", cast("Any", torch.linalg).vector_norm(value.detach(), dtype=torch.float32)
-    )
+    return cast("Tensor", cast("Any", torch.linalg).vector_norm(value, dtype=wide)).float()
 
 
 def active_units(values: Tensor, axis: int) -> Tensor:

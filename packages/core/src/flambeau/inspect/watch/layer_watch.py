@@ -46,6 +46,7 @@ class LayerWatch:
         model: The model that is called in a step.
         trained: The model, together with the parameters of the task if it has any; None for the
             model alone.
+        n_ranks: Number of processes over which the gradients of a step are averaged.
 
     With fp16 the gradients of outputs include the scale of the loss; those of weights do not.
 
@@ -54,10 +55,12 @@ class LayerWatch:
             each unit was not 0, int32; -1 if there is none.
     """
 
-    def __init__(self, model: nn.Module, trained: nn.Module | None = None) -> None:
-        self._forward = ForwardWatch(model, self._pass_started)
+    def __init__(
+        self, model: nn.Module, trained: nn.Module | None = None, n_ranks: int = 1
+    ) -> None:
+        self._forward = ForwardWatch(model, self._pass_started, n_ranks)
         self._weights = WeightWatch(model if trained is None else trained)
-        self._noise = NoiseScale()
+        self._noise = NoiseScale(n_ranks)
         self._step: StepReading | None = None
         self._parameters: list[nn.Parameter] = []
         self._trained = model if trained is None else trained

@@ -20,12 +20,17 @@ class NoiseScale:
 
     Without accumulation there is no second gradient to compare with, so nothing is recorded.
 
+    Args:
+        n_ranks: Number of processes over which the gradients of a step are averaged. The gradients
+            of a micro-batch are those of this process until then.
+
     Source:
         McCandlish et al., "An Empirical Model of Large-Batch Training" (arXiv 1812.06162),
         appendix A.1. Here the unit of the batch size is a micro-batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_ranks: int = 1) -> None:
+        self._n_ranks = n_ranks
         self._passes = 0
         self._first: Tensor | None = None
         self._total: Tensor | None = None
@@ -53,8 +58,8 @@ class NoiseScale:
         """
         if self._first is None or self._total is None:
             return None
-        n = self._passes
-        small, big = self._first * n * n, self._total
+        n = self._passes * self._n_ranks  # micro-batches of the step, on all ranks
+        small, big = self._first * self._passes**2, self._total
         return torch.stack([(n * big - small) / (n - 1), (small - big) / (1 - 1 / n)])
 
 
