@@ -63,7 +63,7 @@ class StepSwitch(Callback):
 class SyncCount(Case):
     """Check that the steps of a fit with the default callbacks have no host reads.
 
-    The progress bar is drawn only at the end, because it reads the loss by the clock, not by the
+    The progress bar is drawn only at the end, because it reads the loss after some time, not by the
     step: a slow fit would have a read that no step causes.
 
     On the CPU a dispatch mode counts host reads. On CUDA, where a host read waits for all queued
