@@ -251,7 +251,7 @@ def test_every_kind_of_read_is_counted_only_while_active(absent: str, report_abs
 @pytest.mark.parametrize("variant", COLLECTOR_VARIANTS)
 def test_pausing_the_collector_changes_no_result(variant: str) -> None:
     case = Collector()
-    size = Size("cpu", {"steps": 5, "objects": 100}, pairs=1, floor_pairs=1)
+    size = Size("quick", {"steps": 5, "objects": 100}, pairs=1, floor_pairs=1)
     frozen = gc.get_freeze_count()
     comparison, baseline, candidate = both(case, size, variant)
     assert invalid_reasons(baseline, candidate, {}) == ""

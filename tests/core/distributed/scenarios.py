@@ -828,7 +828,7 @@ class Watched(Callback):
         self.watch.start_step(state.position.step)
 
     def on_gradients_ready(self, state: Any) -> None:
-        self.watch.gradients_ready()
+        self.watch.gradients_ready(state.gradient_factor)
 
     def on_step_end(self, state: Any) -> None:
         self.watch.end_step(state.optimizers.values())
@@ -842,9 +842,16 @@ class Watched(Callback):
             self.found.append({"outputs": rows, "weights": norms, "noise": each.noise})
 
 
+class Uncounted(Classification):
+    """Has its weight only after the loss; the gradients are divided by it then."""
+
+    def host_weight(self, batch: Batch) -> float | None:
+        return None
+
+
 def watched(folder: Path) -> dict[str, Any]:
     """Gradients of outputs and weights in each step, and what the noise scale is computed from."""
-    watch, accumulated = Watched(), Watched()
+    watch, accumulated, uncounted = Watched(), Watched(), Watched()
     learner(table(n_train=40), Net(seed=2), callbacks=[watch]).fit(1)
     run = learner(
         table(n_train=40),
@@ -857,7 +864,19 @@ def watched(folder: Path) -> dict[str, Any]:
     nn.functional.cross_entropy(model(first.input), first.target).backward()
     own = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
     run.fit(1)
-    return {"steps": watch.found, "accumulated": accumulated.found, "own_square": own}
+    learner(
+        table(n_train=40),
+        Net(seed=2),
+        callbacks=[uncounted],
+        task=Uncounted(["a", "b", "c"]),
+        training=TrainingOptions(accumulate=2),
+    ).fit(1)
+    return {
+        "steps": watch.found,
+        "accumulated": accumulated.found,
+        "uncounted": uncounted.found,
+        "own_square": own,
+    }
 
 
 def inspected(folder: Path) -> dict[str, Any]:

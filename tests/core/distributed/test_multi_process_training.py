@@ -361,6 +361,9 @@ def test_layers_are_watched_as_in_one_process(tmp_path: Path) -> None:
         small, n = rank["own_square"], 4  # two micro-batches on each of two ranks
         expected = (n * whole - small) / (n - 1), (small - whole) / (1 - 1 / n)
         assert rank["accumulated"][0]["noise"] == pytest.approx(expected, rel=1e-4)
+    for found in (one, *ranks):
+        counted, uncounted = found["accumulated"][0], found["uncounted"][0]
+        assert uncounted["noise"] == pytest.approx(counted["noise"], rel=1e-4)
     first, second = shared["inspected"]
     assert (first["steps"], second["steps"]) == ([0, 1, 2, 3, 4], [])  # rank 0 keeps the record
     assert differences(first["weights"], second["weights"]) == []

@@ -369,3 +369,23 @@ def test_a_plot_needs_two_steps_and_draws_at_most_24_layers(tmp_path: Path) -> N
     figure = watch.plot(tmp_path / "layers.png")
     assert (tmp_path / "layers.png").stat().st_size > 10_000
     assert len(figure.axes) == 48
+
+
+def test_the_noise_scale_does_not_contain_the_scale_of_the_loss() -> None:
+    """fp16 multiplies the loss by 65,536, and divides the gradients by it before the update."""
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    data = TensorData.from_tensors(x, (x[:, 0] > 0).long())
+    found: list[float] = []
+    for precision in ("fp32", "fp16"):
+        torch.manual_seed(0)
+        learner = Learner(
+            data,
+            nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2)),
+            choices={"probe": "off", "batch_size": 8, "precision": precision},
+            training=TrainingOptions(accumulate=2, doctor=False),
+            quiet=True,
+        )
+        watch = learner.inspect(every=1)
+        learner.fit(1)
+        found += watch.record.noise[0]
+    assert found[2:] == pytest.approx(found[:2], rel=0.05)

@@ -58,9 +58,10 @@ def measure_pairs(
     case: Case, comparison: Comparison, size: Size, log: Callable[[str], None] = lambda line: None
 ) -> MeasuredPairs:
     """Measure the noise floor, then the comparison; ``log`` receives lines of progress."""
+    fresh = case.fresh and size.pairs > 1  # a new process takes seconds
 
     def measure(sides: Sequence[str], pair: int) -> Sequence[Measurement]:
-        if case.fresh:
+        if fresh:
             return measure_in_fresh_processes(
                 [FreshRun(case.name, comparison.variant, side, size, pair) for side in sides]
             )
@@ -68,7 +69,7 @@ def measure_pairs(
 
     sides = (comparison.baseline, comparison.candidate)
     with frozen_heap():
-        if not case.fresh:
+        if not fresh:
             # The first run of a side fills caches and causes page faults that later runs avoid.
             measure(sides, 0)
         floor_pairs = size.floor_pairs if size.pairs > 1 else 0

@@ -91,8 +91,7 @@ class Collector(Case):
     """Compare long fits of ``loop-overhead`` with and without limits on the garbage collector.
 
     Each run is in a new process, so that only the objects of one fit exist. One variant also keeps
-    a list of samples, as a data set of files may do: a tuple of path and label per sample. The
-    suite "quick" has one variant, because a new process takes seconds.
+    a list of samples, as a data set of files may do: a tuple of path and label per sample.
     """
 
     name: ClassVar = "collector"
@@ -108,8 +107,7 @@ class Collector(Case):
             Criterion("step_us", "difference", "µs/step"),
             Criterion("collector_us", "difference", "µs/step in the collector"),
         )
-        names = list(VARIANTS)[:1] if size.name == "quick" else VARIANTS
-        return [Comparison(name, ON, f"collector {name}", criteria) for name in names]
+        return [Comparison(name, ON, f"collector {name}", criteria) for name in VARIANTS]
 
     def measure(self, comparison: Comparison, side: str, size: Size, pair: int) -> Measurement:
         variant = VARIANTS[comparison.variant]

@@ -60,7 +60,7 @@ class LayerInspection(Callback):
 
     def on_gradients_ready(self, state: TrainState) -> None:
         if self._watch is not None:
-            self._watch.gradients_ready()
+            self._watch.gradients_ready(state.gradient_factor)
 
     def on_step_end(self, state: TrainState) -> None:
         if self._watch is not None and self._watch.is_watching:

@@ -85,6 +85,9 @@ class TrainState:
         values: Named values of the current step: "lr", "weight_decay", "momentum" and
             the values of the task.
         context: The context argument of ``task.forward`` in training.
+        gradient_factor: By what the gradients of this step were multiplied between the backward
+            passes and ``on_gradients_ready``: the inverse of the loss scale of fp16, or of a weight
+            that is known only after the backward passes.
         last: Result of the last step, on the device.
         scores: Result of the last evaluation.
         stop_reason: Set it to a string to end the run after the current step.
@@ -113,6 +116,7 @@ class TrainState:
     position: Position = field(default_factory=Position)
     values: dict[str, float] = field(default_factory=dict[str, float])
     context: StepContext = field(default_factory=StepContext)
+    gradient_factor: float | Tensor = 1.0
     last: StepResult | None = None
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     stop_reason: str | None = None

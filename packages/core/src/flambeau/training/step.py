@@ -73,6 +73,7 @@ class Step:
 
     def start(self) -> None:
         """Clear gradients that remained after an ``update`` of only one of several optimizers."""
+        self._state.gradient_factor = 1.0
         if self._has_leftovers:
             self._update.clear()
             self._has_leftovers = False
@@ -113,6 +114,11 @@ class Step:
         if self.context.carry is not None:
             self.context.carry = detach(self.context.carry)
 
+    def scale_gradients(self, factor: Tensor) -> None:
+        """Multiply the gradients of all optimizers, for example by the inverse of a weight."""
+        scale_(gradients_of(optimized_parameters(self.optimizers.values())), factor)
+        self._state.gradient_factor = factor
+
     def update(self, loss: Tensor | None = None, name: str | None = None) -> None:
         """Clip the gradients, step the optimizer unless a value is non-finite, clear the gradients.
 
@@ -133,6 +139,8 @@ class Step:
         if self.watch is not None:
             self.watch.check(name)
         self._update.unscale(name)
+        if self._precision.scales_loss:
+            self._state.gradient_factor = self._state.gradient_factor / self._precision.scale()
         for listener in self._listeners:
             listener(self._state)
         self._update(loss, name)
@@ -413,8 +421,7 @@ def _backward_of_unknown_weight(
     if is_known_zero(total):
         return None
     divisor = total if total.device.type == "cpu" else step.divisor(total)
-    gradients = gradients_of(optimized_parameters(step.optimizers.values()))
-    scale_(gradients, 1.0 / divisor)
+    step.scale_gradients(1.0 / divisor)
     loss_sum = torch.stack(sums).sum()
     return StepResult(loss_sum / total, total), loss_sum / divisor
 

@@ -120,12 +120,16 @@ class LayerWatch:
         self._weights.start()
         self._forward.start(only_training=only_training)
 
-    def gradients_ready(self) -> None:
-        """Compute the norms of the gradients; no effect outside a watched step."""
+    def gradients_ready(self, factor: float | Tensor = 1.0) -> None:
+        """Compute the norms of the gradients; no effect outside a watched step.
+
+        Args:
+            factor: By what the gradients were multiplied since the backward passes.
+        """
         if self._step is not None:
             with torch.no_grad():
                 self._weights.gradients_ready()
-                self._noise.gradients_ready(self._parameters)
+                self._noise.gradients_ready(self._parameters, factor)
 
     def end_step(
         self, optimizers: Iterable[Optimizer], values: Mapping[str, float] | None = None

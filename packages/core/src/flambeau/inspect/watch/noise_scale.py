@@ -45,9 +45,17 @@ class NoiseScale:
         if self._passes == 2:
             self._first = _square(parameters)
 
-    def gradients_ready(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Take the gradients of the whole step."""
+    def gradients_ready(
+        self, parameters: Iterable[nn.Parameter], factor: float | Tensor = 1.0
+    ) -> None:
+        """Take the gradients of the whole step.
+
+        Args:
+            parameters: The parameters.
+            factor: By what the gradients were multiplied since the backward passes.
+        """
         if self._first is not None:
+            self._first = self._first * factor * factor
             self._total = _square(parameters)
 
     def end(self) -> Tensor | None:

@@ -73,6 +73,12 @@ class Precision:
         else:
             self._backward(loss, divisor)
 
+    def scale(self) -> Tensor | float:
+        """Return the scale of the loss, on the device; 1 without fp16."""
+        if self.scaler is None:
+            return 1.0
+        return self.scaler.scale(torch.ones((), device=self.device))
+
     def unscale(self, optimizers: Iterable[Optimizer]) -> None:
         """Divide gradients by the scale; call before the guard, clipping and the update."""
         if self.scaler is None:

@@ -21,8 +21,7 @@ from flambeau.distributed.processes import ProcessGroup
 from flambeau.errors import TrainingError
 from flambeau.task.numerics import as_real, is_known_zero, real_scalar
 from flambeau.task.task import StepContext, Task
-from flambeau.torch_internals import ddp_without_buffer_copies, scale_
-from flambeau.training.optim.clip import gradients_of, optimized_parameters
+from flambeau.torch_internals import ddp_without_buffer_copies
 from flambeau.training.ranks.ranked_step import RankedStep
 from flambeau.training.state import StepResult
 from flambeau.training.step import Step, known_weight
@@ -113,8 +112,7 @@ class DDPStep:
                 return step.skip()
             if total.device.type != "cpu":
                 divisor = step.divisor(total)
-            gradients = gradients_of(optimized_parameters(step.optimizers.values()))
-            scale_(gradients, world_size / divisor)
+            step.scale_gradients(world_size / divisor)
         else:
             divisor = total = weight
         ranked.is_reduced = True
