@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flambeau.errors import ArgumentError
+from flambeau_bench import pairing
 from flambeau_bench.case import Case, Criterion, Size
 from flambeau_bench.interval import Interval
 from flambeau_bench.invalid_pairs import invalid_reasons
@@ -45,6 +46,36 @@ def test_the_floor_is_measured_first_and_sides_alternate(toy: Any) -> None:
     assert pairs == [("by hand", 0), ("candidate", 0), ("candidate", 1), ("by hand", 1)]
     assert len(measured.floor) == 1
     assert len(measured.pairs) == 2
+
+
+@pytest.mark.parametrize(
+    ("pairs", "floor_pairs", "fresh"), [(1, 1, False), (2, 1, True), (1, 0, True)]
+)
+def test_one_pair_with_noise_starts_no_processes(
+    toy: Any,
+    work: Measurement,
+    monkeypatch: pytest.MonkeyPatch,
+    pairs: int,
+    floor_pairs: int,
+    fresh: bool,
+) -> None:
+    """A count, such as the peak memory of a process, is right in a new process alone."""
+    started: list[int] = []
+
+    def in_processes(runs: Any) -> list[Measurement]:
+        started.append(len(runs))
+        return [work] * len(runs)
+
+    monkeypatch.setattr(pairing, "measure_in_fresh_processes", in_processes)
+    monkeypatch.setattr(toy, "fresh", True)
+    case = toy()
+    [comparison] = case.comparisons(SIZE)
+    size = replace(SIZE, pairs=pairs, floor_pairs=floor_pairs)
+    measured = measure_pairs(case, comparison, size)
+    assert bool(started) == fresh
+    assert bool(case.calls) != fresh
+    assert len(measured.pairs) == pairs
+    assert len(measured.floor) == (floor_pairs if pairs > 1 else 0)
 
 
 def test_a_limit_is_met_or_missed(toy: Any) -> None:

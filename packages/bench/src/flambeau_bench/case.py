@@ -128,9 +128,9 @@ class Case(ABC):
         name: Name on the command line.
         question: The question that the case answers.
         sizes: Sizes by suite.
-        fresh: Whether each run is in a new process, unless there is only one pair, which is not
-            compared with a limit. On a CPU the two processes of a pair alternate, so such a case
-            reads wall time from ``time_slices.running_s``.
+        fresh: Whether each run is in a new process, unless there is only one pair of a figure with
+            noise, which is not compared with a limit. On a CPU the two processes of a pair
+            alternate, so such a case reads wall time from ``time_slices.running_s``.
     """
 
     name: ClassVar[str]

@@ -58,7 +58,8 @@ def measure_pairs(
     case: Case, comparison: Comparison, size: Size, log: Callable[[str], None] = lambda line: None
 ) -> MeasuredPairs:
     """Measure the noise floor, then the comparison; ``log`` receives lines of progress."""
-    fresh = case.fresh and size.pairs > 1  # a new process takes seconds
+    # A new process takes seconds, and a single pair of a figure with noise decides nothing.
+    fresh = case.fresh and (size.pairs > 1 or not size.floor_pairs)
 
     def measure(sides: Sequence[str], pair: int) -> Sequence[Measurement]:
         if fresh:
