@@ -26,7 +26,7 @@ from flambeau_bench.cases.collector import VARIANTS as COLLECTOR_VARIANTS
 from flambeau_bench.cases.collector import Collector, EpochTimes
 from flambeau_bench.cases.folds import Folds
 from flambeau_bench.cases.host_reads import count_host_reads
-from flambeau_bench.cases.inspect_cost import InspectCost
+from flambeau_bench.cases.inspect_cost import InspectCost, watched_share
 from flambeau_bench.cases.language import Language
 from flambeau_bench.cases.loaders import Loaders
 from flambeau_bench.cases.loop_overhead import VARIANTS, LoopOverhead
@@ -397,11 +397,23 @@ def test_steps_do_not_synchronise_on_cuda(variant: str) -> None:
 def test_inspected_fits_train_the_same_weights(variant: str) -> None:
     case = InspectCost()
     comparison, baseline, candidate = both(case, case.sizes["quick"], variant)
-    assert baseline.steps == candidate.steps == 4
+    assert baseline.steps == candidate.steps == 6
+    assert baseline.figures["inspect_percent"] == 0.0
+    assert math.isfinite(candidate.figures["inspect_percent"])
     assert invalid_reasons(baseline, candidate, comparison.may_differ) == ""
     assert case.gate(comparison, [(baseline, candidate)]).passed
     changed = replace(candidate, quality={"losses": "other"})
     assert not case.gate(comparison, [(baseline, changed)]).passed
+
+
+def test_a_watched_step_is_compared_with_the_steps_around_it() -> None:
+    """Steps of 10 ms, later of 20 ms; the watched ones take three times as long."""
+    seconds = [0.01] * 150 + [0.02] * 150
+    for step in (0, 100, 200):
+        seconds[step] *= 3
+    assert watched_share(seconds, 100) == pytest.approx(0.02)
+    seconds[0] = 5.0  # the first step is longer for other reasons
+    assert watched_share(seconds, 100) == pytest.approx(0.02)
 
 
 # ---------------------------------------------------------------- cold-start

@@ -147,6 +147,7 @@ def test_a_backward_pass_that_torch_refuses_is_refused() -> None:
 STEPS = 20
 
 ELSEWHERE = {
+    "torch._C.DisableTorchFunction",
     "torch._dynamo.OptimizedModule._orig_mod",
     "torch.nn.Module._compiled_call_impl",
     "torch.utils._python_dispatch.TorchDispatchMode",

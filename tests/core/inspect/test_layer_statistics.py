@@ -20,9 +20,9 @@ from flambeau.inspect.watch.layer_statistics import (
     GRADIENT_COLUMNS,
     OUTPUT_COLUMNS,
     active_units,
-    gradient_row,
+    gradient_statistics,
     norm_of,
-    output_row,
+    output_statistics,
 )
 from flambeau.inspect.watch.log_bins import GRADIENT_BINS, N_BINS, OUTPUT_BINS, LogBins
 from flambeau.inspect.watch.unit_axis import UnitAxis
@@ -33,7 +33,9 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def row(values: Tensor, axis: int = 1, **options: tuple[float, float]) -> dict[str, float]:
-    return dict(zip(OUTPUT_COLUMNS, output_row(values, axis, **options).tolist(), strict=True))
+    return dict(
+        zip(OUTPUT_COLUMNS, output_statistics(values, axis, **options)[0].tolist(), strict=True)
+    )
 
 
 def test_statistics_of_a_small_output_are_those_of_its_values() -> None:
@@ -92,13 +94,13 @@ def test_nonfinite_values_are_counted() -> None:
 def test_any_shape_has_statistics(shape: tuple[int, ...]) -> None:
     axis = min(1, len(shape) - 1) if shape else 0
     assert math.isfinite(row(torch.ones(shape), axis=max(axis, 0))["rms"])
-    assert gradient_row(torch.ones(shape), max(axis, 0))[0] == 1.0
+    assert gradient_statistics(torch.ones(shape), max(axis, 0))[0][0] == 1.0
 
 
 def test_a_gradient_has_its_size_and_its_zeros() -> None:
     values = drawn(20, 5)
     values[:, 0] = 0.0
-    found = dict(zip(GRADIENT_COLUMNS, gradient_row(values, 1).tolist(), strict=True))
+    found = dict(zip(GRADIENT_COLUMNS, gradient_statistics(values, 1)[0].tolist(), strict=True))
     assert found["gradient_rms"] == pytest.approx(values.square().mean().sqrt().item(), rel=1e-5)
     assert found["gradient_zeros"] == pytest.approx(0.2)
 
@@ -108,7 +110,7 @@ def test_a_gradient_of_one_position_alone_has_its_size() -> None:
     for position in (0, -1):
         values = torch.zeros(8, 65, 4)
         values[:, position] = 1.0
-        assert gradient_row(values, 2)[0] == pytest.approx(65**-0.5)
+        assert gradient_statistics(values, 2)[0][0] == pytest.approx(65**-0.5)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -128,6 +130,11 @@ def test_a_unit_is_active_if_any_value_of_the_whole_output_is_not_zero() -> None
     values = torch.zeros(500, 3, 20, 20)
     values[499, 1, 19, 19] = 1e-6
     assert active_units(values, 1).tolist() == [False, True, False]
+    assert active_units(-values, 1).tolist() == [False, True, False]
+    assert active_units(values, 1, never_negative=True).tolist() == [False, True, False]
+    assert active_units(values * math.nan, 1).tolist() == [True, True, True]
+    assert active_units(values.to(torch.complex64), 1).tolist() == [False, True, False]
+    assert active_units(values[:0], 1).tolist() == [False, False, False]
 
 
 @pytest.mark.parametrize("bins", [OUTPUT_BINS, GRADIENT_BINS, LogBins(-3, 1)])

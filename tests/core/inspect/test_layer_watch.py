@@ -363,7 +363,7 @@ def test_a_compiled_region_hides_its_layers_and_a_note_says_so() -> None:
     assert watch.record.weight_series("1.0.weight", "update_norm")[0] > 0
 
 
-@pytest.mark.parametrize("function", ["output_row", "gradient_row"])
+@pytest.mark.parametrize("function", ["output_statistics", "gradient_statistics"])
 def test_statistics_that_fail_do_not_end_the_training(
     function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,7 +381,7 @@ def test_statistics_that_fail_do_not_end_the_training(
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
     assert record is not None
     assert record.steps == [0, 1, 2, 3]
-    of = "the gradients of conv2" if function == "gradient_row" else "conv2"
+    of = "the gradients of conv2" if function == "gradient_statistics" else "conv2"
     assert f"No statistics of {of}: RuntimeError: out of memory." in record.notes
     assert record.weight_series("head.weight", "update_norm")
 
@@ -529,3 +529,20 @@ def test_unread_steps_of_a_long_loop_are_bounded(monkeypatch: pytest.MonkeyPatch
     assert most == 4
     # All steps up to 4, every second one up to 8, every fourth up to 16, then every eighth.
     assert watch.record.steps == [0, 8, 16]
+
+
+@pytest.mark.parametrize("absent", ["", "torch._C.DisableTorchFunction"])
+def test_statistics_are_not_watched_themselves(absent: str, report_absent: Any) -> None:
+    """They call ``clamp``, which is a watched function."""
+    if absent:
+        report_absent(absent)
+    x = torch.randn(8, 4)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    expected = model[:2](x).square().mean().sqrt().item()
+    with inspect(model, every=1) as watch:
+        model(x).sum().backward()
+        optimizer.step()
+    assert list(watch.record.layers) == ["(input)", "0", "1", "2"]
+    assert watch.record.notes == []
+    assert watch.record.series("1", "rms")[0] == pytest.approx(expected)

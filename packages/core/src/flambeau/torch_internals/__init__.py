@@ -26,6 +26,7 @@ from flambeau.torch_internals.modules import (
     is_dead_worker,
     remove_compilation,
     shut_down_workers,
+    without_function_modes,
 )
 from flambeau.torch_internals.names import FALLBACKS
 from flambeau.torch_internals.optimizers import (
@@ -68,4 +69,5 @@ __all__ = [
     "torch_step",
     "total_norm",
     "unwrapped",
+    "without_function_modes",
 ]

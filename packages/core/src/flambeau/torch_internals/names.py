@@ -13,6 +13,7 @@ import torch
 from flambeau.errors import FlambeauWarning
 
 FALLBACKS: Mapping[str, str] = {
+    "torch._C.DisableTorchFunction": "the modes, which are slower",
     "torch._amp_foreach_non_finite_check_and_unscale_": "the norm of the tensors",
     "torch._dynamo.OptimizedModule._orig_mod": "the assumption that nothing is compiled yet",
     "torch._foreach_add_": "Tensor.add_ for each tensor",

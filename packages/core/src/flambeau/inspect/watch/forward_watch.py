@@ -33,7 +33,7 @@ from flambeau.inspect.watch.watched_layer import (
     names_of,
 )
 from flambeau.nested import tensors_in
-from flambeau.torch_internals import is_compiled
+from flambeau.torch_internals import is_compiled, without_function_modes
 from flambeau.wording import name_some, type_and_first_line
 
 _MOST_CALLS = 8
@@ -213,6 +213,7 @@ class ForwardWatch:
             bounds=bounds_of(module),
             input_size=size,
             finds_silent=may_be_silent(module),
+            never_negative=isinstance(module, nn.ReLU | nn.ReLU6),
         )
         layer.is_norm = is_norm(module)
         self._last = name
@@ -233,7 +234,15 @@ class ForwardWatch:
             name = self._numbered(f"{function} {where}")
             axis = self._axis.after(None, found)
             bounds = BOUNDS.get(function)
-            self._record(name, function, found, axis, bounds=bounds, finds_silent=True)
+            self._record(
+                name,
+                function,
+                found,
+                axis,
+                bounds=bounds,
+                finds_silent=True,
+                never_negative=function in ("relu", "relu6"),
+            )
 
     def _record_attention(
         self,
@@ -273,6 +282,7 @@ class ForwardWatch:
         bounds: tuple[float, float] | None = None,
         input_size: Tensor | None = None,
         finds_silent: bool = False,
+        never_negative: bool = False,
     ) -> WatchedLayer:
         with self._guarded(name, output):
             self._add(
@@ -283,6 +293,7 @@ class ForwardWatch:
                 bounds=bounds,
                 input_size=input_size,
                 finds_silent=finds_silent,
+                never_negative=never_negative,
             )
         return self._layer(name, kind)
 
@@ -300,7 +311,11 @@ class ForwardWatch:
         before, self._paused = self._paused, True
         device = next((each.device.type for each in tensors_in(value)), "cpu")
         try:
-            with torch.no_grad(), torch.autocast(device, enabled=False):
+            with (
+                without_function_modes(),
+                torch.no_grad(),
+                torch.autocast(device, enabled=False),
+            ):
                 yield
         except Exception as error:  # noqa: BLE001 - see above
             self._note(f"No statistics of {name}: {type_and_first_line(error)}.")
@@ -317,20 +332,22 @@ class ForwardWatch:
         bounds: tuple[float, float] | None = None,
         input_size: Tensor | None = None,
         finds_silent: bool = False,
+        never_negative: bool = False,
     ) -> None:
         layer, step = self._layer(name, kind), self._step_of(name)
         layer.units = output.shape[axis] if axis else 1
         layer.per_sample = math.prod(output.shape[1:])
         self._last_output = name, output
         if finds_silent:
-            step.add_active(layer_statistics.active_units(output, axis))
+            active = layer_statistics.active_units(output, axis, never_negative=never_negative)
+            step.add_active(active)
         if len(step.outputs) >= _MOST_CALLS:
             return
-        row = layer_statistics.output_row(output, axis, bounds)
+        row, histogram = layer_statistics.output_statistics(output, axis, bounds)
         if input_size is not None:
             row[-1] = input_size
         step.outputs.append(row)
-        step.histograms.append(layer_statistics.output_histogram(output, axis))
+        step.histograms.append(histogram)
         if output.requires_grad and output.grad_fn is not None:
             cast("Any", output).register_hook(self._gradient_hook(name, step, axis))
 
@@ -340,8 +357,7 @@ class ForwardWatch:
                 with self._guarded(f"the gradients of {name}", gradient):
                     if self._n_ranks > 1:  # the part of these samples in the loss of the step
                         gradient = gradient / self._n_ranks
-                    row = layer_statistics.gradient_row(gradient, axis)
-                    histogram = layer_statistics.gradient_histogram(gradient, axis)
+                    row, histogram = layer_statistics.gradient_statistics(gradient, axis)
                     step.gradients.append(row)
                     step.gradient_histograms.append(histogram)
 

@@ -24,9 +24,9 @@ class LayerStep:
     A layer is called several times with accumulation, as a shared module or as a recurrent cell.
 
     Attributes:
-        outputs: ``output_row`` of each call.
+        outputs: ``output_statistics`` of each call.
         histograms: Of the outputs.
-        gradients: ``gradient_row`` of each output that got a gradient.
+        gradients: ``gradient_statistics`` of each output that got a gradient.
         gradient_histograms: Of the gradients.
         attention: ``attention_row`` of each call.
         active: Which units were not 0 in any call, bool; None if that is not recorded.

@@ -24,8 +24,8 @@ class LogBins:
 
     Attributes:
         low: log2 of the smallest absolute value outside the bin around zero.
-        octaves: Width of a bin: the largest absolute value in it is ``2 ** octaves`` times the
-            smallest one. Values beyond the last bin are counted in it.
+        octaves: Width of a bin, a power of two: the largest absolute value in it is
+            ``2 ** octaves`` times the smallest one. Values beyond the last bin are counted in it.
     """
 
     low: int
@@ -38,10 +38,13 @@ class LogBins:
             values: Real numbers of any shape; NaN counts as zero.
         """
         flat = values.detach().reshape(-1).float().nan_to_num(nan=0.0, posinf=torch.inf)
-        size = ((flat.abs().log2() - self.low) / self.octaves).floor()
-        # log2 of zero is -inf, which is below every bin.
-        level = torch.where(size < 0, 0.0, size.clamp(max=PER_SIGN - 1) + 1.0)
-        index = (PER_SIGN + flat.sign() * level).long()
+        # The exponent in the bits of a float32 is the whole part of log2 of its absolute value;
+        # log2 itself takes twenty times as long for values of 0. Of 0 it is below every bin.
+        bits = flat.view(torch.int32)
+        size = ((bits >> 23) & 255) - (127 + self.low)
+        level = ((size >> (self.octaves.bit_length() - 1)) + 1).clamp(0, PER_SIGN)
+        sign = (bits >> 31) | 1
+        index = (PER_SIGN + sign * level).long()
         counts = torch.zeros(N_BINS, device=flat.device)
         return counts.scatter_add_(0, index, torch.ones_like(flat)) / max(flat.numel(), 1)
 
