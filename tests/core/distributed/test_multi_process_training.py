@@ -252,7 +252,7 @@ def test_files_are_written_once_without_ddp_names(outcomes: Outcomes) -> None:
     assert first == second
     assert first["type"] == "Net"
     assert first["names"] == sorted(scenarios.Net().state_dict())
-    assert first["written"] == ["checkpoints", "history.csv"]
+    assert first["written"] == ["checkpoints", "history.csv", "run.json"]
 
 
 @pytest.mark.slow
