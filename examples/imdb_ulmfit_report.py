@@ -41,7 +41,7 @@ def write_report(results: Path, page: Path) -> None:
         text += [f"![Accuracy by the number of labelled reviews]({page.stem}.svg)\n"]
     remarks = results / "remarks.md"
     if remarks.exists():
-        text += [remarks.read_text()]
+        text += [remarks.read_text().rstrip() + "\n"]
     if every_look:
         text += ["## Every look at the test reviews\n", _all_looks(every_look, looks)]
     page.write_text("\n".join(text).rstrip() + "\n")
