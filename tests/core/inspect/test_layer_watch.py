@@ -546,3 +546,33 @@ def test_statistics_are_not_watched_themselves(absent: str, report_absent: Any) 
     assert list(watch.record.layers) == ["(input)", "0", "1", "2"]
     assert watch.record.notes == []
     assert watch.record.series("1", "rms")[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lr", "fix"),
+    [
+        (torch.float32, 1e-12, "Check the learning rate of its parameter group."),
+        (torch.bfloat16, 1e-4, "Keep the weights in float32"),
+        (torch.float16, 1e-5, "Keep the weights in float32"),
+    ],
+)
+def test_updates_that_are_lost_in_the_rounding_of_weights_are_named(
+    dtype: torch.dtype, lr: float, fix: str
+) -> None:
+    """Around 1, bfloat16 numbers are 0.0039 apart or more, float16 ones 0.0005."""
+    model = nn.Linear(4, 2, dtype=dtype)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 1.5, -1.0, 1.5], [-1.5, 1.0, 1.0, -1.0]]))
+        model.bias.fill_(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with inspect(model, every=1) as watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    [verdict] = watch.verdicts()
+    assert verdict.kind == "frozen"
+    assert fix in verdict.fix
+    name = str(dtype).removeprefix("torch.")
+    assert (f"its {name} weights do not change" in verdict.text) == (dtype != torch.float32)

@@ -42,6 +42,7 @@ from flambeau.training.state import Position
 from flambeau.tuning.probe import KEYS
 from flambeau.tuning.speed import first_batches, time_evaluation
 from flambeau.tuning.trial import StepSetting, Trial
+from flambeau.wording import first_line
 
 _LIMIT_S = 20.0  # of the timed steps
 _CODE_STEPS, _COUNTED_STEPS, _TRACED_STEPS = 4, 2, 4
@@ -352,9 +353,7 @@ def _measure_fixed(profiled: Profiled, found: Found) -> None:
     What a step of several processes takes longer than a trial step of this one is communication.
     """
     if profiled.trial is None:
-        found.notes.append(f"launch, memory and compute are estimated: {profiled.why_no_trial}")
-        if profiled.n_ranks > 1 and found.measured.accelerator is None:
-            found.notes.append("compute includes communication with the other processes.")
+        _note_estimates(profiled, found, profiled.why_no_trial)
         return
     size = profiled.batch_size
     # Not one sample: products of matrices with a single row have kernels of their own.
@@ -362,7 +361,7 @@ def _measure_fixed(profiled: Profiled, found: Found) -> None:
     try:
         times = step_times(profiled, profiled.trial, sizes)
     except Exception as error:  # noqa: BLE001 - a fit reports it, with step and samples
-        found.notes.append(f"launch, memory and compute are estimated: {error}")
+        _note_estimates(profiled, found, first_line(error))
         return
     slope = (times[sizes[0]] - times[sizes[1]]) / (sizes[0] - sizes[1])
     smaller_s = times[sizes[1]]
@@ -374,6 +373,12 @@ def _measure_fixed(profiled: Profiled, found: Found) -> None:
     # As a share: on a machine with other load all steps are longer than the shortest trial.
     fixed_s *= (measured.step_s - measured.communication_s) / times[size]
     found.measured = replace(measured, fixed_s=fixed_s)
+
+
+def _note_estimates(profiled: Profiled, found: Found, why: str) -> None:
+    found.notes.append(f"launch, memory and compute are estimated: {why}")
+    if profiled.n_ranks > 1 and found.measured.accelerator is None:
+        found.notes.append("compute includes communication with the other processes.")
 
 
 def step_times(profiled: Profiled, trial: Trial, sizes: Sequence[int]) -> dict[int, float]:

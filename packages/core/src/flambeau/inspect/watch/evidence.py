@@ -13,6 +13,7 @@ from flambeau.inspect.watch.watched_layer import BOUNDS, WatchedLayer, WatchedWe
 from flambeau.inspect.watch.weight_watch import FROZEN, NO_GRADIENT, NO_OPTIMIZER
 
 _LEAST_GRADIENT = 1e-4
+_ROUNDED = ("bfloat16", "float16")  # smaller updates than 0.4 % or 0.05 % of a weight are lost
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ def _of_weight(record: LayerRecord, name: str, weight: WatchedWeight) -> Iterato
     updates = record.weight_series(name, "update_norm")
     sizes = record.weight_series(name, "norm")
     reasons = {
-        step: _why_not_trained(value, updates.get(step, math.nan), sizes.get(step, 0.0))
+        step: _why_not_trained(
+            value, updates.get(step, math.nan), sizes.get(step, 0.0), weight.dtype
+        )
         for step, value in gradients.items()
     }
     values = {step: float(bool(reason)) for step, reason in reasons.items()}
@@ -143,7 +146,7 @@ def _of_weight(record: LayerRecord, name: str, weight: WatchedWeight) -> Iterato
         yield Evidence("large updates", weight.layer, ratios, {"weight": name})
 
 
-def _why_not_trained(gradient: float, update: float, size: float) -> str:
+def _why_not_trained(gradient: float, update: float, size: float, dtype: str) -> str:
     """Return why a weight does not change; empty if it does, or if nothing says that it does not.
 
     A gradient of exactly 0 comes from the layers after it, which have verdicts of their own. One
@@ -156,7 +159,9 @@ def _why_not_trained(gradient: float, update: float, size: float) -> str:
         return "no gradient"
     if gradient == NO_OPTIMIZER:
         return "no optimizer"
-    return "no update" if gradient > _LEAST_GRADIENT * size and update == 0 else ""
+    if gradient > _LEAST_GRADIENT * size and update == 0:
+        return f"no update of {dtype}" if dtype in _ROUNDED else "no update"
+    return ""
 
 
 def _last(series: Mapping[int, object]) -> object:

@@ -345,4 +345,4 @@ def _layer(values: Mapping[str, Any]) -> WatchedLayer:
 
 def _weight(values: Mapping[str, Any]) -> WatchedWeight:
     shape = tuple(map(int, values["shape"]))
-    return WatchedWeight(values["name"], values["layer"], shape, values["is_embedding"])
+    return WatchedWeight(**{**values, "shape": shape})

@@ -100,6 +100,15 @@ _NOT_TRAINED: Mapping[str, Text] = {
         "does not train: it gets gradients, but its weights do not change",
         "Check the learning rate of its parameter group.",
     ),
+    **{
+        f"no update of {dtype}": (
+            f"does not train: it gets gradients, but its {dtype} weights do not change, because "
+            "smaller updates than their rounding are lost",
+            "Keep the weights in float32 (model.float()), and set precision to bf16 or fp16 for "
+            "the arithmetic.",
+        )
+        for dtype in ("bfloat16", "float16")
+    },
 }
 
 

@@ -90,12 +90,14 @@ class WatchedWeight:
         layer: Name of the layer that owns it.
         shape: Its shape.
         is_embedding: Whether its rows are looked up by index.
+        dtype: Such as "bfloat16"; empty if unknown.
     """
 
     name: str
     layer: str
     shape: tuple[int, ...]
     is_embedding: bool = False
+    dtype: str = ""
 
     @property
     def is_matrix(self) -> bool:
@@ -152,7 +154,11 @@ def watched_weights(trained: nn.Module) -> dict[str, WatchedWeight]:
     }
     return {
         name: WatchedWeight(
-            name, name.rpartition(".")[0] or MODEL, tuple(value.shape), id(value) in embeddings
+            name,
+            name.rpartition(".")[0] or MODEL,
+            tuple(value.shape),
+            id(value) in embeddings,
+            str(value.dtype).removeprefix("torch."),
         )
         for name, value in trained.named_parameters()
     }
