@@ -576,3 +576,24 @@ def test_updates_that_are_lost_in_the_rounding_of_weights_are_named(
     assert fix in verdict.fix
     name = str(dtype).removeprefix("torch.")
     assert (f"its {name} weights do not change" in verdict.text) == (dtype != torch.float32)
+
+
+def test_statistics_of_unknown_names_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        model(torch.ones(3, 4)).sum().backward()
+        optimizer.step()
+    assert list(watch.record.series("1", "rms")) == [0]
+    with pytest.raises(
+        InputError, match=r"layer is called 'relu'\. Known names: \(input\), 0, 1\."
+    ):
+        watch.record.series("relu", "rms")
+    with pytest.raises(InputError, match=r"No watched layer is called 'relu'"):
+        watch.record.histograms("relu")
+    with pytest.raises(InputError, match=r"statistic of a layer is called 'rmse'.*'rms'"):
+        watch.record.series("1", "rmse")
+    with pytest.raises(InputError, match=r"No watched weight is called '0\.weights'.*'0\.weight'"):
+        watch.record.weight_series("0.weights", "norm")
+    with pytest.raises(InputError, match="statistic of a weight is called 'size'"):
+        watch.record.weight_series("0.weight", "size")

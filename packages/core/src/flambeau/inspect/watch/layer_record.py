@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flambeau.atomic_write import replace_text, storage_errors
-from flambeau.errors import InputError, check_path
+from flambeau.errors import InputError, check_path, did_you_mean
 from flambeau.inspect.watch.layer_watch import StepReading
 from flambeau.inspect.watch.log_bins import N_BINS
 from flambeau.inspect.watch.noise_scale import noise_scale
@@ -96,17 +96,25 @@ class LayerRecord:
         Args:
             layer: Name of a layer.
             column: A name in ``COLUMNS``.
+
+        Raises:
+            InputError: There is no such layer or column.
         """
+        _check_known(layer, [*self.layers, *self.rows], "layer")
+        _check_known(column, COLUMNS, "statistic of a layer")
         rows = _numbers(self._columns, layer, self.rows, len(COLUMNS))
         return _column(rows, COLUMNS.index(column))
 
     def weight_series(self, weight: str, column: str) -> dict[int, float]:
         """Return a statistic of a weight by step, as ``series`` does."""
+        _check_known(weight, [*self.weights, *self.weight_rows], "weight")
+        _check_known(column, WEIGHT_COLUMNS, "statistic of a weight")
         rows = _numbers(self._weight_columns, weight, self.weight_rows, len(WEIGHT_COLUMNS))
         return _column(rows, WEIGHT_COLUMNS.index(column))
 
     def histograms(self, layer: str, *, gradients: bool = False) -> dict[int, Tensor]:
         """Return the shares of the values in each bin, ``(N_BINS,)``, by step."""
+        _check_known(layer, self.rows, "layer")
         first = len(COLUMNS) + (N_BINS if gradients else 0)
         found = {step: row[first : first + N_BINS] for step, row in self.rows[layer].items()}
         return {step: row for step, row in found.items() if not bool(row.isnan().any())}
@@ -271,6 +279,12 @@ def _read_header(record: LayerRecord, line: Mapping[str, Any]) -> None:
     }
     record.notes = list(line["notes"])
     record.deliberately_frozen = bool(line["deliberately_frozen"])
+
+
+def _check_known(name: str, known: Iterable[str], what: str) -> None:
+    names = list(dict.fromkeys(known))
+    if name not in names:
+        raise InputError(f"No watched {what} is called {name!r}. {did_you_mean(name, names)}")
 
 
 def _numbers(
