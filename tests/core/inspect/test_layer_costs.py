@@ -255,7 +255,7 @@ def test_the_table_has_costs_fields_and_groups() -> None:
     assert cells[-1] == "3×3"
     assert found.groups == {"0": (20, 0), "2": (146, 146)}
     assert "Parameter groups from stem to head: 0 (20, frozen), 2 (146)." in lines
-    assert any(line.startswith("The forward pass of 5 samples takes ") for line in lines)
+    assert any(line.startswith("The forward pass of inputs 5×1×8×8 takes ") for line in lines)
     assert any(line.endswith(" and 7.9 k FLOPs.") for line in lines)
 
 

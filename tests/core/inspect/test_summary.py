@@ -1,7 +1,9 @@
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from flambeau.inspect import summary
+from flambeau.errors import InputError
+from flambeau.inspect import record_outputs, summary
 
 
 class Model(nn.Module):
@@ -99,3 +101,37 @@ def test_modes_and_statistics_are_unchanged() -> None:
     assert made.training
     assert made.body[1].training
     assert torch.equal(made.body[1].running_mean, before)
+
+
+def test_the_inputs_of_the_caller_are_unchanged_by_layers_that_work_in_place() -> None:
+    x = torch.tensor([[-1.0, 2.0]])
+    summary(nn.ReLU(inplace=True), x)
+    record_outputs(nn.Sequential(nn.ReLU(inplace=True)), {"input": x})
+    assert x.tolist() == [[-1.0, 2.0]]
+
+
+def test_inputs_whose_first_dimension_is_time_are_not_called_samples() -> None:
+    text = str(summary(nn.GRU(5, 7), torch.zeros(6, 2, 5)))
+    assert "The forward pass of inputs 6×2×5 takes" in text
+    text = str(summary(nn.Bilinear(3, 4, 2), (torch.zeros(2, 3), torch.zeros(2, 4))))
+    assert "The forward pass of inputs 2×3, 2×4 takes" in text
+
+
+class PartlyCalled(nn.Module):
+    def __init__(self, *, norm: bool) -> None:
+        super().__init__()
+        self.used = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
+        self.head = nn.LazyBatchNorm1d() if norm else nn.LazyLinear(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_lazy_layer_that_is_not_called_is_named(norm: bool) -> None:
+    """Those that are called have their shapes after the pass."""
+    assert summary(PartlyCalled(norm=norm).used, torch.zeros(2, 4)).parameters == 21
+    with pytest.raises(
+        InputError, match=r"head\.weight, head\.bias.* of lazy layers have no shape"
+    ):
+        summary(PartlyCalled(norm=norm), torch.zeros(2, 4))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from flambeau.errors import ArgumentError, InputError, did_you_mean
-from flambeau.nested import detach
+from flambeau.nested import detach, map_tensors
 from flambeau.task.model_call import call_model
 from flambeau.training.run_state.preserve import preserve
 
@@ -96,6 +96,7 @@ def record_outputs(
         ArgumentError: A name or pattern matches no module.
         InputError: There are no inputs.
     """
+    inputs = map_tensors(Tensor.clone, inputs)  # a layer may work in place
     with Hooks(model, names) as hooks:
         run_in_eval_mode(model, inputs)
     return hooks.outputs

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from flambeau.errors import FlambeauError
+from flambeau.errors import FlambeauError, InputError
 from flambeau.inspect.hooks import Hooks, Inputs, modules_by_name, run_in_eval_mode
 from flambeau.inspect.inspect_tables import html_table, text_rows
 from flambeau.inspect.layer_costs import LayerCost, layer_costs
+from flambeau.nested import map_tensors
 from flambeau.plan.choice import Choice
 from flambeau.training.freeze import has_running_statistics
 from flambeau.training.optim.groups import parameter_groups
-from flambeau.wording import count_of, format_bytes, format_count, format_seconds, name_some
+from flambeau.wording import format_bytes, format_count, format_seconds, name_some
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Summary:
             without such layers.
         flops: Floating-point operations of the forward pass, as in ``Layer``.
         seconds: Time of the forward pass.
-        samples: Samples of the forward pass: the first dimension of the first input.
+        inputs: Shapes of the inputs of the forward pass.
         groups: Parameter groups from stem to head: number of parameters, and of those that train.
     """
 
@@ -83,7 +85,7 @@ class Summary:
     norms: str = ""
     flops: int | None = None
     seconds: float = 0.0
-    samples: int = 0
+    inputs: str = ""
     groups: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     def __str__(self) -> str:
@@ -141,7 +143,7 @@ class Summary:
         return lines
 
     def _costs(self) -> list[str]:
-        duration = f"The forward pass of {count_of(self.samples, 'sample')} takes "
+        duration = f"The forward pass of inputs {self.inputs} takes "
         duration += format_seconds(self.seconds)
         if self.flops is None:
             return [f"{duration}; its FLOPs cannot be counted."]
@@ -189,9 +191,14 @@ def summary(
         bn: The plan's choice of the batch norm policy, shown if the model has norm layers with
             running statistics.
         frozen: ``id`` of parameters to count as frozen, in addition to those that need no gradient.
+
+    Raises:
+        InputError: There are no inputs, or the pass does not call a lazy layer.
     """
+    inputs, shown = map_tensors(Tensor.clone, inputs), _shape(inputs)
     with Hooks(model, keep=_shape) as hooks:
         outputs = run_in_eval_mode(model, inputs, forward)
+    _check_initialised(model)
     shapes = {"": [_shape(outputs)], **hooks.outputs}
     costs = layer_costs(model, inputs, forward)
     seen: set[Tensor] = set()
@@ -231,15 +238,19 @@ def summary(
         norms="" if bn is None else _norms(model, bn),
         flops=costs.flops,
         seconds=costs.seconds,
-        samples=_count_samples(inputs),
+        inputs=shown,
         groups=_groups(model, frozen),
     )
 
 
-def _count_samples(inputs: Inputs) -> int:
-    given = inputs.values() if isinstance(inputs, Mapping) else inputs
-    first = given if isinstance(given, Tensor) else next(iter(given))
-    return first.shape[0] if isinstance(first, Tensor) and first.ndim else 1
+def _check_initialised(model: nn.Module) -> None:
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, value in tensors if is_lazy(value)]
+    if lazy:
+        raise InputError(
+            f"{name_some(lazy, most=3)} of lazy layers have no shape, because this forward pass "
+            "does not call these layers. Give them their sizes, or remove them."
+        )
 
 
 def _groups(model: nn.Module, frozen: Collection[int]) -> dict[str, tuple[int, int]]:

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from flambeau.global_rng import preserve_generators
@@ -107,6 +108,7 @@ def _capture_tensors(model: nn.Module, *, weights: bool) -> Restore:
         (module, name, value, value.detach().clone())
         for module in model.modules()
         for name, value in module.named_buffers(recurse=False)
+        if not is_lazy(value)  # of a lazy layer: it has no content before the first call
     ]
     parameters = [
         (module, name, value, value.requires_grad)
@@ -130,7 +132,8 @@ def _capture_tensors(model: nn.Module, *, weights: bool) -> Restore:
             for module, name, value, learns in parameters:
                 if getattr(module, name, None) is not value:
                     setattr(module, name, value)
-                value.requires_grad_(learns)
+                if not is_lazy(value):
+                    value.requires_grad_(learns)
             for (_, _, value, _), (content, gradient) in zip(parameters, copies, strict=False):
                 value.copy_(content)
                 value.grad = gradient
