@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from flambeau.errors import ArgumentError, InputError
@@ -305,7 +307,26 @@ def test_silent_units_are_known_by_their_last_activity() -> None:
     assert list(watch.record.series("1", "silent").values()) == [1, 1, 2, 2]
 
 
-def test_accumulation_gives_the_noise_scale() -> None:
+def unscale(parameters: Iterable[nn.Parameter]) -> None:
+    """Like a GradScaler, and then clip."""
+    parameters = list(parameters)
+    for each in parameters:
+        assert each.grad is not None
+        each.grad /= 1024.0
+    nn.utils.clip_grad_norm_(parameters, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "change"),
+    [
+        (1.0, lambda parameters: None),
+        (1.0, lambda parameters: nn.utils.clip_grad_norm_(parameters, 0.1)),
+        (1024.0, unscale),
+    ],
+)
+def test_accumulation_gives_the_noise_scale(
+    scale: float, change: Callable[[Iterable[nn.Parameter]], object]
+) -> None:
     """Gradients of a linear model whose mean and variance are known."""
     model = nn.Linear(50, 1, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -314,7 +335,8 @@ def test_accumulation_gives_the_noise_scale() -> None:
         for _ in range(60):
             for _ in range(4):
                 x = 0.3 + torch.randn(1, 50, generator=draws)  # gradient of a micro-batch
-                (model(x).sum() / 4).backward()
+                (scale * model(x).sum() / 4).backward()
+            change(model.parameters())
             optimizer.step()
             optimizer.zero_grad()
     # |G|² = 50 · 0.09 = 4.5, tr(Σ) = 50; 60 steps estimate the ratio to about 10%.
@@ -513,7 +535,8 @@ def test_the_columns_of_a_record_follow_its_steps() -> None:
     other.add([StepReading(7, {"a": torch.zeros(ROW_SIZE)})])
     record.load_state_dict(other.state_dict())
     assert record.series("a", COLUMNS[2]) == {7: 0.0}
-    assert record.weight_series("w", "norm") == {}
+    with pytest.raises(InputError, match="No watched weight is called 'w'"):
+        record.weight_series("w", "norm")
 
 
 def test_unread_steps_of_a_long_loop_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,3 +620,70 @@ def test_statistics_of_unknown_names_are_refused() -> None:
         watch.record.weight_series("0.weights", "norm")
     with pytest.raises(InputError, match="statistic of a weight is called 'size'"):
         watch.record.weight_series("0.weight", "size")
+
+
+def test_gradients_of_a_plain_loop_are_those_that_the_optimizer_gets() -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        model(torch.full((3, 4), 5.0)).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.25)
+        optimizer.step()
+    norms = [watch.record.weight_series(name, "gradient_norm")[0] for name in ("weight", "bias")]
+    assert norms[0] ** 2 + norms[1] ** 2 == pytest.approx(0.25**2, rel=1e-4)
+
+
+def test_copies_of_the_model_in_a_watched_step_are_not_watched(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        copies = [copy.deepcopy(model), AveragedModel(model).module]
+        torch.save(model, tmp_path / "model.pt")
+        copies.append(torch.load(tmp_path / "model.pt", weights_only=False))
+        for _ in range(3):
+            for each in copies:
+                each(torch.ones(5, 4)).sum().backward()
+            model(torch.ones(2, 4)).sum().backward()
+            optimizer.step()
+    assert watch.record.layers["0"].per_sample == 8
+    for each in copies:
+        hooks = [
+            hook
+            for module in each.modules()
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        ]
+        assert not any(hasattr(hook, "__self__") or vars(hook) for hook in hooks)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+def test_a_compiled_object_that_the_loop_calls_in_place_of_the_model_is_noted() -> None:
+    model = nn.Linear(4, 1)
+    other = copy.deepcopy(model)  # as torch.compile(model): it has a call of its own
+    other.weight, other.bias = model.weight, model.bias
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with inspect(model, every=1) as watch:
+        for _ in range(4):
+            other(torch.ones(2, 4)).sum().backward()
+            optimizer.step()
+    assert "pass that object" in str(watch)
+
+
+def test_a_lazy_model_is_refused_before_the_loop() -> None:
+    model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
+    with pytest.raises(InputError, match=r"'0.weight' has no shape yet.*Call the model once"):
+        inspect(model).__enter__()
+
+
+def test_inputs_that_are_not_finite_are_a_fault_of_the_data() -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.ones(8, 4)
+    x[3, 2] = torch.nan
+    with inspect(model, every=1) as watch:
+        for _ in range(4):
+            model(x).nansum().backward()
+            optimizer.step()
+    [verdict] = watch.verdicts()
+    assert verdict.layer.startswith("(input")
+    assert "Look at the data" in verdict.fix

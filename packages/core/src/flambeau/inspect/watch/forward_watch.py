@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from flambeau.inspect.watch import attention_statistics, layer_statistics
 from flambeau.inspect.watch.function_watch import FunctionWatch
 from flambeau.inspect.watch.layer_step import LayerStep
+from flambeau.inspect.watch.step_hook import copied_as_nothing
 from flambeau.inspect.watch.unit_axis import UnitAxis
 from flambeau.inspect.watch.watched_layer import (
     BOUNDS,
@@ -96,10 +97,11 @@ class ForwardWatch:
         self._enters_mode, self._only_training = not compiled, only_training
         self._steps, self._stack, self._first, self._paused = {}, [], None, False
         self._sizes = []
+        before, after = copied_as_nothing(self._before), copied_as_nothing(self._after)
         for module in self._names:
             self._handles += [
-                module.register_forward_pre_hook(self._before),
-                module.register_forward_hook(self._after, always_call=True),
+                module.register_forward_pre_hook(before),
+                module.register_forward_hook(after, always_call=True),
             ]
 
     def stop(self) -> dict[str, Tensor]:

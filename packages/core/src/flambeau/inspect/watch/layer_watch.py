@@ -106,19 +106,20 @@ class LayerWatch:
         self.last_active = {name: each.to(device) for name, each in last_active.items()}
         self._weights.first = {name: each.to(device) for name, each in initial_embeddings.items()}
 
-    def start_step(self, step: int, *, only_training: bool = False) -> None:
+    def start_step(self, step: int, *, in_user_loop: bool = False) -> None:
         """Register hooks and copy the weights.
 
         Args:
             step: The step, from 0.
-            only_training: Ignore calls of the model without gradients.
+            in_user_loop: Whether unknown code makes the step: it may evaluate the model within it,
+                and change the gradients before the update.
         """
         self.cancel()
         self._step = StepReading(step)
-        self._noise.start()
         self._parameters = list(self._trained.parameters())
+        self._noise.start(self._parameters, changed_later=in_user_loop)
         self._weights.start()
-        self._forward.start(only_training=only_training)
+        self._forward.start(only_training=in_user_loop)
 
     def gradients_ready(self, factor: float | Tensor = 1.0) -> None:
         """Compute the norms of the gradients; no effect outside a watched step.
@@ -158,6 +159,7 @@ class LayerWatch:
         if self._step is not None:
             self._step, self._parameters = None, []
             self._forward.stop()
+            self._noise.release()
             self._weights.release()
 
     def thin_out(self, most: int) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from flambeau.inspect.watch.layer_statistics import norm_of
+from flambeau.inspect.watch.step_hook import copied_as_nothing
 
 
 class NoiseScale:
@@ -34,16 +37,51 @@ class NoiseScale:
         self._passes = 0
         self._first: Tensor | None = None
         self._total: Tensor | None = None
+        self._handles: list[RemovableHandle] = []
+        self._accumulated: dict[nn.Parameter, Tensor] | None = None
 
-    def start(self) -> None:
-        """Start a step."""
+    def start(self, parameters: Iterable[nn.Parameter], *, changed_later: bool = False) -> None:
+        """Start a step.
+
+        Args:
+            parameters: The parameters.
+            changed_later: Whether unknown code may change the gradients after the backward passes,
+                as a loop that clips them or divides them by the scale of the loss. Then they are
+                taken at the end of each backward pass.
+        """
+        self.release()
         self._passes, self._first, self._total = 0, None, None
+        if changed_later:
+            self._accumulated = {}
+            take = copied_as_nothing(self._take)
+            self._handles = [
+                p.register_post_accumulate_grad_hook(take) for p in parameters if p.requires_grad
+            ]
+
+    def release(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._accumulated = [], None
+
+    def _take(self, parameter: Tensor) -> None:
+        if self._accumulated is None:
+            return
+        with torch.no_grad():
+            square = _square([cast("nn.Parameter", parameter)])
+        if square is not None:
+            self._accumulated[cast("nn.Parameter", parameter)] = square
+
+    def _now(self, parameters: Iterable[nn.Parameter]) -> Tensor | None:
+        if self._accumulated is None:
+            return _square(parameters)
+        return _sum(list(self._accumulated.values()))
 
     def pass_started(self, parameters: Iterable[nn.Parameter]) -> None:
         """Count a pass through the model; before the second one, take the gradients so far."""
         self._passes += 1
         if self._passes == 2:
-            self._first = _square(parameters)
+            self._first = self._now(parameters)
 
     def gradients_ready(
         self, parameters: Iterable[nn.Parameter], factor: float | Tensor = 1.0
@@ -56,7 +94,7 @@ class NoiseScale:
         """
         if self._first is not None:
             self._first = self._first * factor * factor
-            self._total = _square(parameters)
+            self._total = self._now(parameters)
 
     def end(self) -> Tensor | None:
         """Return estimates of ``|G|²`` and ``tr(Σ)``, float32 ``(2,)``; None without accumulation.
@@ -64,6 +102,7 @@ class NoiseScale:
         The mean over steps of each, not of their ratio, gives the noise scale. The gradients of a
         step are those of the mean loss over all micro-batches.
         """
+        self.release()
         if self._first is None or self._total is None:
             return None
         n = self._passes * self._n_ranks  # micro-batches of the step, on all ranks
@@ -89,4 +128,8 @@ def _square(parameters: Iterable[nn.Parameter]) -> Tensor | None:
         for p in parameters
         if p.grad is not None and p.grad.layout is torch.strided
     ]
-    return torch.stack([each.to(norms[0].device) for each in norms]).sum() if norms else None
+    return _sum(norms)
+
+
+def _sum(values: Sequence[Tensor]) -> Tensor | None:
+    return torch.stack([each.to(values[0].device) for each in values]).sum() if values else None

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -47,6 +48,12 @@ class ModelInspection(Inspection):
     def __enter__(self) -> Self:
         if self._handles:
             raise InputError("This inspection is already in use. Call inspect(model) again.")
+        lazy = [name for name, value in self._model.named_parameters() if is_lazy(value)]
+        if lazy:
+            raise InputError(
+                f"{lazy[0]!r} has no shape yet, so it cannot be watched. Call the model once on a "
+                "batch before the block: model(inputs[:2])."
+            )
         self.use(LayerWatch(self._model))
         self._handles = [
             register_optimizer_step_pre_hook(self._before_update),
@@ -69,6 +76,11 @@ class ModelInspection(Inspection):
             if error is None and self._stepped:
                 self._end()
             watch.cancel()
+            if error is None and self._step and not watch.layers:
+                watch.notes.append(
+                    "No call of the model was seen, so only its weights were watched. If the loop "
+                    "calls torch.compile(model), pass that object."
+                )
             if error is None and not self._step:
                 watch.notes.append(
                     "No optimizer that has parameters of the model made a step inside the block, "
@@ -80,7 +92,7 @@ class ModelInspection(Inspection):
         """Start the next step, if it is watched."""
         self._has_gradients = False
         if self._watch is not None and self.watches(self._step):
-            self._watch.start_step(self._step, only_training=True)
+            self._watch.start_step(self._step, in_user_loop=True)
 
     def _end(self) -> None:
         """End the step, and start the next one."""
@@ -142,6 +154,9 @@ def inspect(model: nn.Module, *, every: int | None = None) -> ModelInspection:
     and updates of every layer. It changes nothing, and reads nothing from the device before the end
     of the block. ``learner.inspect`` does the same for ``fit``.
 
+    Gradients of weights are those that the optimizer gets: after clipping, if the loop clips them.
+    With a ``GradScaler`` the gradients of outputs include the scale of the loss.
+
     Args:
         model: Any module. Its functions such as ``F.relu`` are watched, too, but nothing inside a
             region of ``torch.compile``.
@@ -150,7 +165,7 @@ def inspect(model: nn.Module, *, every: int | None = None) -> ModelInspection:
 
     Raises:
         ArgumentError: ``every`` is not a number.
-        InputError: ``every`` is less than 1.
+        InputError: ``every`` is less than 1, or a lazy layer of the model has no weights yet.
 
     Example:
         >>> import torch

@@ -25,10 +25,9 @@ def _dead(found: Evidence, value: float, step: int) -> Text:
 
 def _not_finite(found: Evidence, value: float, step: int) -> Text:
     what = f"{value:.0%} of its outputs are NaN or infinite since step {step}"
-    return (
-        what,
-        "It is the first such layer. Lower lr, clip gradients, or check its divisions.",
-    )
+    if found.layer.startswith("(input"):
+        return what, "Look at the data: fill or drop missing values, and check the transforms."
+    return what, "It is the first such layer. Lower lr, clip gradients, or check its divisions."
 
 
 def _exploding(found: Evidence, value: float, step: int) -> Text:

@@ -14,7 +14,8 @@ from flambeau.training.optim.clip import optimized_parameters
 from flambeau.training.optim.fused_step import with_inner
 
 WEIGHT_COLUMNS = ("norm", "gradient_norm", "update_norm", "unused_rows")
-"""Of a weight in a step: its norm before the update, that of the gradient before clipping, that of
+"""Of a weight in a step: its norm before the update, that of the gradient before clipping (in
+a loop of the user: as the optimizer gets it), that of
 the update (new weight minus old weight), and, of an embedding, the rows that were never updated."""
 
 NO_GRADIENT, FROZEN, NO_OPTIMIZER = -1.0, -2.0, -3.0
