@@ -22,7 +22,9 @@ def record_of(
     """Return a record with the given statistics by layer and step."""
     record = LayerRecord()
     for number, name in enumerate(layers, start=1):
-        record.layers[name] = WatchedLayer(name, "ReLU", number, units=10, per_sample=10)
+        record.layers[name] = WatchedLayer(
+            name, "ReLU", number, units=10, per_sample=10, per_unit=100
+        )
     for name in weights or {}:
         layer = name.rpartition(".")[0]
         is_embedding = layer == "embedding"

@@ -45,7 +45,7 @@ def evidence(record: LayerRecord) -> Iterator[Evidence]:
 def _of_layer(record: LayerRecord, name: str, layer: WatchedLayer) -> Iterator[Evidence]:
     yield Evidence("not finite", name, record.series(name, "nonfinite"))
     if name in record.last_active and layer.kind not in BOUNDS:
-        yield Evidence("dead", name, _silent_shares(record, name), {"units": layer.units})
+        yield Evidence("dead", name, _silent_shares(record, name), _of_units(layer))
     # After one step, all units of such a layer are equal up to their sign with Adam.
     starts_at_zero = any(
         next(iter(record.weight_series(weight.name, "norm").values()), 1.0) == 0.0
@@ -67,7 +67,7 @@ def _of_layer(record: LayerRecord, name: str, layer: WatchedLayer) -> Iterator[E
     else:
         yield Evidence("input scale", name, rms)
     if not layer.is_output:
-        yield Evidence("saturated", name, record.series(name, "saturated"))
+        yield Evidence("saturated", name, record.series(name, "saturated"), _of_units(layer))
     pair = [_last(record.series(name, each)) for each in ("twin_a", "twin_b")]
     if not starts_at_zero:
         yield Evidence("duplicated", name, record.series(name, "twins"), {"pair": pair})
@@ -82,6 +82,10 @@ def _first_inputs(record: LayerRecord) -> dict[int, float]:
         if found:
             return found
     return {}
+
+
+def _of_units(layer: WatchedLayer) -> dict[str, object]:
+    return {"units": layer.units, "per_unit": layer.per_unit}
 
 
 def _silent_shares(record: LayerRecord, name: str) -> dict[int, float]:

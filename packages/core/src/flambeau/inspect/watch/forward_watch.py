@@ -8,6 +8,7 @@ nothing: the step computes what it computes without them, bit for bit.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -46,6 +47,14 @@ _ATTENTION = ("attention", "multi_head_attention", "softmax")
 """Functions that compute attention weights; a softmax may also compute something else."""
 
 
+class _Calls(threading.local):
+    """The calls of modules in which this thread is, and the size of the first input of each."""
+
+    def __init__(self) -> None:
+        self.modules: list[nn.Module] = []
+        self.sizes: list[Tensor | None] = []
+
+
 class ForwardWatch:
     """Watches the modules and functions of a model in the steps between ``start`` and ``stop``.
 
@@ -70,8 +79,7 @@ class ForwardWatch:
         self._steps: dict[str, LayerStep] = {}
         self._handles: list[RemovableHandle] = []
         self._names: dict[nn.Module, str] = {}
-        self._stack: list[nn.Module] = []
-        self._sizes: list[Tensor | None] = []  # of the inputs of the modules in the stack
+        self._calls = _Calls()
         self._axis = UnitAxis()
         self._functions = FunctionWatch(self._on_function)
         self._last = ""  # layer that was called last
@@ -95,8 +103,8 @@ class ForwardWatch:
         self._note_compiled(compiled)
         # Under such a mode a compiled region would be compiled anew.
         self._enters_mode, self._only_training = not compiled, only_training
-        self._steps, self._stack, self._first, self._paused = {}, [], None, False
-        self._sizes = []
+        self._steps, self._first, self._paused = {}, None, False
+        self._calls = _Calls()
         before, after = copied_as_nothing(self._before), copied_as_nothing(self._after)
         for module in self._names:
             self._handles += [
@@ -124,26 +132,28 @@ class ForwardWatch:
     # The hooks
 
     def _before(self, module: nn.Module, arguments: Any) -> None:
-        if self._paused:
+        if not self._records():
             return
-        self._stack.append(module)
+        calls = self._calls
+        calls.modules.append(module)
         if self._first is None or module is self._first:
             self._first = module
             self._start_pass()
-        if module is self._model and self._records():
+        if module is self._model:
             self._record_inputs(arguments)
         # Before the call, because the module may change its input in place.
-        reads = has_statistics(module) and self._records()
-        self._sizes.append(self._size_of(module, arguments) if reads else None)
-        if len(self._stack) == 1 and self._enters_mode and self._records():
+        reads = has_statistics(module)
+        calls.sizes.append(self._size_of(module, arguments) if reads else None)
+        if len(calls.modules) == 1 and self._enters_mode:
             self._functions.__enter__()
 
     def _after(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        if self._paused or module not in self._stack:
+        calls = self._calls
+        if self._paused or module not in calls.modules:
             return
-        while self._stack.pop() is not module:  # an error ended the calls inside
-            self._sizes.pop()
-        size, name = self._sizes.pop(), self._names[module]
+        while calls.modules.pop() is not module:  # an error ended the calls inside
+            calls.sizes.pop()
+        size, name = calls.sizes.pop(), self._names[module]
         if output is not None and self._records():
             if has_statistics(module):
                 first = next(float_tensors([output]), None)
@@ -151,7 +161,7 @@ class ForwardWatch:
                     self._record_module(name, module, size, first)
             if module is self._model:
                 self._end_call(output)
-        if not self._stack:
+        if not calls.modules:
             self._leave()
 
     def _leave(self) -> None:
@@ -224,7 +234,7 @@ class ForwardWatch:
         self, function: str, arguments: Sequence[Any], named: Mapping[str, Any], found: Any
     ) -> None:
         """Record an attention function, or an activation that no module of its own computes."""
-        inside = self._stack[-1] if self._stack else self._model
+        inside = self._calls.modules[-1] if self._calls.modules else self._model
         if self._paused or not self._records():
             return
         # What is computed here calls such functions, too: the guard also pauses.
@@ -339,6 +349,8 @@ class ForwardWatch:
         layer, step = self._layer(name, kind), self._step_of(name)
         layer.units = output.shape[axis] if axis else 1
         layer.per_sample = math.prod(output.shape[1:])
+        step.per_unit += output.numel() // max(1, layer.units)
+        layer.per_unit = max(layer.per_unit, step.per_unit)
         self._last_output = name, output
         if finds_silent:
             active = layer_statistics.active_units(output, axis, never_negative=never_negative)

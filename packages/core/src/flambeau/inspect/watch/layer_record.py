@@ -106,7 +106,11 @@ class LayerRecord:
         return _column(rows, COLUMNS.index(column))
 
     def weight_series(self, weight: str, column: str) -> dict[int, float]:
-        """Return a statistic of a weight by step, as ``series`` does."""
+        """Return a statistic of a weight by step, as ``series`` does.
+
+        In place of a ``gradient_norm`` there may be ``weight_watch.NO_GRADIENT`` (-1), ``FROZEN``
+        (-2), or ``NO_OPTIMIZER`` (-3).
+        """
         _check_known(weight, [*self.weights, *self.weight_rows], "weight")
         _check_known(column, WEIGHT_COLUMNS, "statistic of a weight")
         rows = _numbers(self._weight_columns, weight, self.weight_rows, len(WEIGHT_COLUMNS))
@@ -359,4 +363,5 @@ def _layer(values: Mapping[str, Any]) -> WatchedLayer:
 
 def _weight(values: Mapping[str, Any]) -> WatchedWeight:
     shape = tuple(map(int, values["shape"]))
-    return WatchedWeight(**{**values, "shape": shape})
+    given: dict[str, Any] = {**values, "shape": shape}
+    return WatchedWeight(**given)

@@ -30,6 +30,7 @@ class LayerStep:
         gradient_histograms: Of the gradients.
         attention: ``attention_row`` of each call.
         active: Which units were not 0 in any call, bool; None if that is not recorded.
+        per_unit: Number of values of a unit, over samples, positions and calls.
     """
 
     outputs: list[Tensor] = field(default_factory=list[Tensor])
@@ -38,6 +39,7 @@ class LayerStep:
     gradient_histograms: list[Tensor] = field(default_factory=list[Tensor])
     attention: list[Tensor] = field(default_factory=list[Tensor])
     active: Tensor | None = None
+    per_unit: int = 0
 
     def add_active(self, active: Tensor) -> None:
         """Add the active units of a call; if their number changed, only the new ones count."""

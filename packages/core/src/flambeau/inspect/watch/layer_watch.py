@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -121,15 +121,18 @@ class LayerWatch:
         self._weights.start()
         self._forward.start(only_training=in_user_loop)
 
-    def gradients_ready(self, factor: float | Tensor = 1.0) -> None:
+    def gradients_ready(
+        self, factor: float | Tensor = 1.0, updated: Collection[nn.Parameter] | None = None
+    ) -> None:
         """Compute the norms of the gradients; no effect outside a watched step.
 
         Args:
             factor: By what the gradients were multiplied since the backward passes.
+            updated: The parameters that are updated next; None for all.
         """
         if self._step is not None:
             with torch.no_grad():
-                self._weights.gradients_ready()
+                self._weights.gradients_ready(updated)
                 self._noise.gradients_ready(self._parameters, factor)
 
     def end_step(

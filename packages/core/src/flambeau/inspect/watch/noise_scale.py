@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,9 @@ class NoiseScale:
             self._accumulated = {}
             take = copied_as_nothing(self._take)
             self._handles = [
-                p.register_post_accumulate_grad_hook(take) for p in parameters if p.requires_grad
+                cast("Any", p).register_post_accumulate_grad_hook(take)
+                for p in parameters
+                if p.requires_grad
             ]
 
     def release(self) -> None:

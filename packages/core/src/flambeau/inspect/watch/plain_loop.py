@@ -25,8 +25,9 @@ class ModelInspection(Inspection):
 
     A step ends when all optimizers that update parameters of the model have made their ``step()``.
     In the first step these are the ones whose parameters have gradients; after it, those of the
-    step before. It also ends before an optimizer makes its ``step()`` a second time. Calls of the
-    model without gradients, such as an evaluation within the loop, are not watched.
+    step before. An optimizer that follows the first step belongs to it; its part is not recorded.
+    A step also ends before an optimizer makes its ``step()`` a second time. Calls of the model
+    without gradients, such as an evaluation within the loop, are not watched.
 
     Args:
         model: The model that the loop calls.
@@ -112,18 +113,26 @@ class ModelInspection(Inspection):
         # An optimizer with a closure computes its gradients later.
         self._has_gradients = any(p.grad is not None for p in optimized_parameters([optimizer]))
         if self._has_gradients:
-            self._watch.gradients_ready()
+            self._watch.gradients_ready(updated=optimized_parameters([optimizer]))
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         watch = self._watch
         if watch is None or not self._is_of_model(optimizer):
             return
         if not self._has_gradients:
-            watch.gradients_ready()
+            watch.gradients_ready(updated=optimized_parameters([optimizer]))
+        is_new = id(optimizer) not in self._optimizers
         self._optimizers.setdefault(id(optimizer), optimizer)
         lr: object = optimizer.param_groups[-1]["lr"]
         # A tensor is not read: the host would wait for the device.
         self._values = {"lr": lr} if isinstance(lr, float) else {}
+        if is_new and self._step and not self._stepped:
+            # The step before ended too early: this optimizer belongs to it. Both its parts would
+            # be incomplete as a step of their own, so this one is left out.
+            watch.cancel()
+            self._together |= {id(optimizer)}
+            self._start()
+            return
         self._stepped.add(id(optimizer))
         if self._all_have_stepped():
             self._end()

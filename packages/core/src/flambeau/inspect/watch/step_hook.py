@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 
@@ -22,16 +23,7 @@ class _StepHook:
     def __call__(self, *arguments: Any) -> None:
         self._function(*arguments)
 
-    def __deepcopy__(self, memo: object) -> Callable[..., None]:
-        return _do_nothing
-
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _nothing, ()
-
-
-def _nothing() -> Callable[..., None]:
-    return _do_nothing
-
-
-def _do_nothing(*arguments: Any) -> None:
-    """Return None, which changes nothing in any kind of hook."""
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, str]]:
+        # A function of the standard library that does nothing and takes any arguments, so that a
+        # file with the model is read without flambeau.
+        return getattr, (nullcontext(), "__exit__")

@@ -18,6 +18,10 @@ from collections.abc import Mapping
 LEAST_STEPS = 3
 """Watched steps in a row that a fault must last: a single step is noise."""
 
+LEAST_VALUES = 32
+"""Values of a unit, over samples and positions, before it is called dead or saturated: of a few
+samples many healthy units are 0."""
+
 LEAST_STEPS_OF_EQUAL = 8
 """The same for equal units: encodings of numbers with equal first weights differ after 5 steps."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,6 +91,9 @@ def _hit(found: Evidence) -> _Hit | None:
         least = 1
     elif found.kind == "duplicated":
         least = thresholds.LEAST_STEPS_OF_EQUAL
+    elif found.kind in ("dead", "saturated"):
+        per_unit = cast("int", found.detail["per_unit"])
+        least = max(least, math.ceil(thresholds.LEAST_VALUES / max(1, per_unit)))
     start: int | None = None
     run = 0
     latest: int | None = None

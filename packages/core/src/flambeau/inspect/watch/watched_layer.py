@@ -64,6 +64,7 @@ class WatchedLayer:
         number: Position in the forward pass, from 1; layers that are not called come last.
         units: Size of the axis of units; 0 if it is not called.
         per_sample: Number of output values per sample; 0 if it is not called.
+        per_unit: Largest number of values of a unit in a watched step, over samples and positions.
         is_output: Whether its output is the output of the model.
         is_norm: Whether it normalises.
     """
@@ -73,6 +74,7 @@ class WatchedLayer:
     number: int
     units: int = 0
     per_sample: int = 0
+    per_unit: int = 0
     is_output: bool = False
     is_norm: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -58,12 +58,17 @@ class WeightWatch:
             if value.requires_grad
         }
 
-    def gradients_ready(self) -> None:
+    def gradients_ready(self, updated: Collection[nn.Parameter] | None = None) -> None:
         """Compute the norms of the gradients; called before they are clipped.
 
-        A step may update several optimizers, one after the other: the last gradient counts.
+        Args:
+            updated: The parameters that are updated next; None for all. A step may update several
+                optimizers, one after the other.
         """
+        chosen = None if updated is None else set(map(id, updated))
         for name, value in self._parameters.items():
+            if chosen is not None and id(value) not in chosen:
+                continue
             if value.grad is not None and value.grad.layout is torch.strided:
                 self._gradients[name] = norm_of(value.grad)
 
