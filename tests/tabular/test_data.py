@@ -99,7 +99,7 @@ def test_rows_without_a_target_are_left_out_and_counted() -> None:
 
 
 BAD_TARGETS: dict[str, tuple[dict[str, Any], Any, str]] = {
-    "none": ({}, None, "No target is given.*target='y'"),
+    "none": ({}, None, "No target is given.*target='y', on the command line --target y\\."),
     "unknown": ({}, "z", "no column 'z'"),
     "all missing": ({"y": [None] * N}, "y", "missing in all 40 rows"),
     "infinite": ({"y": [1.5, np.inf] * 20}, "y", "infinite in 20 rows, the first is row 1"),

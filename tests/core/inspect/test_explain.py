@@ -410,3 +410,12 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         learner.explain(0)
     with pytest.raises(InputError, match="difference compares the outputs"):
         learner.difference(learner.model, "valid")
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [(torch.sum, r"\(\)"), (lambda points: points, r"\(2, 3\)"), (lambda p: p[:1, 0], r"\(1,\)")],
+)
+def test_integrated_gradients_need_one_number_per_row(function: Any, shape: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"returns the shape {shape} for 2 rows"):
+        integrated_gradients(function, torch.ones(3))

@@ -313,3 +313,9 @@ def test_the_command_prints_the_table_and_writes_the_figure(tmp_path: Path) -> N
     assert "rank of change" in result.output
     assert "two:" in result.output
     assert (tmp_path / "figure.svg").exists()
+
+
+def test_lazy_layers_without_values_are_not_compared() -> None:
+    one, other = (nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(4)) for _ in range(2))
+    found = model_difference(one, other)
+    assert [layer.name for layer in found.layers] == ["0"]

@@ -229,9 +229,8 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
         for name in named:
             if name not in known:
                 own = did_you_mean(name, known - {"self", "cls"})
-                other = "" if own.startswith("Did") else hint(name)
                 shown = _shown(first, function)
-                raise ArgumentError(f"{shown} has no argument {name!r}. {other or own}")
+                raise ArgumentError(f"{shown} has no argument {name!r}. {hint(name) or own}")
         if most is not None and len(args) >= most:
             raise ArgumentError(_too_many(_shown(first, function), names, most, len(args)))
         if twice := [name for name in names[1 : len(args) + 1] if name in named]:

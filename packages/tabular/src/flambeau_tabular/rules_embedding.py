@@ -35,7 +35,6 @@ def _number_embedding(facts: TabularFacts, values: Values) -> Choice:
         evidence={"architecture": values["architecture"]},
         alternatives=tuple(each for each in NUMBER_EMBEDDINGS if each != value),
         source="default" if chosen is None else "rule",
-        override='Learner(data, choices={"number_embedding": "ple"})',
     )
 
 

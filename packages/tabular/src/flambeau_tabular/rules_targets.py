@@ -30,11 +30,14 @@ def task_of_several(facts: TabularFacts, n: int) -> Choice:
     return with_readings(choice, facts)
 
 
+_SEVERAL = 'Name several targets: target=["price", "rooms"], or --target price,rooms.'
+
+
 def _target_tasks(facts: TabularFacts, values: Values) -> Choice:
     parts = facts.get("several_targets", {})
     if not parts:
         reason = "There is one task, which 'task' names."
-        return Choice("target_tasks", None, reason, source="default")
+        return Choice("target_tasks", None, reason, source="default", override=_SEVERAL)
     tasks = {name: each["task"] for name, each in parts.items()}
     number = next((name for name, task in tasks.items() if task != "classification"), None)
     name, other = (next(iter(tasks)), "regression") if number is None else (number, "gamma")
@@ -74,7 +77,7 @@ def _loss_factors(facts: TabularFacts, values: Values) -> Choice:
     parts = facts.get("several_targets", {})
     if not parts:
         reason = "There is one loss."
-        return Choice("loss_factors", None, reason, source="default")
+        return Choice("loss_factors", None, reason, source="default", override=_SEVERAL)
     name = next(iter(parts))
     return Choice(
         "loss_factors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,9 +49,11 @@ def target_names(frame: Frame, target: str | Sequence[str] | None) -> tuple[str,
     """
     names = _names(frame, target)
     if not names:
+        shown = suggested_target(frame)
         raise InputError(
-            f"No target is given. Name the column to predict: target={suggested_target(frame)!r}. "
-            f"The columns are {name_some(map(repr, frame.column_names), 20)}."
+            f"No target is given. Name the column to predict: target={shown!r}, on the "
+            f"command line --target {shlex.quote(shown)}. The columns are "
+            f"{name_some(map(repr, frame.column_names), 20)}."
         )
     for name in names:
         frame.column(name)

@@ -55,7 +55,8 @@ def integrated_gradients(
             inputs.
 
     Raises:
-        ArgumentError: No gradient reaches the input.
+        ArgumentError: The function does not return one number per row, or no gradient reaches the
+            input.
 
     Source:
         Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks" (2017), section 3;
@@ -69,8 +70,13 @@ def integrated_gradients(
     """
     start = torch.zeros_like(x) if baseline is None else baseline
     with torch.no_grad():
-        ends = function(torch.stack([x, start])).double()
-    total = float(ends[0] - ends[1])
+        ends = function(torch.stack([x, start]))
+    if ends.shape != (2,):
+        raise ArgumentError(
+            f"The function returns the shape {tuple(ends.shape)} for 2 rows; it must return one "
+            "number per row, of shape (2,)."
+        )
+    total = float(ends.double()[0] - ends.double()[1])
     steps = LEAST_STEPS
     while True:
         values = (x - start) * _mean_gradient(function, x, start, steps)

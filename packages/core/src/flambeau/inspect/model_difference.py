@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from flambeau.inspect.inspect_tables import html_table, text_rows
 from flambeau.wording import count_of, format_number, name_some
@@ -268,6 +269,7 @@ def _tensors(model: nn.Module | Mapping[str, Tensor], buffers: set[str]) -> dict
         if isinstance(value, Tensor)
         and name not in buffers
         and (value.is_floating_point() or value.is_complex())
+        and not is_lazy(value)  # without values until the first call
     }
 
 
