@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from flambeau.errors import SplitError
+from flambeau import Learner
+from flambeau.errors import ArtefactError, SplitError
 from flambeau_tabular import TabularData, TabularOptions
 
 N = 120
@@ -69,3 +71,16 @@ def test_kinds_and_vocabulary_of_a_fold_are_those_of_its_train_rows() -> None:
         assert known == (7 in each.split.train)
         # "clerk" alone is a constant column, which is not used.
         assert each.columns["job"].kind == ("category" if known else "constant")
+
+
+def test_resumed_folds_of_another_table_are_refused_with_advice(tmp_path: Path) -> None:
+    def fit(table: pd.DataFrame, **more: Any) -> None:
+        data = TabularData.from_df(table, "y", valid=0.2)
+        choices = {"keep_best": None, "probe": "off"}
+        Learner(data, choices=choices, folder=tmp_path, quiet=True).fit_folds(2, epochs=1, **more)
+
+    table = frame().drop(columns=["person", "day"])
+    fit(table)
+    with pytest.raises(ArtefactError, match=r"another vocabulary \(or other columns\)") as found:
+        fit(table.assign(age=table["age"] * 1000), resume=True)
+    assert any("give it the data of that call" in note for note in found.value.__notes__)

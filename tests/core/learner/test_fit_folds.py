@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from flambeau import Learner, Split, TensorData
-from flambeau.errors import ArgumentError, InputError
+from flambeau.errors import ArgumentError, FlambeauError, InputError
 from flambeau.learner.fold_runs import FoldResult
 from flambeau.training.events import Callback
 
@@ -280,3 +280,31 @@ def test_the_doctor_checks_the_data_once() -> None:
         learner(data).fit_folds(4, 2, epochs=1)
     texts = [str(each.message) for each in caught]
     assert len(texts) == len(set(texts))
+
+
+def test_a_module_of_another_script_gets_its_first_weights_back(tmp_path: Path) -> None:
+    """A script that does not seed torch makes another module each time."""
+
+    def module(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    whole = learner(model=module(0)).fit_folds(3, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        learner(model=module(0), folder=tmp_path, callbacks=[Interrupt(2, 3)]).fit_folds(
+            3, epochs=2
+        )
+    again = learner(model=module(1), folder=tmp_path).fit_folds(3, epochs=2, resume=True)
+    assert torch.equal(whole.held_out.outputs, again.held_out.outputs)
+    wider = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3))
+    with pytest.raises(FlambeauError, match=r"first_weights\.safetensors"):
+        learner(model=wider, folder=tmp_path).fit_folds(3, epochs=2, resume=True)
+
+
+def test_a_call_that_ended_before_its_record_starts_again(tmp_path: Path) -> None:
+    net = nn.Linear(4, 3)
+    learner(model=net, folder=tmp_path).fit_folds(2, epochs=1)
+    for path in tmp_path.iterdir():
+        if path.name != "first_weights.safetensors":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    learner(model=net, folder=tmp_path).fit_folds(2, epochs=1)

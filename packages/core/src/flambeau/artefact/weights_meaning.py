@@ -166,8 +166,9 @@ def _vocabulary(preprocessor: Preprocessor) -> str | None:
 
 def _other_vocabulary(path: object) -> ArtefactError:
     return ArtefactError(
-        f"The weights in {path} were trained with another vocabulary than that of these data: the "
-        f"same token ids denote other tokens, so predictions would be meaningless. {_START}"
+        f"The weights in {path} were trained with another vocabulary (or other columns) "
+        "than those of these data: the same numbers in a batch mean something else, so predictions "
+        f"would be wrong. {_START}"
     )
 
 

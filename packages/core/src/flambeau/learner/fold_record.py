@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from torch import nn
+
 from flambeau.artefact.export_format import as_json_value
-from flambeau.atomic_write import replace_text
+from flambeau.artefact.model_tensors import load_weights, state_tensors
+from flambeau.artefact.saved_weights import read_saved_weights
+from flambeau.artefact.verified_files import write_tensors
+from flambeau.atomic_write import replace_text, storage_errors
 from flambeau.data.data import Data
 from flambeau.errors import ArgumentError
 from flambeau.learner.run_folder import run_exists_error
@@ -16,6 +21,9 @@ from flambeau.learner.setup import Setup
 
 RECORD = "folds.json"
 """The file with the record."""
+
+FIRST_WEIGHTS = "first_weights.safetensors"
+"""The file with the weights of the user's module before the training."""
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -28,7 +36,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def check_folder(
-    setup: Setup, folds: Sequence[Data], arguments: Mapping[str, Any], *, resume: bool
+    setup: Setup,
+    folds: Sequence[Data],
+    arguments: Mapping[str, Any],
+    module: nn.Module | None,
+    *,
+    resume: bool,
 ) -> None:
     """Write what is trained to the folder, or compare it with what is written there.
 
@@ -36,6 +49,8 @@ def check_folder(
         setup: The setup of the learner.
         folds: The data of each fold.
         arguments: The arguments of ``fit_folds``.
+        module: The user's module, whose first weights are written too; if resumed, it gets them
+            back: a script that does not seed torch makes other ones each time.
         resume: Whether to continue.
 
     Raises:
@@ -60,8 +75,12 @@ def check_folder(
                 f"There is nothing to resume in {folder}: it has no {RECORD}. Omit resume=True."
             )
         others = [each.name for each in folder.iterdir()] if folder.exists() else []
-        if set(others) - {"plan.json"}:
+        if set(others) - {"plan.json", FIRST_WEIGHTS}:
             raise run_exists_error(folder, sorted(others)[0])
+        if module is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with storage_errors(folder / FIRST_WEIGHTS):
+                write_tensors(folder / FIRST_WEIGHTS, state_tensors(module))
         replace_text(file, json.dumps(wanted, indent=2))
         return
     if not resume:
@@ -70,6 +89,9 @@ def check_folder(
             "arguments and resume=True (--resume), or use another folder."
         )
     _compare(folder, json.loads(file.read_text(encoding="utf-8")), wanted)
+    weights = folder / FIRST_WEIGHTS
+    if module is not None and weights.is_file():
+        load_weights(module, read_saved_weights(weights), str(weights))
 
 
 def _compare(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -77,12 +99,15 @@ def _compare(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
         before = saved.get(key)
         if before == now:
             continue
+        if key == "folds":
+            pairs = zip(cast("list[Any]", before or []), cast("list[Any]", now), strict=False)
+            before, now = next((pair for pair in pairs if pair[0] != pair[1]), (before, now))  # noqa: PLW2901
         shown = key
         if isinstance(now, Mapping) and isinstance(before, Mapping):
             values, others = cast("Mapping[str, Any]", now), cast("Mapping[str, Any]", before)
             shown = next(n for n in {**others, **values} if others.get(n) != values.get(n))
             before, now = others.get(shown), values.get(shown)  # noqa: PLW2901
-        reason = "" if key == "folds" else f" ({before!r:.60} there, {now!r:.60} now)"
+        reason = f" ({before!r:.60} there, {now!r:.60} now)"
         raise ArgumentError(
             f"The models in {folder} were trained with other {key}: {shown} differs{reason}. Use "
             "the same data and arguments to resume, or another folder."

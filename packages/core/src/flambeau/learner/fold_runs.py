@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.atomic_write import remove_folder
@@ -21,7 +21,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.split import Split
 from flambeau.distributed import processes
-from flambeau.errors import ArgumentError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, ArtefactError, InputError, did_you_mean
 from flambeau.global_rng import TemporarySeed
 from flambeau.learner.build import BuiltPlan
 from flambeau.learner.fold_record import check_folder
@@ -91,13 +91,16 @@ def seeds_of(seeds: object, first: int) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> FoldResult:
+def fit_folds(
+    setup: Setup, new_member: NewMember, request: FoldRequest, module: nn.Module | None = None
+) -> FoldResult:
     """Train the models, one after another or in workers, and return held-out predictions.
 
     Args:
         setup: The setup of the learner.
         new_member: Returns the learner of one model.
         request: What to train.
+        module: The user's module, of which each model starts as a copy.
 
     Raises:
         ArgumentError: The recipe is unknown, or the folder contains something else.
@@ -116,7 +119,7 @@ def fit_folds(setup: Setup, new_member: NewMember, request: FoldRequest) -> Fold
     folds = setup.data.folds(request.k, seed=setup.seed)
     keys = {key: getattr(request, key) for key in ("seeds", "recipe", "arguments")}
     k = None if isinstance(request.k, Sequence) else request.k
-    check_folder(setup, folds, {"k": k, **keys}, resume=request.resume)
+    check_folder(setup, folds, {"k": k, **keys}, module, resume=request.resume)
     with _root_of(setup, request) as root:
         training = _Training(setup, new_member, request, len(folds), root)
         if request.num_workers:
@@ -293,7 +296,14 @@ def train_member(learner: Learner, request: FoldRequest, folder: Path | None, qu
     """
     averages_of(learner.task)  # refuses a task without averages before anything is trained
     if folder is not None and (folder / WEIGHTS).is_file():
-        learner.load(folder / WEIGHTS)
+        try:
+            learner.load(folder / WEIGHTS)
+        except ArtefactError as error:
+            error.add_note(
+                "These are weights of the call that is resumed: give it the data of that call, or "
+                "use another folder."
+            )
+            raise
         if not quiet:
             ProgressBar.write_line(f"Finished before: {folder}")
         return
