@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from flambeau import Learner
-from flambeau.errors import ArtefactError, SplitError
+from flambeau.errors import ArgumentError, ResumeError, SplitError
 from flambeau_tabular import TabularData, TabularOptions
 
 N = 120
@@ -73,14 +74,35 @@ def test_kinds_and_vocabulary_of_a_fold_are_those_of_its_train_rows() -> None:
         assert each.columns["job"].kind == ("category" if known else "constant")
 
 
-def test_resumed_folds_of_another_table_are_refused_with_advice(tmp_path: Path) -> None:
-    def fit(table: pd.DataFrame, **more: Any) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.assign(age=table["age"] * 1000),
+        lambda table: table.assign(job=table["job"].replace({"clerk": "nurse", "nurse": "clerk"})),
+        lambda table: table.assign(age=table["age"].where(table["age"] > 30)),
+    ],
+)
+def test_resumed_folds_of_another_table_are_refused(tmp_path: Path, change: Any) -> None:
+    def fit(table: Any, **more: Any) -> None:
         data = TabularData.from_df(table, "y", valid=0.2)
         choices = {"keep_best": None, "probe": "off"}
         Learner(data, choices=choices, folder=tmp_path, quiet=True).fit_folds(2, epochs=1, **more)
 
     table = frame().drop(columns=["person", "day"])
     fit(table)
-    with pytest.raises(ArtefactError, match=r"another vocabulary \(or other columns\)") as found:
-        fit(table.assign(age=table["age"] * 1000), resume=True)
-    assert any("give it the data of that call" in note for note in found.value.__notes__)
+    with pytest.raises(ArgumentError, match=r"with other folds: cells differs \('digest "):
+        fit(change(table), resume=True)
+    fit(table.astype({"job": "category"}), resume=True)
+    fit(pa.Table.from_pandas(table, preserve_index=False), resume=True)
+
+
+def test_a_run_of_another_table_is_not_resumed(tmp_path: Path) -> None:
+    def learner(table: Any) -> Learner:
+        data = TabularData.from_df(table, "y", valid=0.2)
+        return Learner(data, choices={"probe": "off"}, folder=tmp_path, quiet=True)
+
+    table = frame().drop(columns=["person", "day"])
+    learner(table).fit(1)
+    swapped = table["job"].replace({"clerk": "nurse", "nurse": "clerk"})
+    with pytest.raises(ResumeError, match="cells"):
+        learner(table.assign(job=swapped)).resume()

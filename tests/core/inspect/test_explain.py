@@ -419,3 +419,9 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_integrated_gradients_need_one_number_per_row(function: Any, shape: str) -> None:
     with pytest.raises(ArgumentError, match=rf"returns the shape {shape} for 2 rows"):
         integrated_gradients(function, torch.ones(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_integrated_gradients_need_floating_point_inputs(dtype: torch.dtype) -> None:
+    with pytest.raises(ArgumentError, match=f"The input is of type {dtype}"):
+        integrated_gradients(lambda points: points.sum(1), torch.ones(3, dtype=dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -174,6 +176,7 @@ def test_a_worker_that_ends_is_explained(here: None, monkeypatch: pytest.MonkeyP
         raise BrokenProcessPool("a process in the pool was terminated abruptly")
 
     monkeypatch.setattr(fold_workers, "_train_job", ends)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     with pytest.raises(InputError, match="if __name__ == '__main__'"):
         learner().fit_folds(3, num_workers=2)
 
@@ -288,3 +291,44 @@ def test_the_workers_share_the_cores_and_measure_nothing() -> None:
     assert "2 workers of fit_folds share the cores" in plan["num_threads"].reason
     kept = plan_of_workers(made.plan, 1)  # the user's choice
     assert kept.values["num_threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [("<stdin>", "<stdin> is no file: save the program in one"), (None, "The memory may")],
+)
+def test_the_advice_for_a_dead_worker_fits_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, advice: str
+) -> None:
+    def end(*_: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(Future, "result", end)
+    if file is None:
+        monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    else:
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", file, raising=False)
+    done: Future[None] = Future()
+    done.set_result(None)
+    with pytest.raises(InputError, match=advice) as found:
+        fold_workers._finish_some({done: None}, print)
+    assert "__name__" not in str(found.value)
+
+
+def test_an_error_ends_the_own_workers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may have started a process since."""
+    foreign = get_context("spawn").Process(target=time.sleep, args=(60,))
+
+    def start_and_wait(*_: object) -> None:
+        foreign.start()
+        raise RuntimeError("a model failed")
+
+    monkeypatch.setattr(fold_workers, "_finish_some", start_and_wait)
+    with pytest.raises(RuntimeError, match="a model failed"):
+        learner().fit_folds(3, num_workers=2)
+    try:
+        assert foreign.is_alive()
+        assert multiprocessing.active_children() == [foreign]
+    finally:
+        foreign.terminate()
+        foreign.join()

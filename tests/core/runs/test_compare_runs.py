@@ -351,3 +351,14 @@ def test_a_sparkline_has_at_most_24_bars_and_marks_what_is_not_finite() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 0, 7) == "▁▂▃▄▅▆▇█"
     assert sparkline([0.0, float("nan"), 7.0], 0, 7) == "▁×█"
     assert len(sparkline(list(range(1000)), 0, 999)) == 24
+
+
+def test_epochs_of_earlier_fits_are_a_difference(tmp_path: Path, train: Train) -> None:
+    """The plan has the epochs of the last fit, so the plans of both runs are equal."""
+    train(tmp_path / "one", epochs=1)
+    train(tmp_path / "twice", epochs=2).fit(1)
+    found = compare_runs(tmp_path / "one", tmp_path / "twice")
+    assert not any(group.repeated for group in found.groups)
+    differences = {each.key: each for each in found.differences}
+    assert differences["epochs before"].values == ("0", "2")
+    assert "epochs" not in differences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -158,6 +159,12 @@ class TabularData(TabularDataConstructors):
             self._kinds = infer_kinds(frame, train, self._options.kinds or {})
         return self._kinds
 
+    @cached_property
+    def _cells(self) -> str | None:
+        from flambeau_tabular.columns.cell_digest import cell_digest
+
+        return cell_digest(self._frame, list(self.columns))
+
     def _not_inputs(self) -> list[str]:
         roles = self._options.roles
         return [name for role, name in roles.items() if role != "time"]
@@ -219,8 +226,10 @@ class TabularData(TabularDataConstructors):
         return "\n".join([*lines, *map(str, self.readings), *self._notes])
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the fingerprint of ``Data`` and a digest of the weights of the rows, if any."""
+        """Return that of ``Data``, with digests of the cells and of the weights of the rows."""
         found = super().fingerprint()
+        if self._cells is not None:
+            found["cells"] = f"digest {self._cells}"
         if self._structure.weights is not None:
             content = self._structure.weights.double().numpy().tobytes()
             found["sample weights"] = f"digest {digest(content)}"

@@ -55,8 +55,8 @@ def integrated_gradients(
             inputs.
 
     Raises:
-        ArgumentError: The function does not return one number per row, or no gradient reaches the
-            input.
+        ArgumentError: The input is not floating-point, the function does not return one number per
+            row, or no gradient reaches the input.
 
     Source:
         Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks" (2017), section 3;
@@ -68,6 +68,11 @@ def integrated_gradients(
         >>> found.values
         tensor([ 3., -8.])
     """
+    if not x.is_floating_point():
+        raise ArgumentError(
+            f"The input is of type {x.dtype}, which has no gradients. Give numbers with a "
+            "fraction (x.float()), or, of tokens, their embeddings."
+        )
     start = torch.zeros_like(x) if baseline is None else baseline
     with torch.no_grad():
         ends = function(torch.stack([x, start]))

@@ -21,7 +21,7 @@ from flambeau.data.batch import Batch
 from flambeau.data.data import Data
 from flambeau.data.split import Split
 from flambeau.distributed import processes
-from flambeau.errors import ArgumentError, ArtefactError, InputError, did_you_mean
+from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.global_rng import TemporarySeed
 from flambeau.learner.build import BuiltPlan
 from flambeau.learner.fold_record import check_folder
@@ -296,14 +296,7 @@ def train_member(learner: Learner, request: FoldRequest, folder: Path | None, qu
     """
     averages_of(learner.task)  # refuses a task without averages before anything is trained
     if folder is not None and (folder / WEIGHTS).is_file():
-        try:
-            learner.load(folder / WEIGHTS)
-        except ArtefactError as error:
-            error.add_note(
-                "These are weights of the call that is resumed: give it the data of that call, or "
-                "use another folder."
-            )
-            raise
+        learner.load(folder / WEIGHTS)
         if not quiet:
             ProgressBar.write_line(f"Finished before: {folder}")
         return

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import active_children, current_process, get_context, parent_process
+from multiprocessing import current_process, parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,11 +163,9 @@ def train_in_workers(
             worker process ended.
     """
     count = min(num_workers, len(jobs))
-    others = set(active_children())
+    context = _OwnProcesses()
     # Not forked: a forked process cannot compute gradients if its parent has.
-    executor = ProcessPoolExecutor(
-        count, mp_context=get_context("spawn"), initializer=_start_worker
-    )
+    executor = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
     running: dict[Future[None], FoldJob] = {}
     try:
         for job in jobs:
@@ -175,11 +175,27 @@ def train_in_workers(
         while running:
             _finish_some(running, done)
     except BaseException:
-        for process in set(active_children()) - others:
-            process.terminate()
+        for process in context.started:
+            if process.is_alive():
+                process.terminate()
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _OwnProcesses(SpawnContext):
+    """Starts processes and keeps them: other threads of the caller have children of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(  # pyright: ignore[reportIncompatibleVariableOverride]  # noqa: N802
+        self, *args: Any, **named: Any
+    ) -> SpawnProcess:
+        process = SpawnProcess(*args, **named)
+        self.started.append(process)
+        return process
 
 
 def _finish_some(running: dict[Future[None], FoldJob], done: Callable[[FoldJob], None]) -> None:
@@ -191,14 +207,29 @@ def _finish_some(running: dict[Future[None], FoldJob], done: Callable[[FoldJob],
             future.result()
         except BrokenProcessPool as error:
             raise InputError(
-                "A worker process of fit_folds ended unexpectedly. In a script, call fit_folds "
-                "under `if __name__ == '__main__':`, because each worker imports the script; or "
-                "the memory was not enough for several models: use a lower num_workers."
+                f"A worker process of fit_folds ended unexpectedly. {_main_module()}The memory "
+                "may have been too small for several models: then use a lower num_workers."
             ) from error
         except BaseException as error:
             error.add_note(f"This was a model of fold {job.fold}, with seed {job.seed}.")
             raise
         done(job)
+
+
+def _main_module() -> str:
+    """Return what to do if a worker ended because it could not import the program."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is None:
+        return ""
+    if not Path(file).is_file():  # such as <stdin>
+        return (
+            f"Each worker imports the program, but {file} is no file: save the program in one, or "
+            "use num_workers=0. "
+        )
+    return (
+        "In a script, call fit_folds under `if __name__ == '__main__':`, because each worker "
+        "imports the script. "
+    )
 
 
 def _pickled(job: FoldJob) -> bytes:

@@ -21,7 +21,13 @@ def plan_differences(groups: Sequence[RunGroup]) -> tuple[Difference, ...]:
     Args:
         groups: The groups; plans that are not known are left out.
     """
-    found = [*_of_plans(groups), *_of_options(groups), *_of_models(groups), *_of_facts(groups)]
+    found = [
+        *_of_plans(groups),
+        *_of_earlier_fits(groups),
+        *_of_options(groups),
+        *_of_models(groups),
+        *_of_facts(groups),
+    ]
     return tuple(sorted(found, key=lambda each: (each.is_of_machine, not each.is_of_user)))
 
 
@@ -50,6 +56,14 @@ def _reason(choice: Choice | None) -> str:
     if choice is None:
         return ""
     return "set by the user" if choice.source == "user" else choice.reason
+
+
+def _of_earlier_fits(groups: Sequence[RunGroup]) -> list[Difference]:
+    counts = [each.first.earlier_epochs for each in groups]
+    if len(set(counts)) == 1:
+        return []
+    reasons = tuple("trained by earlier fits of the same learner" if n else "" for n in counts)
+    return [Difference("epochs before", tuple(map(str, counts)), reasons, is_of_user=True)]
 
 
 def _of_options(groups: Sequence[RunGroup]) -> list[Difference]:

@@ -89,5 +89,6 @@ def _identity(run: SavedRun) -> str:
         for key in run.plan
         if key not in MACHINE_KEYS and "lr_find" not in run.plan[key].evidence
     }
-    parts = [values, run.data, run.model.get("digest"), run.options, run.record.get("task")]
+    model, task = run.model.get("digest"), run.record.get("task")
+    parts = [values, run.earlier_epochs, run.data, model, run.options, task]
     return json.dumps(parts, sort_keys=True, default=str)

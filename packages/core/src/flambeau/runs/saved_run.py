@@ -69,6 +69,14 @@ class SavedRun:
         return seed if isinstance(seed, int) else None
 
     @property
+    def earlier_epochs(self) -> int:
+        """Epochs of earlier fits of the same learner: the plan has those of the last one."""
+        rows = self.history.rows
+        done: object = rows[-1].get("epoch") if rows else None
+        planned: object = self.values.get("epochs")
+        return max(0, done - planned) if isinstance(done, int) and isinstance(planned, int) else 0
+
+    @property
     def data(self) -> Mapping[str, Any]:
         """Values that identify the data (``Data.fingerprint``); empty if they are not known."""
         return _mapping(self.record.get("data"))
