@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from flambeau import Learner, Split, TensorData
+from flambeau import Classification, Learner, Split, TensorData
 from flambeau.errors import ArgumentError, FlambeauError, InputError
 from flambeau.learner.fold_runs import FoldResult
 from flambeau.training.events import Callback
@@ -308,3 +308,34 @@ def test_a_call_that_ended_before_its_record_starts_again(tmp_path: Path) -> Non
         if path.name != "first_weights.safetensors":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     learner(model=net, folder=tmp_path).fit_folds(2, epochs=1)
+
+
+class Weighted(Classification):
+    def __init__(self, factor: float) -> None:
+        super().__init__(["a", "b", "c"])
+        self.factor = factor
+
+    def losses(self, outputs, batch):
+        return self.factor * super().losses(outputs, batch)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "difference"),
+    [
+        (lambda: Weighted(1.0), lambda: Weighted(50.0), r"factor differs \(1.0 there, 50.0 now\)"),
+        (
+            lambda: Classification(["a", "b", "c"]),
+            lambda: Classification(["a", "b", "c"], class_weights=[1, 1, 30]),
+            "class_weights differs",
+        ),
+        (lambda: Classification(["a", "b", "c"]), lambda: Weighted(1.0), "class differs"),
+    ],
+)
+def test_another_task_is_not_continued(tmp_path: Path, first, second, difference: str) -> None:
+    def fitted(task: Classification, **more: object) -> FoldResult:
+        return learner(task=task, folder=tmp_path).fit_folds(2, epochs=1, **more)
+
+    fitted(first())
+    with pytest.raises(ArgumentError, match=f"with other task: {difference}"):
+        fitted(second(), resume=True)
+    fitted(first(), resume=True)

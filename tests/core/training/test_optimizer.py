@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from flambeau import Learner, TensorData, TrainingOptions
 from flambeau.errors import ArgumentError, InputError
 from flambeau.training.optim.factory import default_factory
 from flambeau.training.optim.groups import Part, layer_groups, parameter_groups
@@ -352,3 +353,17 @@ def test_lr_scales_of_unknown_groups_are_refused() -> None:
     model = net()
     with pytest.raises(ArgumentError, match=r"no parameter group 'heads'.*has: 0, 1, 4"):
         regroup(make_optimizer("sgd", model, lr=0.1), parameter_groups(model), {"heads": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        (lambda params, lr=1e-3: torch.optim.SGD(params, lr=lr), "TypeError"),
+        (lambda model: torch.optim.SGD(model.parameters()), "takes 1 positional argument"),
+    ],
+)
+def test_an_optimizer_function_with_other_arguments_is_explained(factory: Any, said: str) -> None:
+    data = TensorData.from_tensors(torch.randn(40, 3), torch.randint(2, (40,)), valid=0.2)
+    training = TrainingOptions(optimizer=factory)
+    with pytest.raises(ArgumentError, match=rf"{said}.*called with the model and the values"):
+        Learner(data, training=training, quiet=True).fit(1)

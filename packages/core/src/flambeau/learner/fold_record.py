@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
-
 from flambeau.artefact.export_format import as_json_value
 from flambeau.artefact.model_tensors import load_weights, state_tensors
 from flambeau.artefact.saved_weights import read_saved_weights
@@ -16,8 +14,11 @@ from flambeau.artefact.verified_files import write_tensors
 from flambeau.atomic_write import replace_text, storage_errors
 from flambeau.data.data import Data
 from flambeau.errors import ArgumentError
+from flambeau.learner.build import UserObjects
 from flambeau.learner.run_folder import run_exists_error
 from flambeau.learner.setup import Setup
+from flambeau.task.task import Task
+from flambeau.wording import class_name
 
 RECORD = "folds.json"
 """The file with the record."""
@@ -39,7 +40,7 @@ def check_folder(
     setup: Setup,
     folds: Sequence[Data],
     arguments: Mapping[str, Any],
-    module: nn.Module | None,
+    given: UserObjects,
     *,
     resume: bool,
 ) -> None:
@@ -49,8 +50,9 @@ def check_folder(
         setup: The setup of the learner.
         folds: The data of each fold.
         arguments: The arguments of ``fit_folds``.
-        module: The user's module, whose first weights are written too; if resumed, it gets them
-            back: a script that does not seed torch makes other ones each time.
+        given: The user's module and task. The first weights of the module are written too; if
+            resumed, it gets them back: a script that does not seed torch makes other ones each
+            time.
         resume: Whether to continue.
 
     Raises:
@@ -66,7 +68,8 @@ def check_folder(
             )
         return
     folds_of_data = [dict(each.fingerprint()) for each in folds]
-    wanted = {**arguments, "folds": folds_of_data, "plan": _kept_values(setup)}
+    module, task = given.model, {} if given.task is None else _settings(given.task)
+    wanted = {**arguments, "folds": folds_of_data, "plan": _kept_values(setup), "task": task}
     wanted = as_json_value(wanted, "the arguments of fit_folds")
     file = folder / RECORD
     if not file.exists():
@@ -112,6 +115,15 @@ def _compare(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
             f"The models in {folder} were trained with other {key}: {shown} differs{reason}. Use "
             "the same data and arguments to resume, or another folder."
         )
+
+
+def _settings(task: Task) -> dict[str, Any]:
+    """Return the class of a task, its arguments, and its attributes that are plain values."""
+    plain = {
+        name: value for name, value in vars(task).items() if type(value) in (bool, int, float, str)
+    }
+    content = {"class": class_name(task), **plain, **task.arguments()}
+    return json.loads(json.dumps(content, default=class_name))
 
 
 def _kept_values(setup: Setup) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flambeau.artefact.checkpoint_files import latest_checkpoint
 from flambeau.atomic_write import remove_folder
@@ -23,7 +23,7 @@ from flambeau.data.split import Split
 from flambeau.distributed import processes
 from flambeau.errors import ArgumentError, InputError, did_you_mean
 from flambeau.global_rng import TemporarySeed
-from flambeau.learner.build import BuiltPlan
+from flambeau.learner.build import BuiltPlan, UserObjects
 from flambeau.learner.fold_record import check_folder
 from flambeau.learner.fold_result import FoldMember, FoldResult, HeldOut, targets_of
 from flambeau.learner.fold_workers import (
@@ -92,7 +92,7 @@ def seeds_of(seeds: object, first: int) -> tuple[int, ...]:
 
 
 def fit_folds(
-    setup: Setup, new_member: NewMember, request: FoldRequest, module: nn.Module | None = None
+    setup: Setup, new_member: NewMember, request: FoldRequest, given: UserObjects
 ) -> FoldResult:
     """Train the models, one after another or in workers, and return held-out predictions.
 
@@ -100,7 +100,7 @@ def fit_folds(
         setup: The setup of the learner.
         new_member: Returns the learner of one model.
         request: What to train.
-        module: The user's module, of which each model starts as a copy.
+        given: The user's module and task, of which each model gets copies.
 
     Raises:
         ArgumentError: The recipe is unknown, or the folder contains something else.
@@ -119,7 +119,7 @@ def fit_folds(
     folds = setup.data.folds(request.k, seed=setup.seed)
     keys = {key: getattr(request, key) for key in ("seeds", "recipe", "arguments")}
     k = None if isinstance(request.k, Sequence) else request.k
-    check_folder(setup, folds, {"k": k, **keys}, module, resume=request.resume)
+    check_folder(setup, folds, {"k": k, **keys}, given, resume=request.resume)
     with _root_of(setup, request) as root:
         training = _Training(setup, new_member, request, len(folds), root)
         if request.num_workers:

@@ -269,9 +269,7 @@ class Learner(RecipeMethods, InspectionMethods):
         arguments = {name: value for name, value in given.items() if value is not None}
         found = seeds_of(seeds, self.seed)
         request = FoldRequest(k, found, recipe, arguments, resume, num_workers)
-        model = self._given.model
-        module = model if isinstance(model, nn.Module) else None
-        return fit_folds(self._setup(), self._member, request, module)
+        return fit_folds(self._setup(), self._member, request, self._given)
 
     def _member(
         self,

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from flambeau.errors import ArgumentError, did_you_mean
 from flambeau.training.optim.fused_step import with_inner
 from flambeau.training.optim.optimizer import OPTIMIZERS, OptimizerFactory, base_lr
+from flambeau.wording import type_and_first_line
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,14 @@ def own_rate(factory: OptimizerFactory, model: nn.Module, values: Mapping[str, A
         values: The values of the plan by key.
     """
     recorded = _RecordedValues(values)
-    made = cast("object", factory(model, recorded))
+    try:
+        made = cast("object", factory(model, recorded))
+    except (TypeError, AttributeError) as error:
+        raise ArgumentError(
+            f"The function of TrainingOptions(optimizer=…) failed: {type_and_first_line(error)}. "
+            "It is called with the model and the values of the plan: lambda model, values: "
+            "torch.optim.SGD(model.parameters(), lr=values['lr'])."
+        ) from error
     optimizers = cast("Mapping[str, object]", made if isinstance(made, Mapping) else {})
     inner = {
         name: with_inner(each) if isinstance(each, Optimizer) else ()
