@@ -355,15 +355,8 @@ def test_lr_scales_of_unknown_groups_are_refused() -> None:
         regroup(make_optimizer("sgd", model, lr=0.1), parameter_groups(model), {"heads": 0.1})
 
 
-@pytest.mark.parametrize(
-    ("factory", "said"),
-    [
-        (lambda params, lr=1e-3: torch.optim.SGD(params, lr=lr), "TypeError"),
-        (lambda model: torch.optim.SGD(model.parameters()), "takes 1 positional argument"),
-    ],
-)
-def test_an_optimizer_function_with_other_arguments_is_explained(factory: Any, said: str) -> None:
+def test_an_optimizer_function_with_the_arguments_of_torch_is_explained() -> None:
     data = TensorData.from_tensors(torch.randn(40, 3), torch.randint(2, (40,)), valid=0.2)
-    training = TrainingOptions(optimizer=factory)
-    with pytest.raises(ArgumentError, match=rf"{said}.*called with the model and the values"):
+    training = TrainingOptions(optimizer=lambda params, lr: torch.optim.SGD(params, lr=lr))
+    with pytest.raises(ArgumentError, match=r"failed: .*called with the model and the values"):
         Learner(data, training=training, quiet=True).fit(1)
