@@ -185,6 +185,9 @@ def test_workers_that_compute_are_as_many_as_cores() -> None:
 def test_workers_that_wait_may_be_more_than_cores() -> None:
     measured = loading_measured(read_s=0.4, cpu_s=0.004, step_s=0.01)
     assert promises.workers_for(measured, cores=2) == 8
+    # They compute now and then: more than two would wait for each other at each wake-up.
+    some = loading_measured(read_s=0.4, cpu_s=0.04, step_s=0.01)
+    assert promises.workers_for(some, cores=2) == 4
     change = promises.with_workers(measured, 8, cores=2, threads=1)
     assert change.expected == pytest.approx(0.41 / 0.05)
     # No more than the step needs: then the step is what takes the time.

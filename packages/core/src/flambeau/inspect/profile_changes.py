@@ -25,7 +25,7 @@ from flambeau.tuning.memory import fit_line
 from flambeau.tuning.probe import compare
 from flambeau.tuning.step_settings import alternatives_of, free_bytes_of
 from flambeau.tuning.trial import Trial
-from flambeau.wording import first_line, format_bytes
+from flambeau.wording import count_of, first_line, format_bytes
 
 _TRIED_STEPS = 16  # timed steps with a changed loader, and as many without the change
 _ROUNDS = 5  # most rounds of both: other processes change the time of a single round
@@ -89,7 +89,9 @@ class _Changes:
         count = promises.workers_for(self.measured, cores)
         if count <= workers_of(loader):
             self.found.notes.append(
-                f"{count} workers already keep the {cores} cores of this process busy."
+                f"{count_of(workers_of(loader), 'worker')} already use the "
+                f"{count_of(cores, 'core')} of this process; more may help if reading waits for a "
+                "network."
             )
             return []
         change = promises.with_workers(self.measured, count, cores, threads)
