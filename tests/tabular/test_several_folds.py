@@ -123,6 +123,7 @@ def test_folds_predict_every_target_of_all_rows(task: str, tmp_path: Path) -> No
     right = (known["churn"].to_numpy() == result.columns["churn.label"])[labelled]
     assert result.scores["churn_accuracy"] == pytest.approx(right.mean())
     assert "churn_accuracy" in str(result)
+    assert "95%" not in str(result)
     # The ensemble is the mean of the folds, of which each is the mean of its models.
     rows = frame.head(5)
     members = [

@@ -155,7 +155,8 @@ class FoldResult:
         rows.append(["all", f"{len(every):,}", *(_shown(every.scores[name]) for name in names)])
         intervals = [every.intervals.get(name) for name in names]
         ends = ["" if i is None else f"{i.low:.4g} to {i.high:.4g}" for i in intervals]
-        rows.append(["95%", "", *ends])
+        if any(ends):
+            rows.append(["95%", "", *ends])
         return "\n".join([*lines, text_table(["fold", "rows", *names], rows), *self.notes])
 
     def __len__(self) -> int:
