@@ -14,6 +14,7 @@ import torch
 from sklearn import metrics
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor, nn
 
 from flambeau import Learner
@@ -21,6 +22,7 @@ from flambeau.task import Regression
 from flambeau.task.log_link import Poisson
 from flambeau.task.quantiles import QuantileRegression
 from flambeau_tabular import TabularData
+from flambeau_tabular.report import baselines as module
 from flambeau_tabular.report.baselines import MODEL, Baselines, as_seconds, held_out_rows
 from flambeau_tabular.report.features import Features, with_few_codes
 from flambeau_tabular.report.problem import Problem
@@ -88,6 +90,26 @@ def test_every_line_of_classes_is_scored_on_the_rows_of_the_model() -> None:
     own = found.lines[0].scores["log_loss"].interval.value
     assert score.difference.value == pytest.approx(score.interval.value - own)
     assert "accuracy" in str(found)
+
+
+@pytest.mark.parametrize(("limit", "is_one"), [(N, True), (1, False)])
+def test_models_of_small_tables_are_fitted_with_one_thread(
+    monkeypatch: pytest.MonkeyPatch, limit: int, is_one: bool
+) -> None:
+    """Waiting threads of OpenMP take a core in a loop, so that a busy machine does not finish."""
+    seen: list[int] = []
+
+    def fit(*arguments: Any) -> Any:
+        seen.extend(each["num_threads"] for each in threadpool_info())
+        return fit_histogram(*arguments)
+
+    monkeypatch.setattr(module, "_ROWS_OF_ONE_THREAD", limit)
+    monkeypatch.setattr(module, "fit_histogram", fit)
+    with threadpool_limits(2):
+        baselines("high")
+        assert any(each["num_threads"] == 2 for each in threadpool_info())
+    assert seen
+    assert (set(seen) == {1}) == is_one
 
 
 def test_time_gives_the_last_period() -> None:

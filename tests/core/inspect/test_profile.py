@@ -115,6 +115,22 @@ def slow_python_in_the_data() -> Learner:
     return reading_with(loop, 0)
 
 
+class Waits(nn.Module):
+    """Waits in compiled code, as for a file or a lock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.02)
+        return self.net(x)
+
+
+def waiting_model() -> Learner:
+    return learner_of(table(), Waits(), {"batch_size": 8})
+
+
 class ReadsItsInput(nn.Module):
     """Reads a value on the host in each step, as one does to print a loss."""
 
@@ -157,6 +173,7 @@ PLANTED: dict[str, tuple[Callable[[], Learner], str, str]] = {
     "a host read each step": (host_read, "synchronisation", "1× forward (test_profile.py:"),
     "a batch far below the memory": (small_batch_for_the_memory, "memory", "for 2 samples"),
     "a Python transform": (slow_transform, "Python", "loop (test_profile.py:"),
+    "a model that waits": (waiting_model, "Python", "forward (test_profile.py:"),
     "Python in the data set": (slow_python_in_the_data, "Python", "loop (test_profile.py:"),
 }
 

@@ -44,6 +44,27 @@ def test_the_fixed_cost_is_divided_between_launch_and_memory() -> None:
     assert found == pytest.approx({"launch": 0.05, "memory": 0.15})
 
 
+def test_code_that_waits_counts_as_user_code() -> None:
+    """Reads of values and exchanges wait, too, and are parts of their own."""
+    figures: dict[str, Any] = {"fixed_s": 1.8, "operators": 1, "operator_s": 1.0}
+    found = seconds(Measured(NO_LOADING, 2.0, 8, blocked_s=1.5, **figures))
+    assert found == pytest.approx({"Python": 1.5, "launch": 0.5})
+    found = seconds(Measured(NO_LOADING, 2.0, 8, blocked_s=1.5, read_wait_s=1.0, **figures))
+    assert found == pytest.approx({"Python": 0.5, "synchronisation": 1.0, "launch": 0.5})
+    ranks = Measured(
+        NO_LOADING,
+        2.0,
+        8,
+        blocked_s=1.5,
+        communication_s=1.5,
+        n_ranks=2,
+        **{**figures, "fixed_s": 0.5},
+    )
+    assert seconds(ranks) == pytest.approx({"communication": 1.5, "launch": 0.5})
+    unknown = Measured(NO_LOADING, 2.0, 8, blocked_s=1.5, n_ranks=2)
+    assert seconds(unknown) == pytest.approx({"compute": 2.0})
+
+
 def test_python_and_reads_of_a_step_are_no_fixed_cost() -> None:
     measured = Measured(
         NO_LOADING, 2.0, 8, CodeTimes(python=0.25), 1, 1.0, fixed_s=1.5,

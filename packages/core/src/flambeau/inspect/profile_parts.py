@@ -67,6 +67,7 @@ class Measured:
         bytes_per_s: Speed of the memory.
         reads: Reads of values by the host, by place in the code.
         read_wait_s: Seconds that the host spends in these reads.
+        blocked_s: Seconds of the step in which this process used no core.
         fixed_s: Seconds of the step that do not depend on the batch size; None if not measured.
         evaluation_s: Seconds of an evaluation, divided by the steps between two evaluations.
         steps_per_evaluation: Steps between two evaluations.
@@ -86,6 +87,7 @@ class Measured:
     bytes_per_s: float = 1e10
     reads: Mapping[str, float] = field(default_factory=dict[str, float])
     read_wait_s: float = 0.0
+    blocked_s: float = 0.0
     fixed_s: float | None = None
     evaluation_s: float = 0.0
     steps_per_evaluation: int = 0
@@ -143,7 +145,12 @@ def _loading_seconds(loading: Loading) -> Seconds:
 
 def _on_cpu(measured: Measured) -> Seconds:
     own_s = measured.step_s - measured.communication_s
-    python_s = min(own_s, measured.step_s * measured.code.python)
+    # User code that waits, such as for a file, does not compute. Reads of values and exchanges
+    # wait, too, and are parts of their own.
+    blocked_s = measured.blocked_s - measured.read_wait_s - measured.communication_s
+    if measured.n_ranks > 1 and measured.fixed_s is None:  # the exchange is not known
+        blocked_s = 0.0
+    python_s = min(own_s, measured.step_s * measured.code.python + max(0.0, blocked_s))
     wait_s = min(measured.read_wait_s, own_s - python_s)
     rest_s = own_s - python_s - wait_s
     launch_s, memory_s = _fixed_costs(measured)

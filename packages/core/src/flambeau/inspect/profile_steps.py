@@ -193,6 +193,7 @@ def measure_steps(profiled: Profiled, steps: int, *, traced: bool) -> Found:
         bytes_per_s=copy_bytes_per_s(device, sum(v.nbytes for v in run.trained.parameters())),
         reads={} if operators is None else {k: n / counted for k, n in operators.reads.items()},
         read_wait_s=0.0 if operators is None else operators.wait_s / counted,
+        blocked_s=typical(recorded.step_blocked_s, recorded.step_switches),
         evaluation_s=evaluation_s / every if every else 0.0,
         steps_per_evaluation=every,
         accelerator=_accelerator(run),

@@ -73,6 +73,8 @@ class Recorded:
         step_s: Seconds of each timed step without the batches; on an accelerator the mean, because
             the host does not wait for the end of each step.
         step_switches: How often the operating system took the core away in that time.
+        step_blocked_s: Seconds of that time in which this process used no core: it waited, as for a
+            file or in ``time.sleep``.
         host_s: Mean seconds in which the host made a step, without waiting for its end; only on an
             accelerator.
         samples: Samples of each timed step.
@@ -88,6 +90,7 @@ class Recorded:
     load_cpu_s: list[float] = field(default_factory=list[float])
     step_s: list[float] = field(default_factory=list[float])
     step_switches: list[int] = field(default_factory=list[int])
+    step_blocked_s: list[float] = field(default_factory=list[float])
     host_s: float = 0.0
     samples: list[int] = field(default_factory=list[int])
     loading: CodeTimes = field(default_factory=CodeTimes)
@@ -179,7 +182,7 @@ class ProfiledRun(Run):
         self._segments, self._clock = iter(segments), clock
         self._segment = _BETWEEN
         self._done = self._switches = 0
-        self._started_s = self._step_started_s = 0.0
+        self._started_s = self._step_started_s = self._step_cpu_s = 0.0
         self._loading, self._stepping = CodeTimer(), CodeTimer()
         self._active = ExitStack()
 
@@ -229,11 +232,13 @@ class ProfiledRun(Run):
             self._active.enter_context(_without_compilation(self.components.model))
             self._active.enter_context(self.recorded.operators.counting())
         self._switches = involuntary_switches()
-        self._step_started_s = self._clock()
+        self._step_started_s, self._step_cpu_s = self._clock(), time.process_time()
 
     def _end_step(self) -> None:
         if self._segment.name == "timed":
-            self.recorded.step_s.append(self._clock() - self._step_started_s)
+            seconds, cpu_s = self._clock() - self._step_started_s, time.process_time()
+            self.recorded.step_s.append(seconds)
+            self.recorded.step_blocked_s.append(max(0.0, seconds - cpu_s + self._step_cpu_s))
             self.recorded.step_switches.append(involuntary_switches() - self._switches)
         self._active.close()
         self._done += 1

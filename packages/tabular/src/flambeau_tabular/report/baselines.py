@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ MODEL = "this model"
 _MOST_TRAIN, _MOST_SCORED = 100_000, 200_000
 _MOST_CELLS = 20_000_000  # of the train rows: 160 MB in float64
 _HELD_OUT = 0.15
+_ROWS_OF_ONE_THREAD = 50_000
 _FEWEST = 20  # train rows with which anything but a constant is fitted
 
 
@@ -137,7 +139,8 @@ def table_baselines(data: TabularData, found: Interpretation) -> Baselines | Non
         rows, chosen = train_rows(data, scored.spec, scored.ids)
         notes += _sample_note(chosen, len(train), "train")
         features = Features.of(scored.spec, scored.inputs)
-        absent = _fit_lines(scored.problem, rows, features, models, settings)
+        with _few_threads(len(rows)):
+            absent = _fit_lines(scored.problem, rows, features, models, settings)
     scores = compare(measures_of(scored.problem), models, scored.rows, reference=MODEL)
     lines = [Line(name, settings[name][0], scores[name], settings[name][1]) for name in models]
     return Baselines(tuple(lines), absent, tuple(notes))
@@ -221,6 +224,19 @@ def _why_not(train: NDArray[np.int64], found: Interpretation) -> str | None:
     if bool(np.isin(train, found.ids.numpy()).any()):
         return "the table has no train part of its own: the scored rows are all rows"
     return None
+
+
+@contextmanager
+def _few_threads(rows: int) -> Generator[None]:
+    """Fit models of small tables with one thread.
+
+    The threads of OpenMP wait for each other in a loop. Where another program uses a core, that
+    made gradient boosting of 10,000 rows take minutes in place of a second.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1 if rows < _ROWS_OF_ONE_THREAD else None):
+        yield
 
 
 def _fit_lines(
