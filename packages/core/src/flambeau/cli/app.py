@@ -34,6 +34,7 @@ HELP = """Train neural networks with automatic choices that are shown with their
   flambeau step photos/         show every value of the first training step
   flambeau profile photos/      show where the time of a training step goes
   flambeau fit photos/          train, evaluate and export a model
+  flambeau fit people.csv --target income   the same for a table, or --domain text, …
   flambeau predict MODEL *.jpg  predict for new files
   flambeau difference A B       show how the weights of two models differ, by layer
   flambeau runs                 list the runs made so far, and compare them
