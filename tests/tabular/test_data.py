@@ -388,3 +388,12 @@ def test_parts_may_be_files(tmp_path: Path, ending: str) -> None:
         read(files["train"], "y", test=f"other.{ending}")
     with pytest.raises(SplitError, match="Separate samples for test"):
         read(files["train"], "y", test=files["test"], split="age")
+
+
+def test_an_option_of_the_table_is_not_taken_for_a_misspelled_argument() -> None:
+    """ "drop" is similar to "group", but it is the name of an option."""
+    table = pd.DataFrame({"a": [1.0, 2.0], "y": ["u", "v"]})
+    with pytest.raises(ArgumentError, match=r"'drop'. Set it with options=TabularOptions\(drop="):
+        TabularData.from_df(table, "y", drop=["a"])
+    with pytest.raises(ArgumentError, match=r"'groups'. Did you mean 'group'"):
+        TabularData.from_df(table, "y", groups="a")

@@ -230,7 +230,8 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
             if name not in known:
                 own = did_you_mean(name, known - {"self", "cls"})
                 shown = _shown(first, function)
-                raise ArgumentError(f"{shown} has no argument {name!r}. {hint(name) or own}")
+                other = "" if _is_near(name, known) else hint(name)
+                raise ArgumentError(f"{shown} has no argument {name!r}. {other or own}")
         if most is not None and len(args) >= most:
             raise ArgumentError(_too_many(_shown(first, function), names, most, len(args)))
         if twice := [name for name in names[1 : len(args) + 1] if name in named]:
@@ -253,6 +254,13 @@ def _explained(function: Callable[..., Any], hint: Callable[[str], str]) -> Call
         return function(first, *args, **named)
 
     return call
+
+
+def _is_near(name: str, known: Iterable[str]) -> bool:
+    """Return whether a name is so near to a known one that it is meant, and no other place."""
+    names = list(known)
+    is_other_name = _OTHER_NAMES.get(name) in names
+    return is_other_name or bool(difflib.get_close_matches(name.lower(), names, 1, cutoff=0.7))
 
 
 _FLAGS = ("bool", "bool | None", bool)
