@@ -654,7 +654,7 @@ def test_copies_of_the_model_in_a_watched_step_are_not_watched(tmp_path: Path) -
 
 def test_a_compiled_object_that_the_loop_calls_in_place_of_the_model_is_noted() -> None:
     model = nn.Linear(4, 1)
-    other = copy.deepcopy(model)  # as torch.compile(model): it has a call of its own
+    other = copy.deepcopy(model)  # like torch.compile(model), another object with the same weights
     other.weight, other.bias = model.weight, model.bias
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with inspect(model, every=1) as watch:
@@ -735,7 +735,7 @@ def test_calls_of_another_thread_without_gradients_are_not_watched() -> None:
                     with torch.no_grad():
                         model(torch.full((4, 4), 100.0))
                 inside.wait()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - of any kind: the main thread reports it
             errors.append(error)
             inside.abort()
 

@@ -148,7 +148,7 @@ def _on_cpu(measured: Measured) -> Seconds:
     # User code that waits, such as for a file, does not compute. Reads of values and exchanges
     # wait, too, and are parts of their own.
     blocked_s = measured.blocked_s - measured.read_wait_s - measured.communication_s
-    if measured.n_ranks > 1 and measured.fixed_s is None:  # the exchange is not known
+    if measured.n_ranks > 1 and measured.fixed_s is None:  # the time of the exchange is unknown
         blocked_s = 0.0
     python_s = min(own_s, measured.step_s * measured.code.python + max(0.0, blocked_s))
     wait_s = min(measured.read_wait_s, own_s - python_s)

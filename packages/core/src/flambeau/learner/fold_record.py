@@ -98,18 +98,17 @@ def check_folder(
 
 
 def _compare(folder: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key, now in wanted.items():
-        before = saved.get(key)
-        if before == now:
+    for key, value in wanted.items():
+        before, now, shown = saved.get(key), value, key
+        if before == now or key not in saved:  # a record of an earlier release has fewer keys
             continue
         if key == "folds":
             pairs = zip(cast("list[Any]", before or []), cast("list[Any]", now), strict=False)
-            before, now = next((pair for pair in pairs if pair[0] != pair[1]), (before, now))  # noqa: PLW2901
-        shown = key
+            before, now = next((pair for pair in pairs if pair[0] != pair[1]), (before, now))
         if isinstance(now, Mapping) and isinstance(before, Mapping):
             values, others = cast("Mapping[str, Any]", now), cast("Mapping[str, Any]", before)
             shown = next(n for n in {**others, **values} if others.get(n) != values.get(n))
-            before, now = others.get(shown), values.get(shown)  # noqa: PLW2901
+            before, now = others.get(shown), values.get(shown)
         reason = f" ({before!r:.60} there, {now!r:.60} now)"
         raise ArgumentError(
             f"The models in {folder} were trained with other {key}: {shown} differs{reason}. Use "

@@ -190,6 +190,7 @@ class _OwnProcesses(SpawnContext):
         super().__init__()
         self.started: list[SpawnProcess] = []
 
+    # The executor starts its workers with this method; in SpawnContext it is a class.
     def Process(  # pyright: ignore[reportIncompatibleVariableOverride]  # noqa: N802
         self, *args: Any, **named: Any
     ) -> SpawnProcess:

@@ -44,7 +44,7 @@ def cell_digest(frame: Frame, names: Sequence[str]) -> str | None:
 
 
 def _text(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the cells as text in one array of its own, without missing ones."""
+    """Return the cells as text in a new array, in which missing ones have a text, too."""
     if pa.types.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
     try:
